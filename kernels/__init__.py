@@ -1,0 +1,1 @@
+"""Counter-based noise and the few fused operations that decide speed; imported as ``blackbox.kernels``."""

@@ -1,0 +1,1 @@
+"""Test problems, from analytic functions to hyperparameter search; imported as ``blackbox.problems``."""
