@@ -1,0 +1,44 @@
+"""Array libraries behind one text: which namespace an array belongs to, and the one control-flow operation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+Array = Any
+"""An array of any library that follows the array API standard: NumPy, JAX, CuPy, array-api-strict."""
+
+Key = Any
+"""The key of a random stream, uint32[2]; see :func:`blackbox.kernels.noise.key`."""
+
+T = TypeVar("T")
+
+
+def namespace(array: Array) -> Any:
+    """The array API namespace of ``array``: ``numpy`` itself for NumPy arrays, ``jax.numpy`` for JAX arrays."""
+    if isinstance(array, np.ndarray | np.generic):
+        return np
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    import array_api_compat
+
+    return array_api_compat.array_namespace(array)
+
+
+def is_jax(array: Any) -> bool:
+    """Whether ``array`` is a JAX array or tracer; never imports JAX."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(array, jax.Array)
+
+
+def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
+    """``true()`` if the scalar ``predicate`` holds, else ``false()``; inside a JAX program ``lax.cond``."""
+    if is_jax(predicate):
+        from jax import lax
+
+        result: T = lax.cond(predicate, true, false)
+        return result
+    return true() if bool(predicate) else false()

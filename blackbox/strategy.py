@@ -1,0 +1,207 @@
+"""The strategy protocol, the ``@algorithm`` decorator and the registry.
+
+A strategy is a frozen dataclass of hyperparameters with four pure functions:
+
+* ``init(key, x0) -> state``
+* ``ask(state, first=0) -> population``: members ``first`` to ``first + popsize - 1`` of this generation.
+  Members from ``popsize`` on are further samples of the same distribution, for evaluations that run ahead.
+* ``tell(state, population, fitness) -> state``: fitness ``(n,)``, lower is better, NaN = failed = worst.
+* ``recommend(state) -> x``: what to return to the user.
+
+Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; class attributes ``pure = False``
+for methods that are not array programs, and ``positional = True`` for methods that compare member ``i`` with
+something of their own number ``i mod popsize``, so that a generation is told in member order and complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
+
+from jaxtyping import Float
+
+from blackbox.arrays import Array, Key
+from blackbox.errors import SettingError
+
+S = TypeVar("S")
+C = TypeVar("C", bound=type)
+
+
+class Strategy(Protocol[S]):
+    """What every method provides; see the module's documentation."""
+
+    def init(self, key: Key, x0: Any) -> S: ...
+    def ask(self, state: S, first: int = 0) -> Any: ...
+    def tell(self, state: S, population: Any, fitness: Float[Array, n]) -> S: ...
+    def recommend(self, state: S) -> Any: ...
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def algorithm(cls: C) -> C:
+    """Make ``cls`` a frozen, keyword-only dataclass whose ``float`` fields are leaves of a JAX pytree.
+
+    Fields of any other type fix shapes or code paths and are static. The class is registered with JAX when an
+    instance is made after JAX was imported, so neither import order matters and JAX is never imported here.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    check = cls.__dict__.get("__post_init__")
+
+    def post_init(self: Any) -> None:
+        if "jax" in sys.modules:
+            _register_with_jax(type(self))
+        if check is not None:
+            check(self)
+
+    # The dataclass's ``__init__`` calls ``__post_init__`` only if it existed when the class was processed.
+    if check is None:
+        init = cls.__init__
+
+        def with_registration(self: Any, *args: Any, **kwargs: Any) -> None:
+            init(self, *args, **kwargs)
+            post_init(self)
+
+        with_registration.__wrapped__ = init  # type: ignore[attr-defined]
+        cls.__init__ = with_registration  # type: ignore[method-assign]
+    else:
+        cls.__post_init__ = post_init  # type: ignore[attr-defined]
+    return cls
+
+
+_registered: set[type] = set()
+
+
+def _register_with_jax(cls: type) -> None:
+    if cls in _registered:
+        return
+    import jax
+
+    leaves = [f.name for f in dataclasses.fields(cls) if "float" in str(f.type)]
+    static = [f.name for f in dataclasses.fields(cls) if f.name not in leaves]
+    jax.tree_util.register_dataclass(cls, leaves, static)
+    _registered.add(cls)
+
+
+def require_number(
+    name: str, value: Any, *, above: float | None = None, low: float | None = None, high: float | None = None
+) -> None:
+    """Raise :class:`SettingError` unless ``value`` is a finite real number in the range.
+
+    ``None`` (a default to be derived) and arrays, traced or not, pass.
+    """
+    if value is None or hasattr(value, "shape"):
+        return
+    bounds = [f"> {above}"] * (above is not None) + [f">= {low}"] * (low is not None)
+    allowed = " and ".join(["a finite number", *bounds, *[f"<= {high}"] * (high is not None)])
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if (
+        not number
+        or (above is not None and not value > above)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
+        raise SettingError(f"{name} must be {allowed}, got {value!r}")
+
+
+def require_integer(name: str, value: Any, *, low: int, even: bool = False) -> None:
+    """Raise :class:`SettingError` unless ``value`` is None or an integer of at least ``low``."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (even and value % 2):
+        raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")
+
+
+class Method(NamedTuple):
+    """One line of the registry."""
+
+    name: str
+    path: str
+    """``module:Class``, imported on use."""
+    tags: frozenset[str]
+    source: str
+    """Where the method is from."""
+
+    def load(self) -> Any:
+        """The class."""
+        module, _, attribute = self.path.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+class _Registry:
+    """Built-in methods, and those that other packages offer as entry points ``blackbox.strategies``."""
+
+    builtin: ClassVar[dict[str, Method]] = {}
+
+    @classmethod
+    def all(cls) -> dict[str, Method]:
+        from importlib.metadata import entry_points
+
+        plugins = {
+            point.name: Method(
+                point.name, point.value, frozenset({"plugin"}), point.dist.name if point.dist else ""
+            )
+            for point in entry_points(group="blackbox.strategies")
+            if point.name not in cls.builtin
+        }
+        return {**cls.builtin, **plugins}
+
+
+def _method(name: str, path: str, tags: str, source: str) -> None:
+    _Registry.builtin[name] = Method(name, f"blackbox.{path}", frozenset(tags.split()), source)
+
+
+_method("cma-es", "es.cma_es:CMAES", "dense pure batch restarts", "Hansen 2016, arXiv:1604.00772")
+_method("sep-cma-es", "es.sep_cma_es:SepCMAES", "dense pure batch restarts", "Ros & Hansen 2008")
+_method("lm-ma-es", "es.lm_ma_es:LMMAES", "dense pure batch restarts", "Loshchilov, Glasmachers & Beyer 2019")
+_method("snes", "es.snes:SNES", "dense pure batch restarts", "Wierstra et al. 2014, JMLR 15")
+_method("pgpe", "es.pgpe:PGPE", "dense pure batch noisy", "Sehnke et al. 2010; Toklu et al. 2020")
+_method("openai-es", "es.open_es:OpenES", "dense pure batch noisy", "Salimans et al. 2017, arXiv:1703.03864")
+_method(
+    "cat-cma",
+    "es.cat_cma:CatCMA",
+    "dense pure batch discrete restarts",
+    "Hamano et al. 2024/2025, CatCMA with margin",
+)
+_method("l-shade", "ga.l_shade:LSHADE", "dense pure batch restarts", "Tanabe & Fukunaga 2014")
+_method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", "Gao & Han 2012")
+_method("sobol", "classic.sobol:Sobol", "dense pure batch", "Joe & Kuo 2008; Owen 1998")
+_method("random", "classic.random_search:RandomSearch", "dense pure batch", "Bergstra & Bengio 2012")
+
+
+def methods() -> Mapping[str, Method]:
+    """All registered methods by name, built in or offered by installed packages."""
+    return _Registry.all()
+
+
+def create(name: str, **hyperparameters: Any) -> Any:
+    """The strategy registered as ``name`` with the given hyperparameters.
+
+    Raises:
+        SettingError: for an unknown name or hyperparameter, naming the nearest known one.
+    """
+    known = _Registry.builtin if name in _Registry.builtin else methods()
+    if name not in known:
+        raise SettingError(
+            f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}"
+        )
+    cls = known[name].load()
+    if dataclasses.is_dataclass(cls):
+        fields = [f.name for f in dataclasses.fields(cls)]
+        for argument in hyperparameters:
+            if argument not in fields:
+                hint = nearest(argument, fields)
+                raise SettingError(
+                    f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}"
+                )
+    return cls(**hyperparameters)
+
+
+def nearest(name: str, known: Any) -> str:
+    """A hint ``; did you mean ...?`` or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,103 @@
+"""Counter-based noise for strategies: a pure function of (key, generation, leaf, member), in any array library.
+
+All randomness of the engine comes from here. The numbers are those of :mod:`blackbox.kernels.spec`; the same
+arguments give the same words in NumPy and JAX.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt32
+
+from . import ref, spec
+
+Array = Any
+"""An array of any library that follows the array API standard."""
+
+
+def key(seed: int) -> UInt32[np.ndarray, 2]:
+    """The key of a run: ``seed`` (an integer from 0 to 2**64 - 1) as two 32-bit words."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be an integer from 0 to 2**64 - 1, got {seed}")
+    return np.array((int(seed) & 0xFFFFFFFF, int(seed) >> 32), np.uint32)
+
+
+def fold(key: UInt32[Array, 2], a: Array | int, b: Array | int = 0) -> UInt32[Array, 2]:
+    """A new key from ``key`` and two integers (modulo 2**32): independent streams for runs, steps and leaves."""
+    if _is_jax(key) or _is_jax(a) or _is_jax(b):
+        from . import xla
+
+        return xla.fold(key, a, b)
+    return ref.fold(np.asarray(key), int(a), int(b))
+
+
+def noise(
+    kind: spec.Kind,
+    key: UInt32[Array, 2],
+    generation: Array | int,
+    shape: Sequence[int],
+    *,
+    leaf: int = 0,
+    first: int = 0,
+    like: Array,
+) -> Float[Array, members * event]:
+    """Noise of one generation: row ``i`` belongs to member ``first + i``.
+
+    Args:
+        kind: ``"normal"``, ``"uniform"``, ``"sign"`` or ``"binom8"``; all but uniform have unit variance.
+        key: the run's key.
+        generation: the generation counter.
+        shape: ``(members, *event)``.
+        leaf: tells apart several draws of one generation.
+        first: number of the first member; its noise does not depend on how many are made with it.
+        like: an array whose library and dtype the result takes. Values have float32 resolution.
+    """
+    members, size = int(shape[0]), math.prod(shape[1:])
+    if _is_jax(like):
+        from . import xla
+
+        values: Array = xla.noise(xla.fold(key, generation, leaf), first, members, size, kind)
+        return values.astype(like.dtype).reshape(shape)
+    values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
+    if isinstance(like, np.ndarray | np.generic):
+        return values.astype(like.dtype).reshape(shape)
+    xp = like.__array_namespace__()
+    return xp.asarray(values.reshape(shape), dtype=like.dtype)
+
+
+def normal(
+    key: UInt32[Array, 2],
+    generation: Array | int,
+    shape: Sequence[int],
+    *,
+    leaf: int = 0,
+    first: int = 0,
+    like: Array,
+) -> Float[Array, members * event]:
+    """Standard normal noise; see :func:`noise`."""
+    return noise("normal", key, generation, shape, leaf=leaf, first=first, like=like)
+
+
+def uniform(
+    key: UInt32[Array, 2],
+    generation: Array | int,
+    shape: Sequence[int],
+    *,
+    leaf: int = 0,
+    first: int = 0,
+    like: Array,
+) -> Float[Array, members * event]:
+    """Uniform noise in the open interval (0, 1), odd multiples of 2**-24; see :func:`noise`."""
+    return noise("uniform", key, generation, shape, leaf=leaf, first=first, like=like)
+
+
+def _is_jax(array: Any) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(array, jax.Array)

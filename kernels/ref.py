@@ -1,0 +1,217 @@
+"""Noise specification 1 in NumPy: the reference that every other backend must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float, Int8, UInt8, UInt32
+from numpy import ndarray
+
+from . import spec
+
+_CHUNK = 2048  # blocks worked on at once: all temporaries stay in the cache
+_WINDOW = 64  # generations made at once for small populations
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = np.array(spec.MULTIPLIERS, np.uint64)
+_ROUND_OFFSETS = np.array([[(w * r) & _WORD for w in spec.WEYL] for r in range(spec.ROUNDS)], np.uint32)
+f32 = np.float32
+
+
+def philox(
+    counter: Sequence[int], key: Sequence[int], rounds: int = spec.ROUNDS
+) -> tuple[int, int, int, int]:
+    """Philox4x32 of one counter (four words) under one key (two words), in Python integers."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    (m0, m1), (w0, w1) = spec.MULTIPLIERS, spec.WEYL
+    for _ in range(rounds):
+        p0, p1 = m0 * c0, m1 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32) ^ c3 ^ k1, p0 & _WORD
+        k0, k1 = (k0 + w0) & _WORD, (k1 + w1) & _WORD
+    return c0, c1, c2, c3
+
+
+def fold(key: UInt32[ndarray, 2], a: int, b: int = 0) -> UInt32[ndarray, 2]:
+    """The key derived from ``key`` and two integers (taken modulo 2**32)."""
+    k0, k1 = key.tolist()
+    w0, w1, _, _ = philox((int(a) & _WORD, int(b) & _WORD, k0 ^ _WORD, k1 ^ _WORD), (k0, k1))
+    return np.array((w0, w1), np.uint32)
+
+
+def words(keys: UInt32[ndarray, "*streams 2"], start: int, count: int) -> UInt32[ndarray, "*streams count 4"]:
+    """Blocks ``start`` to ``start + count - 1`` of each stream."""
+    index = np.arange(start, start + count, dtype=np.uint64)
+    k = np.moveaxis(keys, -1, 0)[..., None]  # (2, *streams, 1)
+    even = np.empty((2, *keys.shape[:-1], count), np.uint32)
+    odd = np.empty_like(even)
+    even[0], odd[0] = index & np.uint64(_WORD), index >> np.uint64(32)
+    even[1], odd[1] = k
+    return _philox_arrays(even, odd, k)
+
+
+def _philox_arrays(even: ndarray, odd: ndarray, key: ndarray) -> UInt32[ndarray, "*shape 4"]:
+    """Philox of counters given as (word 0, word 2) and (word 1, word 3), so that a round is three calls.
+
+    The two halves of a product are read through a 32-bit view; the products alternate between two buffers,
+    since the low half of one round is still needed in the next.
+    """
+    shape = even.shape[1:]
+    product = np.empty((2, 2, *shape), np.uint64)
+    low, high = _halves(product)
+    multipliers = _MULTIPLIERS.reshape(2, *(1,) * len(shape))
+    round_keys = _ROUND_OFFSETS.reshape(spec.ROUNDS, 2, *(1,) * len(shape)) + key
+    for r in range(spec.ROUNDS):
+        np.multiply(even, multipliers, out=product[r & 1])
+        np.bitwise_xor(high[r & 1], odd, out=even)
+        even ^= round_keys[r]
+        odd = low[r & 1]
+    out = np.empty((*shape, 4), np.uint32)
+    out[..., 0::2], out[..., 1::2] = np.moveaxis(even, 0, -1), np.moveaxis(odd, 0, -1)
+    return out
+
+
+def _halves(product: ndarray) -> tuple[ndarray, ndarray]:
+    """Low and high words of 64-bit products, rows exchanged: each feeds the other half of the state."""
+    view = product.view(np.uint32).reshape(*product.shape, 2)[:, ::-1]
+    first, second = view[..., 0], view[..., 1]
+    return (first, second) if np.little_endian else (second, first)
+
+
+def _unit(w: UInt32[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
+    """Odd multiples of 2**-24 in (0, 1): exact in float32."""
+    return (((w >> 9) << 1) | 1).astype(f32) * f32(2.0**-24)
+
+
+def _fma(a: ndarray, b: ndarray, c: ndarray | float) -> ndarray:
+    """A float32 fused multiply-add: float64 holds the product exactly and rounds the sum innocuously."""
+    wide = np.multiply(a, b, dtype=np.float64)
+    wide += c
+    return wide.astype(f32)
+
+
+def _polynomial(coefficients: Sequence[float], x: ndarray) -> ndarray:
+    wide = x.astype(np.float64)
+    p: ndarray = np.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        product = np.multiply(p, wide)
+        product += f32(c)
+        p = product.astype(f32)
+    return p
+
+
+def _log(x: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
+    bits = x.view(np.uint32)
+    exponent = (bits >> 23).astype(np.int32) - 127
+    m = ((bits & 0x7FFFFF) | 0x3F800000).view(f32)  # [1, 2)
+    large = m > f32(spec.SQRT2)
+    m = np.where(large, m * f32(0.5), m)
+    e = (exponent + large).astype(f32)
+    t = m - f32(1.0)
+    z = t * t
+    y = (_polynomial(spec.LOG, t) * t) * z
+    y = _fma(e, f32(spec.LN2_LOW), y)
+    y = _fma(z, f32(-0.5), y)
+    return _fma(e, f32(spec.LN2_HIGH), t + y)
+
+
+def _sin_cos_2pi(u: Float[ndarray, "*shape"]) -> tuple[Float[ndarray, "*shape"], Float[ndarray, "*shape"]]:
+    """Sine and cosine of 2 pi u; the quadrant is split off before pi enters, so zeros stay accurate."""
+    q = u * f32(4.0)
+    k = (q + f32(0.5)).astype(np.int32)
+    r = (q - k.astype(f32)) * f32(spec.HALF_PI)
+    z = r * r
+    sine = _fma(_polynomial(spec.SIN, z) * z, r, r)
+    cosine = _fma(_polynomial(spec.COS, z), z, f32(1.0))
+    swap = (k & 1).astype(bool)
+    s, c = np.where(swap, cosine, sine), np.where(swap, sine, cosine)
+    # Negation flips the sign bit.
+    s.view(np.uint32)[...] ^= (k.astype(np.uint32) & 2) << 30
+    c.view(np.uint32)[...] ^= ((k + 1).astype(np.uint32) & 2) << 30
+    return s, c
+
+
+def _normal(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 4"]:
+    u = _unit(w)
+    radius = np.sqrt(f32(-2.0) * _log(u[..., 0::2]))
+    s, c = _sin_cos_2pi(u[..., 1::2])
+    out = np.empty_like(u)
+    np.multiply(radius, c, out=out[..., 0::2])
+    np.multiply(radius, s, out=out[..., 1::2])
+    return out
+
+
+def _sign(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 128"]:
+    bits: UInt8[ndarray, "*blocks 128"] = np.unpackbits(
+        w.astype("<u4", copy=False).view(np.uint8), axis=-1, bitorder="little"
+    )
+    return f32(1.0) - f32(2.0) * bits.astype(f32)
+
+
+def binom8_counts(w: UInt32[ndarray, "*blocks 4"]) -> Int8[ndarray, "*blocks 16"]:
+    """Centered binomial counts, -4 to 4: exact in any number format."""
+    counts: Int8[ndarray, "*blocks 16"] = np.bitwise_count(w.astype("<u4", copy=False).view(np.uint8)).astype(
+        np.int8
+    )
+    return counts - np.int8(4)
+
+
+def _binom8(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 16"]:
+    return binom8_counts(w).astype(f32) * f32(2.0**-0.5)
+
+
+_KINDS = {"normal": _normal, "uniform": _unit, "sign": _sign, "binom8": _binom8}
+
+
+def noise(
+    key: UInt32[ndarray, 2], first: int, members: int, size: int, kind: spec.Kind = "normal"
+) -> Float[ndarray, "members size"]:
+    """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
+    per_block = spec.VALUES_PER_BLOCK[kind]
+    blocks = -(-size // per_block)
+    start, count = first * blocks, members * blocks
+    if count <= _CHUNK:
+        out = _KINDS[kind](words(key, start, count))
+    else:
+        out = np.empty((count, per_block), f32)
+        for low in range(0, count, _CHUNK):
+            high = min(low + _CHUNK, count)
+            out[low:high] = _KINDS[kind](words(key, start + low, high - low))
+    return out.reshape(members, blocks * per_block)[:, :size]
+
+
+def generation_noise(
+    key: UInt32[ndarray, 2], generation: int, leaf: int, first: int, members: int, size: int, kind: spec.Kind
+) -> Float[ndarray, "members size"]:
+    """Noise of the stream ``fold(key, generation, leaf)``, read-only where it is remembered.
+
+    For small populations the cost is the number of NumPy calls, not of values. Noise is a pure function of
+    its arguments, so a window of generations is made at once and kept for the next ones.
+    """
+    blocks = members * -(-size // spec.VALUES_PER_BLOCK[kind])
+    length = min(_WINDOW, _CHUNK // blocks)
+    if length < 4:
+        return noise(fold(key, generation, leaf), first, members, size, kind)
+    window, position = divmod(generation, length)
+    return _noise_window(key.tobytes(), window * length, length, leaf, first, members, size, kind)[position]
+
+
+@lru_cache(maxsize=64)
+def _noise_window(
+    key: bytes, start: int, length: int, leaf: int, first: int, members: int, size: int, kind: spec.Kind
+) -> Float[ndarray, "length members size"]:
+    per_block = spec.VALUES_PER_BLOCK[kind]
+    blocks = -(-size // per_block)
+    keys = _fold_many(np.frombuffer(key, np.uint32), start, length, leaf)
+    out = _KINDS[kind](words(keys, first * blocks, members * blocks))
+    out = np.ascontiguousarray(out.reshape(length, members, blocks * per_block)[..., :size])
+    out.flags.writeable = False
+    return out
+
+
+def _fold_many(key: UInt32[ndarray, 2], start: int, length: int, b: int) -> UInt32[ndarray, "length 2"]:
+    """``fold(key, a, b)`` for ``a`` from ``start`` to ``start + length - 1``."""
+    even, odd = np.empty((2, 2, length), np.uint32)
+    even[0], odd[0] = np.arange(start, start + length, dtype=np.uint64) & np.uint64(_WORD), b & _WORD
+    even[1], odd[1] = ~key[0], ~key[1]
+    return _philox_arrays(even, odd, key[:, None])[:, :2]

@@ -1,0 +1,167 @@
+"""Noise specification 1 in JAX: the same words, and under 64-bit mode the same bits of every kind.
+
+Without 64-bit mode XLA decides whether ``a * b + c`` is fused, so ``normal`` may differ from the reference
+in the last places; all other kinds are exact in either mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Int8, UInt32
+
+from . import spec
+
+_f32, _u32 = jnp.float32, jnp.uint32
+
+
+def _multiply(
+    multiplier: int, a: UInt32[Array, "*shape"]
+) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
+    """High and low words of a 32 x 32 bit product, from four 16-bit products: needs no 64-bit mode."""
+    a_low, a_high = a & _u32(0xFFFF), a >> 16
+    m_low, m_high = _u32(multiplier & 0xFFFF), _u32(multiplier >> 16)
+    low_low, low_high, high_low = a_low * m_low, a_low * m_high, a_high * m_low
+    middle = (low_low >> 16) + (low_high & _u32(0xFFFF)) + (high_low & _u32(0xFFFF))
+    high = a_high * m_high + (low_high >> 16) + (high_low >> 16) + (middle >> 16)
+    return high, a * _u32(multiplier)
+
+
+def philox(
+    counter: Sequence[UInt32[Array, "*shape"]],
+    key: Sequence[UInt32[Array, "*shape"]],
+    rounds: int = spec.ROUNDS,
+) -> tuple[UInt32[Array, "*shape"], ...]:
+    """Philox4x32 of four counter words under two key words."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for r in range(rounds):
+        high0, low0 = _multiply(spec.MULTIPLIERS[0], c0)
+        high1, low1 = _multiply(spec.MULTIPLIERS[1], c2)
+        r0, r1 = (_u32((w * r) & 0xFFFFFFFF) for w in spec.WEYL)
+        c0, c1, c2, c3 = high1 ^ c1 ^ (k0 + r0), low1, high0 ^ c3 ^ (k1 + r1), low0
+    return c0, c1, c2, c3
+
+
+def fold(key: UInt32[Array, 2], a: Array | int, b: Array | int = 0) -> UInt32[Array, 2]:
+    """The key derived from ``key`` and two integers (taken modulo 2**32)."""
+    key = jnp.asarray(key, _u32)
+    k0, k1 = key[0], key[1]
+    w0, w1, _, _ = philox((_word(a), _word(b), ~k0, ~k1), (k0, k1))
+    return jnp.stack([w0, w1])
+
+
+def _word(value: Array | int) -> UInt32[Array, ""]:
+    if isinstance(value, int):
+        return _u32(value & 0xFFFFFFFF)
+    return jnp.asarray(value).astype(_u32)
+
+
+def words(key: UInt32[Array, 2], start: Array | int, count: int) -> tuple[UInt32[Array, count], ...]:
+    """Words 0 to 3 of blocks ``start`` to ``start + count - 1`` (at most 2**32 blocks in) of the stream."""
+    index = _word(start) + lax.iota(_u32, count)
+    k0, k1 = (jnp.broadcast_to(k, (count,)) for k in jnp.asarray(key, _u32))
+    out = philox((index, jnp.zeros_like(index), k0, k1), (k0, k1))
+    # Without the barrier XLA on a CPU recomputes all rounds once for each consumer.
+    return tuple(lax.optimization_barrier(out))
+
+
+def _unit(w: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return (((w >> 9) << 1) | _u32(1)).astype(_f32) * _f32(2.0**-24)
+
+
+def _fma(a: Array, b: Array, c: Array | float) -> Array:
+    """A float32 fused multiply-add, exact when float64 exists (see :func:`blackbox.kernels.ref._fma`)."""
+    if not jax.config.read("jax_enable_x64"):
+        return a * b + _f32(c)
+    wide = a.astype(jnp.float64) * b.astype(jnp.float64) + jnp.asarray(c, _f32).astype(jnp.float64)
+    # ``reduce_precision`` cannot be optimized away, unlike a pair of conversions.
+    return lax.reduce_precision(wide, 8, 23).astype(_f32)
+
+
+def _exact(x: Array) -> Array:
+    """Keep a rounded float32 product out of XLA's fused multiply-adds."""
+    return lax.reduce_precision(x, 8, 23) if jax.config.read("jax_enable_x64") else x
+
+
+def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
+    p = jnp.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        p = _fma(p, x, c)
+    return p
+
+
+def _log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    bits = lax.bitcast_convert_type(x, _u32)
+    exponent = (bits >> 23).astype(jnp.int32) - 127
+    m = lax.bitcast_convert_type((bits & _u32(0x7FFFFF)) | _u32(0x3F800000), _f32)
+    large = m > _f32(spec.SQRT2)
+    m = jnp.where(large, m * _f32(0.5), m)
+    e = (exponent + large).astype(_f32)
+    t = m - _f32(1.0)
+    z = _exact(t * t)
+    y = _exact(_exact(_polynomial(spec.LOG, t) * t) * z)
+    y = _fma(e, _f32(spec.LN2_LOW), y)
+    y = _fma(z, _f32(-0.5), y)
+    return _fma(e, _f32(spec.LN2_HIGH), _exact(t + y))
+
+
+def _sin_cos_2pi(u: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    q = u * _f32(4.0)
+    k = (q + _f32(0.5)).astype(jnp.int32)
+    r = _exact((q - k.astype(_f32)) * _f32(spec.HALF_PI))
+    z = _exact(r * r)
+    sine = _fma(_exact(_polynomial(spec.SIN, z) * z), r, r)
+    cosine = _fma(_polynomial(spec.COS, z), z, 1.0)
+    swap = (k & 1) == 1
+    s, c = jnp.where(swap, cosine, sine), jnp.where(swap, sine, cosine)
+    return jnp.where((k & 2) == 2, -s, s), jnp.where(((k + 1) & 2) == 2, -c, c)
+
+
+def _box_muller(a: UInt32[Array, n], b: UInt32[Array, n]) -> tuple[Float[Array, n], Float[Array, n]]:
+    radius = jnp.sqrt(_f32(-2.0) * _log(_unit(a)))
+    s, c = _sin_cos_2pi(_unit(b))
+    return _exact(radius * c), _exact(radius * s)
+
+
+def _normal(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 4"]:
+    # One evaluation for both pairs halves the program XLA has to compile.
+    cosines, sines = _box_muller(jnp.concatenate([w[0], w[2]]), jnp.concatenate([w[1], w[3]]))
+    n = w[0].shape[0]
+    return jnp.stack([cosines[:n], sines[:n], cosines[n:], sines[n:]], -1)
+
+
+def _uniform(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 4"]:
+    return _unit(jnp.stack(w, -1))
+
+
+def _sign(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 128"]:
+    bits = (jnp.stack(w, -1)[..., None] >> lax.iota(_u32, 32)) & _u32(1)
+    return _f32(1.0) - _f32(2.0) * bits.reshape(-1, 128).astype(_f32)
+
+
+def binom8_counts(w: Sequence[UInt32[Array, n]]) -> Int8[Array, "n 16"]:
+    """Centered binomial counts, -4 to 4: exact in any number format."""
+    packed = lax.bitcast_convert_type(jnp.stack(w, -1), jnp.uint8)
+    return lax.population_count(packed).astype(jnp.int8).reshape(-1, 16) - jnp.int8(4)
+
+
+def _binom8(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 16"]:
+    return binom8_counts(w).astype(_f32) * _f32(np.float32(2.0**-0.5))
+
+
+_KINDS = {"normal": _normal, "uniform": _uniform, "sign": _sign, "binom8": _binom8}
+
+
+def noise(
+    key: UInt32[Array, 2], first: Array | int, members: int, size: int, kind: spec.Kind = "normal"
+) -> Float[Array, "members size"]:
+    """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
+    per_block = spec.VALUES_PER_BLOCK[kind]
+    blocks = -(-size // per_block)
+    values = _KINDS[kind](words(key, _word(first) * _u32(blocks), members * blocks))
+    return values.reshape(members, blocks * per_block)[:, :size]
