@@ -7,24 +7,24 @@ from jaxtyping import Float, Int
 from blackbox.arrays import Array, namespace
 
 
-def finite_or_worst(fitness: Float[Array, n]) -> Float[Array, n]:
+def finite_or_worst(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     """Fitness with NaN replaced by plus infinity, so that failed members rank last."""
     xp = namespace(fitness)
     return xp.where(xp.isnan(fitness), xp.asarray(xp.inf, dtype=fitness.dtype), fitness)
 
 
-def best_first(fitness: Float[Array, n]) -> Int[Array, n]:
+def best_first(fitness: Float[Array, "n"]) -> Int[Array, "n"]:
     """Member indices from best to worst; ties keep their order, NaN comes last (in every library's sort)."""
     return namespace(fitness).argsort(fitness, stable=True)
 
 
-def ranks(fitness: Float[Array, n]) -> Int[Array, n]:
+def ranks(fitness: Float[Array, "n"]) -> Int[Array, "n"]:
     """Rank of each member, 0 for the best."""
     xp = namespace(fitness)
     return xp.argsort(best_first(fitness))
 
 
-def centered_ranks(fitness: Float[Array, n]) -> Float[Array, n]:
+def centered_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     """Ranks scaled to [-1/2, 1/2], best member -1/2 (Salimans et al. 2017, section 2.1, for minimization).
 
     Members of equal fitness share the mean of their ranks, so the result does not depend on their order.
@@ -41,7 +41,7 @@ def centered_ranks(fitness: Float[Array, n]) -> Float[Array, n]:
     return mean_rank / (n - 1) - 0.5
 
 
-def z_scores(fitness: Float[Array, n]) -> Float[Array, n]:
+def z_scores(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     """Fitness centered and divided by its standard deviation; failed members count as the worst finite one.
 
     Zero everywhere when all finite values are equal.

@@ -36,7 +36,7 @@ class Strategy(Protocol[S]):
 
     def init(self, key: Key, x0: Any) -> S: ...
     def ask(self, state: S, first: int = 0) -> Any: ...
-    def tell(self, state: S, population: Any, fitness: Float[Array, n]) -> S: ...
+    def tell(self, state: S, population: Any, fitness: Float[Array, "n"]) -> S: ...
     def recommend(self, state: S) -> Any: ...
 
 
@@ -140,9 +140,7 @@ class _Registry:
         from importlib.metadata import entry_points
 
         plugins = {
-            point.name: Method(
-                point.name, point.value, frozenset({"plugin"}), point.dist.name if point.dist else ""
-            )
+            point.name: Method(point.name, point.value, frozenset({"plugin"}), point.dist.name if point.dist else "")
             for point in entry_points(group="blackbox.strategies")
             if point.name not in cls.builtin
         }
@@ -184,18 +182,14 @@ def create(name: str, **hyperparameters: Any) -> Any:
     """
     known = _Registry.builtin if name in _Registry.builtin else methods()
     if name not in known:
-        raise SettingError(
-            f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}"
-        )
+        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}")
     cls = known[name].load()
     if dataclasses.is_dataclass(cls):
         fields = [f.name for f in dataclasses.fields(cls)]
         for argument in hyperparameters:
             if argument not in fields:
                 hint = nearest(argument, fields)
-                raise SettingError(
-                    f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}"
-                )
+                raise SettingError(f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}")
     return cls(**hyperparameters)
 
 

@@ -20,7 +20,7 @@ Array = Any
 """An array of any library that follows the array API standard."""
 
 
-def key(seed: int) -> UInt32[np.ndarray, 2]:
+def key(seed: int) -> UInt32[np.ndarray, "2"]:
     """The key of a run: ``seed`` (an integer from 0 to 2**64 - 1) as two 32-bit words."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
@@ -29,7 +29,7 @@ def key(seed: int) -> UInt32[np.ndarray, 2]:
     return np.array((int(seed) & 0xFFFFFFFF, int(seed) >> 32), np.uint32)
 
 
-def fold(key: UInt32[Array, 2], a: Array | int, b: Array | int = 0) -> UInt32[Array, 2]:
+def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[Array, "2"]:
     """A new key from ``key`` and two integers (modulo 2**32): independent streams for runs, steps and leaves."""
     if _is_jax(key) or _is_jax(a) or _is_jax(b):
         from . import xla
@@ -40,7 +40,7 @@ def fold(key: UInt32[Array, 2], a: Array | int, b: Array | int = 0) -> UInt32[Ar
 
 def noise(
     kind: spec.Kind,
-    key: UInt32[Array, 2],
+    key: UInt32[Array, "2"],
     generation: Array | int,
     shape: Sequence[int],
     *,
@@ -73,7 +73,7 @@ def noise(
 
 
 def normal(
-    key: UInt32[Array, 2],
+    key: UInt32[Array, "2"],
     generation: Array | int,
     shape: Sequence[int],
     *,
@@ -86,7 +86,7 @@ def normal(
 
 
 def uniform(
-    key: UInt32[Array, 2],
+    key: UInt32[Array, "2"],
     generation: Array | int,
     shape: Sequence[int],
     *,

@@ -19,9 +19,7 @@ _ROUND_OFFSETS = np.array([[(w * r) & _WORD for w in spec.WEYL] for r in range(s
 f32 = np.float32
 
 
-def philox(
-    counter: Sequence[int], key: Sequence[int], rounds: int = spec.ROUNDS
-) -> tuple[int, int, int, int]:
+def philox(counter: Sequence[int], key: Sequence[int], rounds: int = spec.ROUNDS) -> tuple[int, int, int, int]:
     """Philox4x32 of one counter (four words) under one key (two words), in Python integers."""
     (c0, c1, c2, c3), (k0, k1) = counter, key
     (m0, m1), (w0, w1) = spec.MULTIPLIERS, spec.WEYL
@@ -32,7 +30,7 @@ def philox(
     return c0, c1, c2, c3
 
 
-def fold(key: UInt32[ndarray, 2], a: int, b: int = 0) -> UInt32[ndarray, 2]:
+def fold(key: UInt32[ndarray, "2"], a: int, b: int = 0) -> UInt32[ndarray, "2"]:
     """The key derived from ``key`` and two integers (taken modulo 2**32)."""
     k0, k1 = key.tolist()
     w0, w1, _, _ = philox((int(a) & _WORD, int(b) & _WORD, k0 ^ _WORD, k1 ^ _WORD), (k0, k1))
@@ -150,9 +148,7 @@ def _sign(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 128"]:
 
 def binom8_counts(w: UInt32[ndarray, "*blocks 4"]) -> Int8[ndarray, "*blocks 16"]:
     """Centered binomial counts, -4 to 4: exact in any number format."""
-    counts: Int8[ndarray, "*blocks 16"] = np.bitwise_count(w.astype("<u4", copy=False).view(np.uint8)).astype(
-        np.int8
-    )
+    counts: Int8[ndarray, "*blocks 16"] = np.bitwise_count(w.astype("<u4", copy=False).view(np.uint8)).astype(np.int8)
     return counts - np.int8(4)
 
 
@@ -164,7 +160,7 @@ _KINDS = {"normal": _normal, "uniform": _unit, "sign": _sign, "binom8": _binom8}
 
 
 def noise(
-    key: UInt32[ndarray, 2], first: int, members: int, size: int, kind: spec.Kind = "normal"
+    key: UInt32[ndarray, "2"], first: int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[ndarray, "members size"]:
     """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
     per_block = spec.VALUES_PER_BLOCK[kind]
@@ -181,7 +177,7 @@ def noise(
 
 
 def generation_noise(
-    key: UInt32[ndarray, 2], generation: int, leaf: int, first: int, members: int, size: int, kind: spec.Kind
+    key: UInt32[ndarray, "2"], generation: int, leaf: int, first: int, members: int, size: int, kind: spec.Kind
 ) -> Float[ndarray, "members size"]:
     """Noise of the stream ``fold(key, generation, leaf)``, read-only where it is remembered.
 
@@ -209,7 +205,7 @@ def _noise_window(
     return out
 
 
-def _fold_many(key: UInt32[ndarray, 2], start: int, length: int, b: int) -> UInt32[ndarray, "length 2"]:
+def _fold_many(key: UInt32[ndarray, "2"], start: int, length: int, b: int) -> UInt32[ndarray, "length 2"]:
     """``fold(key, a, b)`` for ``a`` from ``start`` to ``start + length - 1``."""
     even, odd = np.empty((2, 2, length), np.uint32)
     even[0], odd[0] = np.arange(start, start + length, dtype=np.uint64) & np.uint64(_WORD), b & _WORD

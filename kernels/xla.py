@@ -19,9 +19,7 @@ from . import spec
 _f32, _u32 = jnp.float32, jnp.uint32
 
 
-def _multiply(
-    multiplier: int, a: UInt32[Array, "*shape"]
-) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
+def _multiply(multiplier: int, a: UInt32[Array, "*shape"]) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
     """High and low words of a 32 x 32 bit product, from four 16-bit products: needs no 64-bit mode."""
     a_low, a_high = a & _u32(0xFFFF), a >> 16
     m_low, m_high = _u32(multiplier & 0xFFFF), _u32(multiplier >> 16)
@@ -47,7 +45,7 @@ def philox(
     return c0, c1, c2, c3
 
 
-def fold(key: UInt32[Array, 2], a: Array | int, b: Array | int = 0) -> UInt32[Array, 2]:
+def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[Array, "2"]:
     """The key derived from ``key`` and two integers (taken modulo 2**32)."""
     key = jnp.asarray(key, _u32)
     k0, k1 = key[0], key[1]
@@ -61,7 +59,7 @@ def _word(value: Array | int) -> UInt32[Array, ""]:
     return jnp.asarray(value).astype(_u32)
 
 
-def words(key: UInt32[Array, 2], start: Array | int, count: int) -> tuple[UInt32[Array, count], ...]:
+def words(key: UInt32[Array, "2"], start: Array | int, count: int) -> tuple[UInt32[Array, "count"], ...]:
     """Words 0 to 3 of blocks ``start`` to ``start + count - 1`` (at most 2**32 blocks in) of the stream."""
     index = _word(start) + lax.iota(_u32, count)
     k0, k1 = (jnp.broadcast_to(k, (count,)) for k in jnp.asarray(key, _u32))
@@ -122,35 +120,35 @@ def _sin_cos_2pi(u: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Flo
     return jnp.where((k & 2) == 2, -s, s), jnp.where(((k + 1) & 2) == 2, -c, c)
 
 
-def _box_muller(a: UInt32[Array, n], b: UInt32[Array, n]) -> tuple[Float[Array, n], Float[Array, n]]:
+def _box_muller(a: UInt32[Array, "n"], b: UInt32[Array, "n"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
     radius = jnp.sqrt(_f32(-2.0) * _log(_unit(a)))
     s, c = _sin_cos_2pi(_unit(b))
     return _exact(radius * c), _exact(radius * s)
 
 
-def _normal(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 4"]:
+def _normal(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 4"]:
     # One evaluation for both pairs halves the program XLA has to compile.
     cosines, sines = _box_muller(jnp.concatenate([w[0], w[2]]), jnp.concatenate([w[1], w[3]]))
     n = w[0].shape[0]
     return jnp.stack([cosines[:n], sines[:n], cosines[n:], sines[n:]], -1)
 
 
-def _uniform(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 4"]:
+def _uniform(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 4"]:
     return _unit(jnp.stack(w, -1))
 
 
-def _sign(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 128"]:
+def _sign(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 128"]:
     bits = (jnp.stack(w, -1)[..., None] >> lax.iota(_u32, 32)) & _u32(1)
     return _f32(1.0) - _f32(2.0) * bits.reshape(-1, 128).astype(_f32)
 
 
-def binom8_counts(w: Sequence[UInt32[Array, n]]) -> Int8[Array, "n 16"]:
+def binom8_counts(w: Sequence[UInt32[Array, "n"]]) -> Int8[Array, "n 16"]:
     """Centered binomial counts, -4 to 4: exact in any number format."""
     packed = lax.bitcast_convert_type(jnp.stack(w, -1), jnp.uint8)
     return lax.population_count(packed).astype(jnp.int8).reshape(-1, 16) - jnp.int8(4)
 
 
-def _binom8(w: Sequence[UInt32[Array, n]]) -> Float[Array, "n 16"]:
+def _binom8(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
     return binom8_counts(w).astype(_f32) * _f32(np.float32(2.0**-0.5))
 
 
@@ -158,7 +156,7 @@ _KINDS = {"normal": _normal, "uniform": _uniform, "sign": _sign, "binom8": _bino
 
 
 def noise(
-    key: UInt32[Array, 2], first: Array | int, members: int, size: int, kind: spec.Kind = "normal"
+    key: UInt32[Array, "2"], first: Array | int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[Array, "members size"]:
     """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
     per_block = spec.VALUES_PER_BLOCK[kind]

@@ -85,14 +85,14 @@ def constants(popsize: int, d: int) -> Constants:
 class CMAESState(NamedTuple):
     key: Key
     generation: Int[Array, ""]
-    mean: Float[Array, d]
+    mean: Float[Array, "d"]
     sigma: Float[Array, ""]
-    p_sigma: Float[Array, d]
-    p_c: Float[Array, d]
+    p_sigma: Float[Array, "d"]
+    p_c: Float[Array, "d"]
     C: Float[Array, "d d"]
     B: Float[Array, "d d"]
     """Eigenvectors of C, in columns, as of the last decomposition."""
-    D: Float[Array, d]
+    D: Float[Array, "d"]
     """Square roots of the eigenvalues of C."""
     stall: Stall
 
@@ -113,7 +113,7 @@ class CMAES:
         require_integer("popsize", self.popsize, low=3)
         require_number("sigma0", self.sigma0, above=0)
 
-    def init(self, key: Key, x0: Float[Array, d]) -> CMAESState:
+    def init(self, key: Key, x0: Float[Array, "d"]) -> CMAESState:
         xp = namespace(x0)
         identity = xp.eye(x0.shape[0], dtype=x0.dtype)
         return CMAESState(
@@ -135,9 +135,7 @@ class CMAES:
         z = normal(state.key, state.generation, shape, first=first, like=state.mean)
         return state.mean + state.sigma * ((z * state.D) @ state.B.T)  # (40)
 
-    def tell(
-        self, state: CMAESState, population: Float[Array, "n d"], fitness: Float[Array, n]
-    ) -> CMAESState:
+    def tell(self, state: CMAESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> CMAESState:
         xp = namespace(state.mean)
         popsize, d = population.shape
         c = constants(popsize, d)
@@ -177,7 +175,7 @@ class CMAES:
             stall=watch(state.stall, fitness[order[0]], generation, 10 + math.ceil(30 * d / popsize)),
         )
 
-    def recommend(self, state: CMAESState) -> Float[Array, d]:
+    def recommend(self, state: CMAESState) -> Float[Array, "d"]:
         return state.mean
 
     def stop(self, state: CMAESState) -> dict[str, Bool[Array, ""]]:
@@ -198,7 +196,7 @@ class CMAES:
         }
 
 
-def _decompose(C: Float[Array, "d d"]) -> tuple[Float[Array, "d d"], Float[Array, d]]:
+def _decompose(C: Float[Array, "d d"]) -> tuple[Float[Array, "d d"], Float[Array, "d"]]:
     xp = namespace(C)
     eigenvalues, B = xp.linalg.eigh(C)  # ascending
     return B, xp.sqrt(xp.maximum(eigenvalues, 1e-16 * eigenvalues[-1]))
