@@ -8,9 +8,12 @@ A strategy is a frozen dataclass of hyperparameters with four pure functions:
 * ``tell(state, population, fitness) -> state``: fitness ``(n,)``, lower is better, NaN = failed = worst.
 * ``recommend(state) -> x``: what to return to the user.
 
-Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; class attributes ``pure = False``
-for methods that are not array programs, and ``positional = True`` for methods that compare member ``i`` with
-something of their own number ``i mod popsize``, so that a generation is told in member order and complete.
+Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; and the class attributes
+
+* ``pure = False``: not an array program;
+* ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that
+  a generation is told in member order and complete;
+* ``injectable = True``: points from elsewhere, and late results of former generations, may be told as further rows.
 """
 
 from __future__ import annotations

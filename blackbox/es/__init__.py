@@ -1,0 +1,16 @@
+"""Evolution strategies: methods that move a search distribution."""
+
+from blackbox.lazy import lazy_exports
+
+__all__, __getattr__ = lazy_exports(
+    __name__,
+    {
+        "cat_cma": ["CatCMA"],
+        "cma_es": ["CMAES"],
+        "lm_ma_es": ["LMMAES"],
+        "open_es": ["OpenES"],
+        "pgpe": ["PGPE"],
+        "sep_cma_es": ["SepCMAES"],
+        "snes": ["SNES"],
+    },
+)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -109,6 +109,8 @@ class CMAES:
     popsize: int | None = None
     sigma0: float = 1.0
 
+    injectable: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=3)
         require_number("sigma0", self.sigma0, above=0)
@@ -139,17 +141,19 @@ class CMAES:
         xp = namespace(state.mean)
         popsize, d = population.shape
         c = constants(popsize, d)
-        positive, negative = (
-            xp.asarray(c.positive, dtype=state.mean.dtype),
-            xp.asarray(c.negative, dtype=state.mean.dtype),
-        )
+        positive = xp.asarray(c.positive, dtype=state.mean.dtype)
+        negative = xp.asarray(c.negative, dtype=state.mean.dtype)
         generation = state.generation + 1
         order = best_first(fitness)
         y = (xp.take(population, order, axis=0) - state.mean) / state.sigma
-        step = positive @ y
-
         z = (y @ state.B) / state.D  # C^(-1/2) y, in the eigenbasis
-        noise_step = math.sqrt(c.c_sigma * (2 - c.c_sigma) * c.mu_eff) * (state.B @ (positive @ z))
+        squared_length = xp.vecdot(z, z) + 1e-30
+        # No sampled step is this long; an injected one counts as far as a sampled one could reach.
+        shorten = xp.minimum((math.sqrt(d) + 5) / xp.sqrt(squared_length), 1.0)
+        recombine = positive * shorten
+        step = recombine @ y
+
+        noise_step = math.sqrt(c.c_sigma * (2 - c.c_sigma) * c.mu_eff) * (state.B @ (recombine @ z))
         p_sigma = (1 - c.c_sigma) * state.p_sigma + noise_step  # (43)
         length = xp.sqrt(p_sigma @ p_sigma)
         expected = c.chi * xp.sqrt(1 - (1 - c.c_sigma) ** (2 * generation))
@@ -157,7 +161,7 @@ class CMAES:
         p_c = (1 - c.c_c) * state.p_c + (h_sigma * math.sqrt(c.c_c * (2 - c.c_c) * c.mu_eff)) * step  # (45)
 
         # (46): long steps that did badly must not make C indefinite.
-        weights = positive + negative * (d / (xp.vecdot(z, z) + 1e-30))
+        weights = recombine * shorten + negative * (d / squared_length)
         decay = (1 - c.c_1 - c.c_mu * c.sum_weights) + (1 - h_sigma) * (c.c_1 * c.c_c * (2 - c.c_c))
         C = decay * state.C + (c.c_1 * p_c)[:, None] * p_c + (y.T * (c.c_mu * weights)) @ y  # (47)
         change = (c.c_sigma / c.d_sigma) * (length / c.chi - 1)  # (44)

@@ -1,0 +1,5 @@
+"""Genetic algorithms and differential evolution: methods that keep a population of points."""
+
+from blackbox.lazy import lazy_exports
+
+__all__, __getattr__ = lazy_exports(__name__, {"l_shade": ["LSHADE"]})

@@ -1,0 +1,111 @@
+"""Evaluating a population: a function of one candidate, applied to every member."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from blackbox.arrays import Array, is_jax, namespace
+from blackbox.errors import SettingError, missing_extra
+
+
+def evaluate(
+    fn: Callable[..., Any],
+    population: Array,
+    *args: Any,
+    in_axes: int | Sequence[int | None] | None = None,
+    chunk: int | None = None,
+    mesh: Any = None,
+) -> Any:
+    """``fn(candidate, *args)`` for every member, stacked on a leading axis.
+
+    With JAX arrays this is one vectorized program; with NumPy arrays a loop, so ``fn`` may be anything.
+
+    Args:
+        fn: a function of one candidate, shape ``(d,)``. It may return a scalar (the result is then the fitness,
+            shape ``(n,)``) or a tuple, list or dictionary of arrays.
+        population: shape ``(n, d)``.
+        args: further arguments of ``fn``.
+        in_axes: per argument of ``args`` whether it is shared by all members (None) or has a leading axis of one
+            entry per member (0), as in ``jax.vmap``; a single value holds for all.
+        chunk: members evaluated at once, to bound memory; all by default. JAX arrays only.
+        mesh: a one-dimensional ``jax.sharding.Mesh`` whose devices share the members. JAX arrays only.
+
+    Raises:
+        SettingError: if ``in_axes``, ``chunk`` or ``mesh`` do not fit the other arguments.
+    """
+    axes = tuple(in_axes) if isinstance(in_axes, Sequence) else (in_axes,) * len(args)
+    if len(axes) != len(args) or any(axis not in (None, 0) for axis in axes):
+        raise SettingError(f"in_axes must be None or 0 for each of the {len(args)} arguments, got {in_axes!r}")
+    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
+        raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
+    if is_jax(population):
+        return _evaluate_jax(fn, axes, chunk, mesh, population, args)
+    if mesh is not None:
+        raise SettingError("mesh needs a population of JAX arrays; this one is a " + type(population).__name__)
+    values = [
+        fn(population[i, ...], *(a if axis is None else a[i] for a, axis in zip(args, axes, strict=True)))
+        for i in range(population.shape[0])
+    ]
+    return _stack(values, namespace(population))
+
+
+def _stack(values: list[Any], xp: Any) -> Any:
+    first = values[0]
+    if isinstance(first, dict):
+        return {name: _stack([v[name] for v in values], xp) for name in first}
+    if isinstance(first, tuple | list):
+        parts = [_stack([v[i] for v in values], xp) for i in range(len(first))]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return np.asarray(values) if xp is np else xp.stack([xp.asarray(v) for v in values])
+
+
+def _evaluate_jax(
+    fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None, mesh: Any, population: Array, args: Any
+) -> Any:
+    import jax
+    from jax.sharding import PartitionSpec
+
+    batched = _batched(fn, axes, chunk)
+    if mesh is None:
+        return batched(population, *args)
+    if len(mesh.axis_names) != 1:
+        raise SettingError(f"mesh must have one axis, the members'; it has {mesh.axis_names}")
+    n, devices = population.shape[0], mesh.devices.size
+    spare = -n % devices  # every device takes as many members as the others; the spare ones are dropped again
+
+    def pad(a: Array) -> Array:
+        return jax.numpy.concatenate([a, jax.numpy.broadcast_to(a[:1], (spare, *a.shape[1:]))]) if spare else a
+
+    members = PartitionSpec(mesh.axis_names[0])
+    specs = (members, *(PartitionSpec() if axis is None else members for axis in axes))
+    sharded = jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=members)
+    padded = [a if axis is None else jax.tree.map(pad, a) for a, axis in zip(args, axes, strict=True)]
+    return jax.tree.map(lambda out: out[:n], sharded(pad(population), *padded))
+
+
+@lru_cache(maxsize=64)
+def _batched(fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None) -> Callable[..., Any]:
+    """The jitted population version of ``fn``; remembered, so that repeated calls do not compile again."""
+    try:
+        import jax
+    except ImportError:
+        raise missing_extra("jax", "jax") from None
+
+    @jax.jit
+    def batched(population: Array, *args: Any) -> Any:
+        if chunk is None:
+            return jax.vmap(fn, in_axes=(0, *axes))(population, *args)
+        own = tuple(a for a, axis in zip(args, axes, strict=True) if axis == 0)
+
+        def one(member: tuple[Array, ...]) -> Any:
+            candidate, *rest = member
+            mine = iter(rest)
+            return fn(candidate, *(a if axis is None else next(mine) for a, axis in zip(args, axes, strict=True)))
+
+        return jax.lax.map(one, (population, *own), batch_size=chunk)
+
+    return batched

@@ -1,0 +1,258 @@
+"""``run``: a strategy against an objective for many generations, as one program where that is possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from blackbox.arrays import Array, Key, is_jax, namespace
+from blackbox.errors import SettingError
+from blackbox.kernels.noise import fold
+from blackbox.population import evaluate
+from blackbox.shaping import finite_or_worst
+from blackbox.strategy import Strategy
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+_CHUNK = 50  # generations between two looks of the callback at a scanned run
+
+
+class History(NamedTuple):
+    """What happened, by generation; with ``runs=M`` every field but ``seconds`` has a leading axis of M."""
+
+    best: Float[Array, "generations"]
+    """Best fitness so far."""
+    x_best: Float[Array, "d"]
+    """The best point."""
+    quantiles: Float[Array, "generations 5"]
+    """Least, quartiles and greatest fitness of each generation, failures counted as infinite."""
+    evaluations: Int[Array, ""]
+    """Calls of the objective."""
+    seconds: float
+    """Wall time, compilation included."""
+
+
+class _Best(NamedTuple):
+    fitness: Float[Array, ""]
+    x: Float[Array, "d"]
+    evaluations: Int[Array, ""]
+    stopped: Array
+
+
+def run(
+    strategy: Strategy[Any],
+    objective: Callable[[Any], Any],
+    x0: Array,
+    *,
+    key: Key,
+    generations: int | Int[Array, "runs"],
+    runs: int | None = None,
+    callback: Callable[[int, Any], Any] | None = None,
+) -> tuple[Any, History]:
+    """Minimize ``objective`` for a number of generations.
+
+    With JAX arrays and a traceable objective the whole run is one scanned program. With other arrays, or an
+    objective that JAX cannot trace, it is a loop. A run whose strategy says ``stop`` is frozen: its state and
+    its count of evaluations no longer change.
+
+    Args:
+        strategy: a strategy of flat vectors.
+        objective: a function of one point, shape ``(d,)``; lower is better, NaN is a failure.
+        x0: start point, shape ``(d,)``, or ``(runs, d)`` with one start per run.
+        key: key of the run, see :func:`blackbox.key`.
+        generations: number of generations; with ``runs`` also one number per run.
+        runs: makes that many independent runs at once. Run ``i`` has the key ``fold(key, i)`` and does not
+            depend on the number of runs.
+        callback: called as ``callback(generation, best)`` after each generation (``best`` has shape ``(runs,)``
+            with ``runs``); a true return value ends the run. In a scanned program it sees the generations in
+            blocks of 50, so the run ends at the end of such a block.
+
+    Returns:
+        The final state (with a leading axis with ``runs``) and the :class:`History`.
+
+    Raises:
+        SettingError: for arguments that do not fit each other.
+    """
+    started = time.perf_counter()
+    limits = _limits(x0, generations, runs)
+    single = runs is None
+    starts = x0[None, :] if single else x0 if x0.ndim == 2 else namespace(x0).stack([x0] * len(limits))
+    keys = [key] if single else [fold(key, i) for i in range(len(limits))]
+    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, starts[0]):
+        states, best, series = _scanned(strategy, objective, starts, keys, limits, single, callback)
+    else:
+        states, best, series = _looped(strategy, objective, starts, keys, limits, single, callback)
+    history = History(series[0], best.x, series[1], best.evaluations, time.perf_counter() - started)
+    return states, history
+
+
+def _limits(x0: Array, generations: Any, runs: int | None) -> Int[np.ndarray, "runs"]:
+    if x0.ndim != 1 and (x0.ndim != 2 or runs is None or x0.shape[0] != runs):
+        expected = "(d,)" if runs is None else f"(d,) or ({runs}, d)"
+        raise SettingError(f"x0 must have shape {expected}, got {tuple(x0.shape)}")
+    if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
+        raise SettingError(f"runs must be None or an integer >= 1, got {runs!r}")
+    limits = np.asarray(generations)
+    if limits.dtype.kind not in "iu" or limits.shape not in ((), (runs,)) or np.any(limits < 1):
+        shape = "an integer" if runs is None else f"an integer, or {runs} integers,"
+        raise SettingError(f"generations must be {shape} >= 1, got {generations!r}")
+    return np.broadcast_to(limits, (runs or 1,)).astype(np.int64)
+
+
+def _looped(
+    strategy: Any,
+    objective: Callable[[Any], Any],
+    starts: Array,
+    keys: list[Key],
+    limits: Int[np.ndarray, "runs"],
+    single: bool,
+    callback: Callable[[int, Any], Any] | None,
+) -> tuple[Any, _Best, tuple[Array, Array]]:
+    runs = range(len(limits))
+    states = [strategy.init(keys[i], starts[i, ...]) for i in runs]
+    best_fitness = np.full(len(runs), np.inf)
+    best_x = [starts[i, ...] for i in runs]
+    evaluations = np.zeros(len(runs), np.int64)
+    live = np.ones(len(runs), bool)
+    bests, quantiles = [], []
+    for generation in range(int(limits.max())):
+        live &= generation < limits
+        spread = np.full((len(runs), len(QUANTILES)), np.nan)
+        for i in np.flatnonzero(live):
+            population = strategy.ask(states[i])
+            fitness = evaluate(objective, population)
+            states[i] = strategy.tell(states[i], population, fitness)
+            values = np.asarray(finite_or_worst(fitness), dtype=np.float64)
+            winner = int(values.argmin())
+            if values[winner] < best_fitness[i]:
+                best_fitness[i], best_x[i] = values[winner], population[winner, ...]
+            evaluations[i] += len(values)
+            spread[i] = np.quantile(values, QUANTILES, method="lower")
+            if hasattr(strategy, "stop"):
+                live[i] = not any(bool(reason) for reason in strategy.stop(states[i]).values())
+        bests.append(best_fitness.copy())
+        quantiles.append(spread)
+        if callback is not None and callback(generation, bests[-1][0] if single else bests[-1]):
+            break
+        if not live.any():
+            # A frozen run keeps its best value, as in a scanned run.
+            missing = int(limits.max()) - generation - 1
+            bests += [bests[-1]] * missing
+            quantiles += [np.full_like(spread, np.nan)] * missing
+            break
+    best, spreads = np.stack(bests, axis=1), np.stack(quantiles, axis=1)
+    xp = namespace(starts)
+    if single:
+        return states[0], _Best(best_fitness[0], best_x[0], evaluations[0], ~live[0]), (best[0], spreads[0])
+    return _stack(states, xp), _Best(best_fitness, xp.stack(best_x), evaluations, ~live), (best, spreads)
+
+
+def _stack(trees: list[Any], xp: Any) -> Any:
+    """One tree of NamedTuples whose leaves have a leading axis for the runs."""
+    first = trees[0]
+    if isinstance(first, tuple):
+        return type(first)(*(_stack([tree[i] for tree in trees], xp) for i in range(len(first))))
+    return xp.stack([xp.asarray(tree) for tree in trees])
+
+
+def _traceable(objective: Callable[[Any], Any], x: Array) -> bool:
+    import jax
+
+    try:
+        out = jax.eval_shape(objective, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError):
+        return False
+    return getattr(out, "shape", None) == ()
+
+
+def _scanned(
+    strategy: Any,
+    objective: Callable[[Any], Any],
+    starts: Array,
+    keys: list[Key],
+    limits: Int[np.ndarray, "runs"],
+    single: bool,
+    callback: Callable[[int, Any], Any] | None,
+) -> tuple[Any, _Best, tuple[Array, Array]]:
+    import jax
+    import jax.numpy as jnp
+
+    keys_, limits_ = jnp.stack([jnp.asarray(k) for k in keys]), jnp.asarray(limits)
+    if single:
+        starts, keys_, limits_ = starts[0], keys_[0], limits_[0]
+    start, block = _programs(single)
+    carry = start(strategy, starts, keys_)
+    total = int(limits.max())
+    length = total if callback is None else min(total, _CHUNK)
+    pieces: list[tuple[Array, Array]] = []
+    axis = 0 if single else 1
+    for first in range(0, total, length):
+        carry, piece = block(strategy, objective, min(length, total - first), carry, limits_, first)
+        pieces.append(piece)
+        if callback is not None:
+            seen = np.asarray(piece[0])
+            answers = [callback(first + g, np.take(seen, g, axis=axis)) for g in range(seen.shape[axis])]
+            if any(answers):
+                break
+    state, best = carry
+    series = tuple(jnp.concatenate([p[k] for p in pieces], axis=axis) for k in range(2))
+    jax.block_until_ready(series)
+    return state, best, (series[0], series[1])
+
+
+@lru_cache(maxsize=2)
+def _programs(single: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled start and the compiled block of generations; made once, so that equal runs compile once."""
+    import jax
+    import jax.numpy as jnp
+
+    def start(strategy: Any, x0: Array, key: Key) -> tuple[Any, _Best]:
+        nothing = jnp.asarray(jnp.inf, x0.dtype)
+        return strategy.init(key, x0), _Best(nothing, x0, jnp.asarray(0), jnp.asarray(False))
+
+    def block(
+        strategy: Any, objective: Callable[[Any], Any], length: int, carry: Any, limit: Array, first: Array
+    ) -> Any:
+        def generation(carry: tuple[Any, _Best], index: Array) -> Any:
+            state, best = carry
+            live = (index < limit) & ~best.stopped
+            population = strategy.ask(state)
+            fitness = jax.vmap(objective)(population)
+            told = strategy.tell(state, population, fitness)
+            values = finite_or_worst(fitness).astype(best.fitness.dtype)
+            winner = jnp.argmin(values)
+            better = live & (values[winner] < best.fitness)
+            stopped = best.stopped
+            if hasattr(strategy, "stop"):
+                stopped = stopped | (live & jnp.any(jnp.stack(list(strategy.stop(told).values()))))
+            new = _Best(
+                fitness=jnp.where(better, values[winner], best.fitness),
+                x=jnp.where(better, population[winner], best.x),
+                evaluations=best.evaluations + jnp.where(live, values.shape[0], 0),
+                stopped=stopped,
+            )
+            # Frozen runs keep their state.
+            state = jax.tree.map(lambda a, b: jnp.where(live, a, b), told, state)
+            spread = jnp.quantile(values, jnp.asarray(QUANTILES), method="lower")
+            return (state, new), (new.fitness, jnp.where(live, spread, jnp.nan))
+
+        return jax.lax.scan(generation, carry, first + jnp.arange(length))
+
+    if single:
+        return jax.jit(start), jax.jit(block, static_argnums=(1, 2))
+
+    def start_all(strategy: Any, x0: Array, keys: Key) -> Any:
+        return jax.vmap(start, in_axes=(None, 0, 0))(strategy, x0, keys)
+
+    def block_all(strategy: Any, objective: Any, length: int, carry: Any, limits: Array, first: Array) -> Any:
+        def one(carry: Any, limit: Array) -> Any:
+            return block(strategy, objective, length, carry, limit, first)
+
+        return jax.vmap(one)(carry, limits)
+
+    return jax.jit(start_all), jax.jit(block_all, static_argnums=(1, 2))
