@@ -23,6 +23,7 @@ import importlib
 import math
 import sys
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
 from jaxtyping import Float
@@ -50,42 +51,43 @@ def algorithm(cls: C) -> C:
     Fields of any other type fix shapes or code paths and are static. The class is registered with JAX when an
     instance is made after JAX was imported, so neither import order matters and JAX is never imported here.
     """
-    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     check = cls.__dict__.get("__post_init__")
 
     def post_init(self: Any) -> None:
         if "jax" in sys.modules:
-            _register_with_jax(type(self))
+            register_with_jax(type(self))
         if check is not None:
             check(self)
 
-    # The dataclass's ``__init__`` calls ``__post_init__`` only if it existed when the class was processed.
-    if check is None:
-        init = cls.__init__
-
-        def with_registration(self: Any, *args: Any, **kwargs: Any) -> None:
-            init(self, *args, **kwargs)
-            post_init(self)
-
-        with_registration.__wrapped__ = init  # type: ignore[attr-defined]
-        cls.__init__ = with_registration  # type: ignore[method-assign]
-    else:
-        cls.__post_init__ = post_init  # type: ignore[attr-defined]
-    return cls
+    cls.__post_init__ = post_init  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
-_registered: set[type] = set()
-
-
-def _register_with_jax(cls: type) -> None:
-    if cls in _registered:
+def register_with_jax(cls: type) -> None:
+    """Make the ``@algorithm`` class ``cls`` a pytree; does nothing the second time."""
+    if cls in _registered or not dataclasses.is_dataclass(cls):
         return
     import jax
 
-    leaves = [f.name for f in dataclasses.fields(cls) if "float" in str(f.type)]
+    leaves = [f.name for f in dataclasses.fields(cls) if f.type in (float, "float", "float | None")]
     static = [f.name for f in dataclasses.fields(cls) if f.name not in leaves]
-    jax.tree_util.register_dataclass(cls, leaves, static)
+
+    def flatten(strategy: Any) -> tuple[Any, Any]:
+        keyed = [(jax.tree_util.GetAttrKey(name), getattr(strategy, name)) for name in leaves]
+        return keyed, tuple(getattr(strategy, name) for name in static)
+
+    def unflatten(aux: Any, children: Any) -> Any:
+        # Not through the constructor: JAX puts placeholders into trees, which no check would pass.
+        strategy = object.__new__(cls)
+        for name, value in zip(leaves + static, [*children, *aux], strict=True):
+            object.__setattr__(strategy, name, value)
+        return strategy
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
     _registered.add(cls)
+
+
+_registered: set[type] = set()
 
 
 def require_number(
@@ -99,7 +101,7 @@ def require_number(
         return
     bounds = [f"> {above}"] * (above is not None) + [f">= {low}"] * (low is not None)
     allowed = " and ".join(["a finite number", *bounds, *[f"<= {high}"] * (high is not None)])
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if (
         not number
         or (above is not None and not value > above)
@@ -113,7 +115,7 @@ def require_integer(name: str, value: Any, *, low: int, even: bool = False) -> N
     """Raise :class:`SettingError` unless ``value`` is None or an integer of at least ``low``."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (even and value % 2):
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low or (even and value % 2):
         raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")
 
 

@@ -156,8 +156,9 @@ class CMAES:
         noise_step = math.sqrt(c.c_sigma * (2 - c.c_sigma) * c.mu_eff) * (state.B @ (recombine @ z))
         p_sigma = (1 - c.c_sigma) * state.p_sigma + noise_step  # (43)
         length = xp.sqrt(p_sigma @ p_sigma)
-        expected = c.chi * xp.sqrt(1 - (1 - c.c_sigma) ** (2 * generation))
-        h_sigma = xp.where(length < (1.4 + 2 / (d + 1)) * expected, 1.0, 0.0)
+        age = xp.asarray(generation, dtype=y.dtype)
+        expected = c.chi * xp.sqrt(1 - (1 - c.c_sigma) ** (2 * age))  # of the length, so early in the run
+        h_sigma = xp.asarray(length < (1.4 + 2 / (d + 1)) * expected, dtype=y.dtype)
         p_c = (1 - c.c_c) * state.p_c + (h_sigma * math.sqrt(c.c_c * (2 - c.c_c) * c.mu_eff)) * step  # (45)
 
         # (46): long steps that did badly must not make C indefinite.

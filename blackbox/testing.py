@@ -1,0 +1,316 @@
+"""The exam that every strategy sits; other packages' strategies may sit it too.
+
+    from blackbox.testing import CHECKS, check_strategy
+    check_strategy(MyStrategy(popsize=12))                  # all checks, NumPy
+    check_strategy(MyStrategy(popsize=12), library="jax")   # and with JAX arrays
+
+Each check is a function of a strategy and a start point and raises :class:`AssertionError` with the law that is
+broken. Strategies of flat vectors only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from blackbox.arrays import Array, namespace
+from blackbox.kernels.noise import fold, key
+
+Check = Callable[[Any, Array], None]
+
+
+def sphere(population: Float[Array, "n d"]) -> Float[Array, "n"]:
+    """Squared distance from (0.3, 0.3, ...), a point inside the unit cube."""
+    return namespace(population).sum((population - 0.3) ** 2, axis=1)
+
+
+def leaves(tree: Any, name: str = "state") -> Iterator[tuple[str, Array]]:
+    """The named arrays of a tree of tuples."""
+    if isinstance(tree, tuple):
+        names = getattr(tree, "_fields", range(len(tree)))
+        for field, value in zip(names, tree, strict=True):
+            yield from leaves(value, f"{name}.{field}")
+    elif tree is not None:
+        yield name, tree
+
+
+def assert_same(first: Any, second: Any, law: str, *, rtol: float = 0.0) -> None:
+    """All leaves equal: bit for bit, or to ``rtol`` of the largest magnitude of each."""
+    for (name, a), (_, b) in zip(leaves(first), leaves(second), strict=True):
+        x, y = np.asarray(a), np.asarray(b)
+        if rtol == 0.0:
+            same = np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
+        else:
+            finite = np.abs(x[np.isfinite(x)]) if x.dtype.kind == "f" else np.abs(x)
+            scale = max(1e-300, float(np.max(finite, initial=0.0)))
+            same = bool(np.allclose(x, y, rtol=rtol, atol=rtol * scale, equal_nan=True))
+        assert same, f"{law}: {name} differs\n{x}\n{y}"
+
+
+def advance(strategy: Any, state: Any, generations: int) -> Any:
+    """The state after some generations on the sphere."""
+    for _ in range(generations):
+        population = strategy.ask(state)
+        state = strategy.tell(state, population, sphere(population))
+    return state
+
+
+def check_ask_is_pure(strategy: Any, x0: Array) -> None:
+    """Asking twice gives the same bits and leaves the state as it was."""
+    state = advance(strategy, strategy.init(key(0), x0), 3)
+    before = [(name, np.array(a)) for name, a in leaves(state)]
+    first, second = strategy.ask(state), strategy.ask(state)
+    assert np.array_equal(np.asarray(first), np.asarray(second)), "ask is pure: two asks of one state differ"
+    for (name, a), (_, b) in zip(before, leaves(state), strict=True):
+        assert np.array_equal(a, np.asarray(b), equal_nan=a.dtype.kind == "f"), f"ask is pure: it changed {name}"
+
+
+def check_replayable(strategy: Any, x0: Array) -> None:
+    """Same key and fitness, same bits."""
+    first = advance(strategy, strategy.init(key(1), x0), 6)
+    second = advance(strategy, strategy.init(key(1), x0), 6)
+    assert_same(first, second, "replayable")
+
+
+def check_seeds_differ(strategy: Any, x0: Array) -> None:
+    """Different keys, different populations."""
+    points = []
+    for seed in range(5):
+        state = advance(strategy, strategy.init(key(seed), x0), 2 * x0.shape[0] + 2)
+        points.append(np.asarray(strategy.ask(state)))
+    shapes = {p.shape for p in points}
+    deterministic = getattr(strategy, "deterministic", False)
+    same = [np.array_equal(a, b) for i, a in enumerate(points) for b in points[:i]]
+    assert deterministic or len(shapes) > 1 or not any(same), "seeds: two keys give the same population"
+
+
+def check_shape_stable(strategy: Any, x0: Array) -> None:
+    """Populations are (popsize, d) in the dtype of x0; all leaves keep shape and dtype."""
+    state = strategy.init(key(2), x0)
+    shapes = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
+    rows = strategy.ask(state).shape[0]
+    for _ in range(4):
+        population = strategy.ask(state)
+        assert population.shape == (rows, x0.shape[0]), f"shape-stable: population {population.shape}"
+        assert population.dtype == x0.dtype, f"shape-stable: population {population.dtype}, x0 {x0.dtype}"
+        state = strategy.tell(state, population, sphere(population))
+        now = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
+        assert now == shapes, f"shape-stable: {[(a, b) for a, b in zip(shapes, now, strict=True) if a != b]}"
+    assert strategy.recommend(state).shape == x0.shape, "shape-stable: recommend() must have the shape of x0"
+
+
+def check_lower_is_better(strategy: Any, x0: Array) -> None:
+    """The recommendation approaches the sphere's minimum and not its maximum."""
+    state = strategy.init(key(3), x0)
+    start = float(sphere(x0[None, :])[0])
+    rows = strategy.ask(state).shape[0]
+    best = np.inf
+    for _ in range(-(-150 * x0.shape[0] // rows)):
+        population = strategy.ask(state)
+        fitness = sphere(population)
+        best = min(best, float(np.min(np.asarray(fitness))))
+        state = strategy.tell(state, population, fitness)
+    reached = float(sphere(strategy.recommend(state)[None, :])[0])
+    assert reached < 0.5 * start, f"lower is better: recommend() went from {start} to {reached}"
+    assert best < 0.5 * start, f"lower is better: the best of all went from {start} to {best}"
+
+
+def check_total_on_fitness(strategy: Any, x0: Array) -> None:
+    """No fitness turns a finite state into one that asks for or recommends non-finite points."""
+    xp = namespace(x0)
+    start = advance(strategy, strategy.init(key(4), x0), 3)
+    n = strategy.ask(start).shape[0]
+    index = np.arange(n)
+    huge = float(np.finfo(np.asarray(x0).dtype).max)
+    cases = {
+        "one NaN": np.where(index == 0, np.nan, index),
+        "half NaN": np.where(index % 2 == 0, np.nan, index),
+        "all NaN": np.full(n, np.nan),
+        "all +inf": np.full(n, np.inf),
+        "one -inf": np.where(index == 0, -np.inf, index),
+        "all -inf": np.full(n, -np.inf),
+        "NaN and infinities": np.choose(index % 4, [np.nan, np.inf, -np.inf, 1.0]),
+        "all equal": np.zeros(n),
+        "huge": np.where(index % 2 == 0, huge, -huge),
+        "tiny": 1e-30 * index,
+    }
+    for name, values in cases.items():
+        state = start
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(8):
+                population = strategy.ask(state)
+                state = strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype))
+        assert np.all(np.isfinite(np.asarray(strategy.ask(state)))), f"total on fitness: {name} breaks ask"
+        assert np.all(np.isfinite(np.asarray(strategy.recommend(state)))), f"total on fitness: {name} breaks recommend"
+
+
+def check_nan_ranks_last(strategy: Any, x0: Array) -> None:
+    """A failed member counts like one of infinite fitness: last."""
+    xp = namespace(x0)
+    state = advance(strategy, strategy.init(key(5), x0), 3)
+    population = strategy.ask(state)
+    values = np.array(sphere(population))
+    outcomes = []
+    for failed in (np.nan, np.inf):
+        values[-1] = failed
+        outcomes.append(strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype)))
+    assert_same(*outcomes, law="NaN ranks last")
+
+
+def check_order_of_members(strategy: Any, x0: Array) -> None:
+    """Members may be told in any order, where the method does not go by their number."""
+    if getattr(strategy, "positional", False):
+        return
+    xp = namespace(x0)
+    state = advance(strategy, strategy.init(key(6), x0), 3)
+    population = strategy.ask(state)
+    fitness = sphere(population)
+    order = xp.asarray(np.random.default_rng(0).permutation(population.shape[0]))
+    straight = strategy.tell(state, population, fitness)
+    mixed = strategy.tell(state, xp.take(population, order, axis=0), xp.take(fitness, order, axis=0))
+    tolerance = 1e-9 if x0.dtype == xp.float64 else 2e-4
+    assert_same(straight.mean if hasattr(straight, "mean") else straight,
+                mixed.mean if hasattr(mixed, "mean") else mixed, "order of members", rtol=tolerance)
+
+
+def check_further_members(strategy: Any, x0: Array) -> None:
+    """Members beyond popsize are new samples; a member's position does not depend on the page it is asked in."""
+    state = advance(strategy, strategy.init(key(7), x0), 2 * x0.shape[0])
+    first = np.asarray(strategy.ask(state))
+    rows = len(first)
+    further = np.asarray(strategy.ask(state, first=rows))
+    assert further.shape == first.shape and np.all(np.isfinite(further)), "further members: wrong shape or not finite"
+    assert not any(np.array_equal(a, b) for a in first for b in further), "further members: repeated"
+    again = np.asarray(strategy.ask(state, first=0))
+    assert np.array_equal(first, again), "further members: asking for them changed the first"
+
+
+def check_injected_points(strategy: Any, x0: Array) -> None:
+    """Where a method says ``injectable``, foreign rows may be told, near or absurdly far."""
+    if not getattr(strategy, "injectable", False):
+        return
+    xp = namespace(x0)
+    state = advance(strategy, strategy.init(key(8), x0), 2 * x0.shape[0])
+    for far in (0.5, 1e9):
+        population = strategy.ask(state)
+        rows = xp.concat([population, xp.full((1, x0.shape[0]), far, dtype=x0.dtype)])
+        told = strategy.tell(state, rows, xp.concat([sphere(population), xp.asarray([0.0], dtype=x0.dtype)]))
+        asked = np.asarray(strategy.ask(told))
+        assert np.all(np.isfinite(asked)), "injected points: ask is not finite any more"
+        reach = 1e4 * (1 + np.max(np.abs(np.asarray(population))))
+        assert np.max(np.abs(asked)) < reach, f"injected points: one at {far} threw the population to {asked}"
+
+
+def check_improves_with_failures(strategy: Any, x0: Array) -> None:
+    """With a fifth of all evaluations failing at random the sphere is still descended."""
+    xp = namespace(x0)
+    state = strategy.init(key(9), x0)
+    rng = np.random.default_rng(1)
+    rows = strategy.ask(state).shape[0]
+    start, best = float(sphere(x0[None, :])[0]), np.inf
+    for _ in range(-(-300 * x0.shape[0] // rows)):
+        population = strategy.ask(state)
+        values = np.array(sphere(population))
+        best = min(best, float(values.min()))
+        values[rng.random(rows) < 0.2] = np.nan
+        state = strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype))
+    assert best < 0.5 * start, f"failures: best went from {start} to {best}"
+
+
+CHECKS: tuple[Check, ...] = (
+    check_ask_is_pure,
+    check_replayable,
+    check_seeds_differ,
+    check_shape_stable,
+    check_lower_is_better,
+    check_total_on_fitness,
+    check_nan_ranks_last,
+    check_order_of_members,
+    check_further_members,
+    check_injected_points,
+    check_improves_with_failures,
+)
+
+
+def check_scan_and_vmap(strategy: Any, x0: Array) -> None:
+    """JAX only: the method scans; run i of many equals the run alone; float settings can be vmapped over."""
+    import jax
+    import jax.numpy as jnp
+
+    x0 = jnp.asarray(x0)
+
+    def rollout(settings: Any, key_: Array) -> Any:
+        def generation(state: Any, _: None) -> Any:
+            population = settings.ask(state)
+            return settings.tell(state, population, sphere(population)), None
+
+        return jax.lax.scan(generation, settings.init(key_, x0), None, length=8)[0]
+
+    keys = jnp.stack([jnp.asarray(fold(key(10), i)) for i in range(3)])
+    many = jax.jit(jax.vmap(rollout, in_axes=(None, 0)))(strategy, keys)
+    alone = jax.jit(rollout)(strategy, keys[1])
+    tolerance = 1e-9 if x0.dtype == jnp.float64 else 1e-3
+    assert_same(jax.tree.map(lambda a: a[1], many), alone, "vmap over keys", rtol=tolerance)
+
+    floats = [f.name for f in dataclasses.fields(strategy) if isinstance(getattr(strategy, f.name), float)]
+    for name in floats:
+        values = [getattr(strategy, name), getattr(strategy, name) * 0.9]
+        swept = jax.jit(jax.vmap(lambda v, f=name: rollout(dataclasses.replace(strategy, **{f: v}), keys[0])))(
+            jnp.asarray(values, x0.dtype)
+        )
+        single = jax.jit(rollout)(dataclasses.replace(strategy, **{name: values[1]}), keys[0])
+        assert_same(jax.tree.map(lambda a: a[1], swept), single, f"vmap over {name}", rtol=tolerance)
+
+
+def check_libraries_agree(strategy: Any, x0: Float[np.ndarray, "d"]) -> None:
+    """NumPy and array-api-strict agree bit for bit; NumPy and JAX (64-bit mode) to 1e-6 over 20 generations."""
+    import array_api_strict
+    import jax
+    import jax.numpy as jnp
+
+    reference = strategy.init(key(11), x0)
+    strict = strategy.init(key(11), array_api_strict.asarray(x0))
+    with jax.enable_x64(True):
+        traced = strategy.init(key(11), jnp.asarray(x0))
+        ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+        for _ in range(20):
+            population = strategy.ask(reference)
+            reference = strategy.tell(reference, population, sphere(population))
+            population = strategy.ask(strict)
+            strict = strategy.tell(strict, population, sphere(population))
+            population = ask(traced)
+            traced = tell(traced, population, sphere(population))
+        assert_same(reference, strict, "NumPy and array-api-strict")
+        assert_same(strategy.ask(reference), ask(traced), "NumPy and JAX: next population", rtol=1e-6)
+        assert_same(strategy.recommend(reference), strategy.recommend(traced), "NumPy and JAX: recommend", rtol=1e-6)
+
+
+def check_strategy(strategy: Any, library: str = "numpy", d: int = 6, dtype: str = "float64") -> None:
+    """Run all checks with arrays of one library.
+
+    Args:
+        strategy: an instance.
+        library: ``"numpy"``, ``"jax"`` (float64 needs JAX's 64-bit mode) or ``"array_api_strict"``.
+        d: dimension of the start point, whose coordinates are 0.8.
+        dtype: ``"float64"`` or ``"float32"``.
+
+    Raises:
+        AssertionError: naming the law that is broken.
+    """
+    x0 = start_point(library, d, dtype)
+    for check in CHECKS:
+        check(strategy, x0)
+    if library == "jax":
+        check_scan_and_vmap(strategy, x0)
+
+
+def start_point(library: str, d: int, dtype: str) -> Array:
+    """The start of the exam's runs: all coordinates 0.8."""
+    import importlib
+
+    xp = importlib.import_module("jax.numpy" if library == "jax" else library)
+    return xp.full((d,), 0.8, dtype=getattr(xp, dtype))
