@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from blackbox.arrays import Array, namespace
 from blackbox.kernels.noise import fold, key
+from blackbox.strategy import register_with_jax
 
 Check = Callable[[Any, Array], None]
 
@@ -173,8 +174,12 @@ def check_order_of_members(strategy: Any, x0: Array) -> None:
     straight = strategy.tell(state, population, fitness)
     mixed = strategy.tell(state, xp.take(population, order, axis=0), xp.take(fitness, order, axis=0))
     tolerance = 1e-9 if x0.dtype == xp.float64 else 2e-4
-    assert_same(straight.mean if hasattr(straight, "mean") else straight,
-                mixed.mean if hasattr(mixed, "mean") else mixed, "order of members", rtol=tolerance)
+    assert_same(
+        straight.mean if hasattr(straight, "mean") else straight,
+        mixed.mean if hasattr(mixed, "mean") else mixed,
+        "order of members",
+        rtol=tolerance,
+    )
 
 
 def check_further_members(strategy: Any, x0: Array) -> None:
@@ -241,6 +246,7 @@ def check_scan_and_vmap(strategy: Any, x0: Array) -> None:
     import jax
     import jax.numpy as jnp
 
+    register_with_jax(type(strategy))  # the instance may be older than the import of JAX
     x0 = jnp.asarray(x0)
 
     def rollout(settings: Any, key_: Array) -> Any:
