@@ -1,0 +1,40 @@
+"""The best point told so far, for methods whose sampling does not depend on what was told."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+
+from blackbox.arrays import Array, namespace
+from blackbox.errors import SettingError
+from blackbox.shaping import finite_or_worst
+
+
+class Best(NamedTuple):
+    x: Float[Array, "d"]
+    fitness: Float[Array, ""]
+
+
+def none_yet(x0: Float[Array, "d"]) -> Best:
+    """The start of a run: ``x0``, worse than any told point."""
+    xp = namespace(x0)
+    return Best(x0, xp.asarray(xp.inf, dtype=x0.dtype)[()])
+
+
+def better_of(best: Best, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> Best:
+    """The best of a generation if it beats ``best``, else ``best``."""
+    xp = namespace(best.x)
+    fitness = finite_or_worst(fitness)
+    winner = xp.argmin(fitness)
+    better = fitness[winner] < best.fitness
+    return Best(
+        x=xp.where(better, xp.take(population, winner[None], axis=0)[0, :], best.x),
+        fitness=xp.where(better, fitness[winner], best.fitness)[()],
+    )
+
+
+def require_box(low: object, high: object) -> None:
+    """Raise :class:`SettingError` unless ``low < high``; ``None`` and arrays, traced or not, pass."""
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise SettingError(f"low must be below high = {high!r}, got {low!r}")
