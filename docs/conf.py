@@ -1,0 +1,43 @@
+"""Sphinx configuration: MyST pages, an executed notebook, doctests of pages and docstrings."""
+
+from importlib.metadata import version as installed_version
+
+project = "blackbox"
+author = "The blackbox developers"
+version = release = installed_version("blackbox-engine")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build", "jupyter_execute"]
+
+html_theme = "furo"
+html_title = f"blackbox {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# Doctests see the public package as users do, and run in a folder of their own.
+doctest_global_setup = """
+import os, tempfile
+import numpy as np
+import blackbox as bb
+_folder = tempfile.TemporaryDirectory()
+os.chdir(_folder.name)
+"""
+doctest_global_cleanup = """
+os.chdir(os.path.dirname(_folder.name))
+_folder.cleanup()
+"""

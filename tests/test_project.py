@@ -1,0 +1,222 @@
+"""The project itself: what an import costs, what the wheel holds, what the documentation covers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import blackbox as bb
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SOURCES = [path for folder in ("blackbox", "kernels", "problems") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def run_python(code: str, *flags: str) -> str:
+    result = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# ---- import
+
+HEAVY = {"jax", "scipy", "sklearn", "matplotlib", "pandas", "gymnasium", "rich", "typer", "pebble", "beartype"}
+
+
+@pytest.mark.parametrize("code", ["import blackbox", "import blackbox; blackbox.create('cma-es'); blackbox.Space"])
+def test_import_loads_no_heavy_module(code: str) -> None:
+    loaded = set(run_python(f"{code}\nimport sys\nprint('\\n'.join(sys.modules))").split())
+    assert not loaded & HEAVY
+
+
+def test_import_adds_little_to_numpy() -> None:
+    """A stand-in for the time, which a loaded machine falsifies: how much source is executed besides NumPy's."""
+    code = "import {}, sys; print('\\n'.join(sys.modules))"
+    base = set(run_python(code.format("numpy")).split())
+    added = set(run_python(code.format("blackbox")).split()) - base
+    assert len(added) <= 12, sorted(added)
+
+
+def test_numpy_path_never_imports_jax() -> None:
+    code = """
+import sys
+import numpy as np
+import blackbox as bb
+space = bb.Space({"x": bb.Float(-1, 1), "k": bb.Choice(["a", "b"])})
+bb.minimize(lambda p: p["x"] ** 2 + (p["k"] == "a"), space, budget=20, seed=0)
+bb.run(bb.create("cma-es"), lambda x: float(x @ x), np.ones(3), key=bb.key(0), generations=5)
+print([name for name in ("jax", "scipy", "sklearn", "matplotlib") if name in sys.modules])
+"""
+    assert run_python(code).strip() == "[]"
+
+
+def test_missing_extras_name_the_install_command() -> None:
+    code = """
+import sys
+for name in ("jax", "sklearn", "matplotlib"):
+    sys.modules[name] = None
+import blackbox as bb
+from blackbox.problems import hpo
+try:
+    hpo.task("svc-digits")
+except bb.MissingExtra as error:
+    print(error)
+"""
+    assert "pip install 'blackbox-engine[hpo]'" in run_python(code)
+
+
+# ---- source
+
+EXECUTING = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml"}
+"""Modules that can run code when they load a file."""
+
+
+def forbidden_uses(tree: ast.AST) -> list[str]:
+    """What could execute data: those modules, eval and its like, NumPy loads that allow pickles, shells."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [module for module in modules if module.split(".")[0] in EXECUTING]
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called in {"eval", "exec", "compile", "__import__", "os.system"} or arguments.get("shell") == "True":
+                found.append(ast.unparse(node))
+            if called in {"np.load", "numpy.load"} and arguments.get("allow_pickle") != "False":
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import pickle", "from yaml import load", "eval('1')", "np.load(f)", "np.load(f, allow_pickle=True)",
+     "subprocess.run(c, shell=True)"],
+)  # fmt: skip
+def test_the_search_for_forbidden_uses_finds_them(line: str) -> None:
+    assert forbidden_uses(ast.parse(line))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_package_never_executes_what_it_loads(path: Path) -> None:
+    assert forbidden_uses(ast.parse(path.read_text())) == []
+
+
+TRACES = re.compile(
+    r"\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError|https?://(?:pypi|files\.pythonhosted|registry)|/work/|/root/"
+)
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_unfinished_code_and_no_machine_paths() -> None:
+    found = []
+    for path in tracked_files():
+        if path.suffix in {".py", ".md", ".toml", ".cff", ".sh"} and path != Path(__file__):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if TRACES.search(line):
+                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert found == []
+
+
+# ---- wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Names in a wheel built from a copy of the tracked sources, so that nothing stale gets in."""
+    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for path in tracked_files():
+        target = copy / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        out,
+        copy,
+    ]
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (path,) = out.glob("*.whl")
+    assert path.name.endswith("-py3-none-any.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def test_wheel_holds_every_package_file_and_nothing_else(wheel: list[str]) -> None:
+    names = [path.relative_to(ROOT).as_posix() for path in tracked_files()]
+    package = {name for name in names if name.startswith("blackbox/")}
+    package |= {f"blackbox/{name}" for name in names if name.startswith(("kernels/", "problems/"))}
+    assert {name for name in wheel if ".dist-info/" not in name} == package
+
+
+def test_wheel_is_typed_and_licensed(wheel: list[str]) -> None:
+    assert "blackbox/py.typed" in wheel
+    assert any(name.endswith("licenses/LICENSE") for name in wheel)
+
+
+def test_versions_agree() -> None:
+    version = PYPROJECT["project"]["version"]
+    assert bb.__version__ == version
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_extras_are_those_that_the_documentation_names() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert set(extras) == {"jax", "cuda", "hpo", "rl", "llm", "ray", "plot", "dev", "all"}
+    source = "\n".join(path.read_text() for path in SOURCES)
+    named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))
+    assert named <= set(extras)
+
+
+# ---- documentation
+
+
+def documented() -> set[str]:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    return set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", pages, re.MULTILINE))
+
+
+def test_every_public_name_is_in_the_api_pages() -> None:
+    assert {f"blackbox.{name}" for name in bb.__all__} <= documented()
+
+
+@pytest.mark.parametrize("package", ["es", "ga", "classic"])
+def test_every_strategy_class_is_in_the_api_pages(package: str) -> None:
+    assert {f"blackbox.{package}.{name}" for name in getattr(bb, package).__all__} <= documented()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/choosing.md"])
+def test_every_method_is_in_the_tables(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert [name for name in bb.methods() if f"`{name}`" not in text] == []
+
+
+def test_every_public_callable_says_what_it_does() -> None:
+    assert [name for name in bb.__all__ if not (getattr(bb, name).__doc__ or "").strip()] == []
+
+
+def test_every_example_is_in_the_readme_and_starts_with_its_purpose() -> None:
+    text = (ROOT / "README.md").read_text()
+    for script in sorted((ROOT / "examples").glob("*.py")):
+        assert f"examples/{script.name}" in text, script.name
+        assert ast.get_docstring(ast.parse(script.read_text())), script.name
