@@ -288,7 +288,7 @@ class Int:
 
     Args:
         low: least value, of at most 64 bits; at least 1 if ``log``.
-        high: greatest value, of at most 64 bits, above ``low``.
+        high: greatest value, of at most 64 bits, above ``low``; at most 2**51 if ``log``.
         log: whether the scale is logarithmic.
 
     Raises:
@@ -303,6 +303,8 @@ class Int:
         low, high, log = integer("low", self.low), integer("high", self.high), flag("log", self.log)
         if log and low < 1:
             raise refusal("low", "at least 1 on a log scale", self.low)
+        if log and high > 2**51:  # float64 holds half-integers to there
+            raise refusal("high", "at most 2**51 on a log scale", self.high)
         if not low < high:
             raise refusal("low", f"below high = {high}", self.low)
         assign(self, low=low, high=high, log=log)

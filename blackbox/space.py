@@ -19,8 +19,8 @@ Encoding gives the point itself (Float), the center of the cell (Int, Bool), a o
 over ``n - 1`` (Permutation), and 1/2 for every coordinate of an inactive branch.
 
 Laws. Decoding accepts every finite vector and never leaves the bounds. ``decode(encode(x)) == x`` for every x that
-came from decoding and for all discrete values, integers up to 2**51 cells (2**42 with ``log``); other floats and
-wider integers come back as the nearest that a float64 coordinate resolves.
+came from decoding and for all discrete values, integers of up to 2**51 cells (with ``log``: up to 2**42); other
+floats and integers come back as the nearest that a float64 coordinate resolves.
 
 Vectors outside the cube are mirrored into it (:func:`reflect`), for all dense strategies alike. Why not clip:
 clipping moves every sample beyond a face onto that face. They become equal in that coordinate, so the search
