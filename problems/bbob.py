@@ -81,7 +81,7 @@ def _swaps(d: int, seed: int) -> Int[ndarray, "d"]:
     return p
 
 
-def _offset(seed: int) -> float:
+def optimal_value(seed: int) -> float:
     """The optimal value: a Cauchy variate of scale 100, to two decimals, within 1000 of zero."""
     ratio = _normal(1, seed)[0] / _normal(1, seed + 1)[0]
     return float(np.clip(np.floor(100.0 * 100.0 * ratio + 0.5) / 100.0, -1000.0, 1000.0))
@@ -265,12 +265,12 @@ def _quadratic(xp: Namespace, z: Float[Array, "*n d"], weights: Float[Array, "d"
     return _dot(xp, weights * z, z)
 
 
-def _sphere(s: Draws) -> Landscape:
+def sphere(s: Draws) -> Landscape:
     """``|x - x_opt|^2``"""
     return Landscape(s.x_opt, ((_shift, s.x_opt), (_quadratic, 1.0)))
 
 
-def _ellipsoid(s: Draws) -> Landscape:
+def ellipsoid(s: Draws) -> Landscape:
     """``sum_i 10^(6 ramp_i) z_i^2``, ``z = T_osz(x - x_opt)``"""
     return Landscape(s.x_opt, ((_shift, s.x_opt), (_t_osz,), (_quadratic, s.power(1e6))))
 
@@ -280,7 +280,7 @@ def _rastrigin_sum(xp: Namespace, z: Float[Array, "*n d"]) -> Float[Array, "*n"]
     return 10.0 * (z.shape[-1] - xp.cos(2.0 * np.pi * z).sum(-1)) + _dot(xp, z, z)
 
 
-def _rastrigin(s: Draws) -> Landscape:
+def rastrigin(s: Draws) -> Landscape:
     """Rastrigin's sum at ``z = Lambda^10 T_asy^0.2(T_osz(x - x_opt))``"""
     scale = (_scale, s.power(math.sqrt(10.0)))
     return Landscape(s.x_opt, ((_shift, s.x_opt), (_t_osz,), (_t_asy, 0.2 * s.ramp), scale, (_rastrigin_sum,)))
@@ -290,7 +290,7 @@ def _scale_by_side(xp: Namespace, z: Array, left: Float[Array, "d"], right: Floa
     return xp.where(z > 0, right, left) * z
 
 
-def _bueche_rastrigin(s: Draws) -> Landscape:
+def bueche_rastrigin(s: Draws) -> Landscape:
     """Rastrigin's sum at ``z = Lambda^10 T_osz(x - x_opt)``, ten times that for positive odd coordinates"""
     odd = np.arange(s.dimension) % 2 == 0  # the first coordinate is number one
     x_opt = np.where(odd, np.abs(s.x_opt), s.x_opt)
@@ -303,7 +303,7 @@ def _slope_sum(xp: Namespace, x: Array, x_opt: Float[Array, "d"], slope: Float[A
     return _dot(xp, slope, x_opt - xp.where(x * x_opt >= 25.0, x_opt, x))
 
 
-def _linear_slope(s: Draws) -> Landscape:
+def linear_slope(s: Draws) -> Landscape:
     """``sum_i s_i (x_opt_i - x_i)`` up to the optimal corner, ``s_i = sign(x_opt_i) 10^ramp_i``"""
     x_opt = np.where(s.x_opt < 0.0, -5.0, 5.0)
     return Landscape(x_opt, ((_slope_sum, x_opt, np.sign(x_opt) * s.power(10.0)),))
@@ -314,7 +314,7 @@ def _sector_sum(xp: Namespace, z: Array, x_opt: Float[Array, "d"], norm: Float[A
     return _t_osz(xp, norm * _dot(xp, z, z)) ** 0.9
 
 
-def _attractive_sector(s: Draws) -> Landscape:
+def attractive_sector(s: Draws) -> Landscape:
     """``T_osz(sum_i (s_i z_i)^2)^0.9``, ``s_i = 100`` if ``z_i x_opt_i > 0`` else 1
 
     ``z = R Lambda^10 Q (x - x_opt)``
@@ -330,7 +330,7 @@ def _step_sum(xp: Namespace, z: Array, plateau: Array, rotation: Array, weights:
     return 0.1 * xp.maximum(plateau * size[..., 0], value)
 
 
-def _step_ellipsoid(s: Draws) -> Landscape:
+def step_ellipsoid(s: Draws) -> Landscape:
     """``0.1 max(|z_1| / 10^4, sum_i 10^(2 ramp_i) (R round(z))_i^2)``, ``z = Lambda^10 Q (x - x_opt)``
 
     Rounding is to integers, within 0.5 of zero to tenths.
@@ -348,24 +348,24 @@ def _rosenbrock_sum(xp: Namespace, z: Float[Array, "*n d"]) -> Float[Array, "*n"
     return 100.0 * _dot(xp, valley, valley) + _dot(xp, slope, slope)
 
 
-def _rosenbrock(s: Draws) -> Landscape:
+def rosenbrock(s: Draws) -> Landscape:
     """Rosenbrock's sum at ``z = x - x_opt + 1``"""
     x_opt = 0.75 * s.x_opt
     return Landscape(x_opt, ((_shift, x_opt - 1.0), (_rosenbrock_sum,)))
 
 
-def _rosenbrock_rotated(s: Draws) -> Landscape:
+def rosenbrock_rotated(s: Draws) -> Landscape:
     """Rosenbrock's sum at ``z = Q (x - x_opt) + 1``; up to 40 dimensions ``Q x_opt = 1/2``"""
     x_opt = s.Q.sum(0) / 2.0 if s.dimension <= _BLOCK else 0.75 * s.x_opt
     return Landscape(x_opt, ((_shift, x_opt), (_rotate, s.Q), (_shift, -1.0), (_rosenbrock_sum,)))
 
 
-def _ellipsoid_rotated(s: Draws, weights: Float[ndarray, "d"]) -> Landscape:
+def ellipsoid_rotated(s: Draws, weights: Float[ndarray, "d"]) -> Landscape:
     """``sum_i weights_i z_i^2``, ``z = T_osz(R (x - x_opt))``"""
     return Landscape(s.x_opt, ((_shift, s.x_opt), (_rotate, s.R), (_t_osz,), (_quadratic, weights)))
 
 
-def _bent_cigar(s: Draws) -> Landscape:
+def bent_cigar(s: Draws) -> Landscape:
     """``z_1^2 + 10^6 sum_(i>1) z_i^2``, ``z = R T_asy^0.5(R (x - x_opt))``"""
     x_opt = s.optimum(s.seed + 1_000_000)
     bend = (_t_asy, 0.5 * s.ramp)
@@ -376,7 +376,7 @@ def _ridge_sum(xp: Namespace, z: Array, along: Float[Array, "d"], across: Float[
     return _quadratic(xp, z, along) + 100.0 * xp.sqrt(_quadratic(xp, z, across))
 
 
-def _sharp_ridge(s: Draws) -> Landscape:
+def sharp_ridge(s: Draws) -> Landscape:
     """``z_1^2 + 100 sqrt(sum_(i>1) z_i^2)``, ``z = R Lambda^10 Q (x - x_opt)``"""
     core = (_ridge_sum, s.axes(1.0, 0.0), s.axes(0.0, 1.0))
     return Landscape(s.x_opt, ((_shift, s.x_opt), (_rotate, s.chain(10.0)), core))
@@ -386,12 +386,12 @@ def _power_sum(xp: Namespace, z: Array, exponents: Float[Array, "d"]) -> Array:
     return xp.sqrt((xp.abs(z) ** exponents).sum(-1))
 
 
-def _different_powers(s: Draws) -> Landscape:
+def different_powers(s: Draws) -> Landscape:
     """``sqrt(sum_i |z_i|^(2 + 4 ramp_i))``, ``z = R (x - x_opt)``"""
     return Landscape(s.x_opt, ((_shift, s.x_opt), (_rotate, s.R), (_power_sum, 2.0 + 4.0 * s.ramp)))
 
 
-def _rastrigin_rotated(s: Draws) -> Landscape:
+def rastrigin_rotated(s: Draws) -> Landscape:
     """Rastrigin's sum at ``z = R Lambda^10 Q T_asy^0.2(T_osz(R (x - x_opt)))``"""
     shape = ((_shift, s.x_opt), (_rotate, s.R), (_t_osz,), (_t_asy, 0.2 * s.ramp), (_rotate, s.chain(10.0)))
     return Landscape(s.x_opt, (*shape, (_rastrigin_sum,)))
@@ -402,7 +402,7 @@ def _weierstrass_sum(xp: Namespace, z: Array, frequency: Array, amplitude: Array
     return 10.0 * ((waves * amplitude).sum((-2, -1)) / z.shape[-1] - f_0) ** 3
 
 
-def _weierstrass(s: Draws) -> Landscape:
+def weierstrass(s: Draws) -> Landscape:
     """``10 (mean_i sum_(k<12) cos(2 pi 3^k (z_i + 1/2)) / 2^k - f_0)^3``
 
     ``z = R Lambda^0.01 Q T_osz(R (x - x_opt))``
@@ -418,7 +418,7 @@ def _schaffer_sum(xp: Namespace, z: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     return (r2**0.25 * (1.0 + xp.sin(50.0 * r2**0.1) ** 2)).mean(-1) ** 2
 
 
-def _schaffer(s: Draws, condition: float = 10.0) -> Landscape:
+def schaffer(s: Draws, condition: float = 10.0) -> Landscape:
     """``mean_i(sqrt(r_i) (1 + sin(50 r_i^0.2)^2))^2``, ``r_i = |(z_i, z_(i+1))|``
 
     ``z = Lambda^condition Q T_asy^0.5(R (x - x_opt))``
@@ -435,7 +435,7 @@ def _griewank_sum(xp: Namespace, z: Float[Array, "*n d"], factor: Float[Array, "
     return factor + factor * (t / 4000.0 - xp.cos(t)).mean(-1)
 
 
-def _griewank_rosenbrock(s: Draws, factor: float = 10.0) -> Landscape:
+def griewank_rosenbrock(s: Draws, factor: float = 10.0) -> Landscape:
     """``factor (1 + mean_i(t_i / 4000 - cos t_i))``, ``t_i`` the terms of Rosenbrock's sum, ``z = Q x + 1/2``"""
     steps = ((_rotate_in_order, s.Q), (_shift, -0.5), (_griewank_sum, factor))
     return Landscape(s.Q.sum(0) / 2.0, steps, width=_BLOCK)
@@ -452,7 +452,7 @@ def _schwefel_sum(xp: Namespace, x: Array, sign: Float[Array, "d"], scale: Float
     return 0.01 * (f_pen(xp, z, 500.0) + 418.9828872724339 - mean)
 
 
-def _schwefel(s: Draws) -> Landscape:
+def schwefel(s: Draws) -> Landscape:
     """``4.19 - mean_i(z_i sin sqrt|z_i|) / 100 + sum_i max(0, |z_i| - 500)^2 / 100``
 
     ``z = 100 (Lambda^10 (y - m) + m)``, ``y_i = w_i + (w_(i-1) - m) / 4``, ``w = 2 sign(x_opt) x``, ``m = 4.21``
@@ -467,7 +467,7 @@ def _gallagher_max(xp: Namespace, z: Array, centers: Array, shape: Array, height
     return _t_osz(xp, 10.0 - bumps.max(-1)) ** 2
 
 
-def _gallagher(s: Draws, peaks: int) -> Landscape:
+def gallagher(s: Draws, peaks: int) -> Landscape:
     """``T_osz(10 - max_i w_i exp(-|C_i^(1/2) Q (x - y_i)|^2 / 2 d))^2``: peaks of height w_i and shape C_i at y_i"""
     d, reach = s.dimension, {101: 5.0, 21: 4.9}[peaks]
     y = 2.0 * reach * _uniform(peaks * d, s.seed).reshape(peaks, d) - reach
@@ -488,7 +488,7 @@ def _katsuura_product(xp: Namespace, z: Array, powers: Array, inverse: Array, in
     return (10.0 / d**2) * (((1.0 + index * rough) ** (10.0 / d**1.2)).prod(-1) - 1.0)
 
 
-def _katsuura(s: Draws) -> Landscape:
+def katsuura(s: Draws) -> Landscape:
     """``10/d^2 (prod_i (1 + i sum_(j=1..32) |2^j z_i - round(2^j z_i)| / 2^j)^(10 / d^1.2) - 1)``
 
     ``z = R Lambda^100 Q (x - x_opt)``
@@ -509,7 +509,7 @@ def _lunacek_sum(xp: Namespace, x: Array, signs: Array, inner: Array, outer: Arr
     return funnels + 10.0 * (d - xp.cos(2.0 * np.pi * z).sum(-1))
 
 
-def _lunacek(s: Draws) -> Landscape:
+def lunacek(s: Draws) -> Landscape:
     """``min(|y - m|^2, d + c |y - m_1|^2) + 10 (d - sum_i cos(2 pi z_i))``, ``z = R Lambda^100 Q (y - m)``
 
     ``y = 2 sign(x_opt) x``, ``m = 2.5``, ``c = 1 - 1 / (2 sqrt(d + 20) - 8.2)``, ``m_1 = -sqrt((m^2 - 1) / c)``
@@ -521,30 +521,30 @@ def _lunacek(s: Draws) -> Landscape:
 
 # Function number: name, landscape, permutation seeds (see `Draws`).
 FUNCTIONS: dict[int, tuple[str, Callable[[Draws], Landscape], tuple[int, int]]] = {
-    1: ("Sphere", _sphere, (0, 0)),
-    2: ("Ellipsoid, separable", _ellipsoid, (0, 0)),
-    3: ("Rastrigin, separable", _rastrigin, (0, 0)),
-    4: ("Bueche-Rastrigin", _bueche_rastrigin, (0, 0)),
-    5: ("Linear slope", _linear_slope, (0, 0)),
-    6: ("Attractive sector", _attractive_sector, (4, 2)),
-    7: ("Step ellipsoid", _step_ellipsoid, (4, 2)),
-    8: ("Rosenbrock", _rosenbrock, (0, 0)),
-    9: ("Rosenbrock, rotated", _rosenbrock_rotated, (0, 2)),
-    10: ("Ellipsoid", lambda s: _ellipsoid_rotated(s, s.power(1e6)), (2, 0)),
-    11: ("Discus", lambda s: _ellipsoid_rotated(s, s.axes(1e6, 1.0)), (2, 0)),
-    12: ("Bent cigar", _bent_cigar, (2, 0)),
-    13: ("Sharp ridge", _sharp_ridge, (3, 5)),
-    14: ("Different powers", _different_powers, (2, 0)),
-    15: ("Rastrigin", _rastrigin_rotated, (3, 5)),
-    16: ("Weierstrass", _weierstrass, (5, 3)),
-    17: ("Schaffer F7", _schaffer, (5, 3)),
-    18: ("Schaffer F7, ill-conditioned", lambda s: _schaffer(s, 1000.0), (5, 3)),
-    19: ("Griewank-Rosenbrock", _griewank_rosenbrock, (0, 2)),
-    20: ("Schwefel", _schwefel, (0, 0)),
-    21: ("Gallagher, 101 peaks", lambda s: _gallagher(s, 101), (0, 0)),
-    22: ("Gallagher, 21 peaks", lambda s: _gallagher(s, 21), (0, 0)),
-    23: ("Katsuura", _katsuura, (5, 3)),
-    24: ("Lunacek bi-Rastrigin", _lunacek, (5, 3)),
+    1: ("Sphere", sphere, (0, 0)),
+    2: ("Ellipsoid, separable", ellipsoid, (0, 0)),
+    3: ("Rastrigin, separable", rastrigin, (0, 0)),
+    4: ("Bueche-Rastrigin", bueche_rastrigin, (0, 0)),
+    5: ("Linear slope", linear_slope, (0, 0)),
+    6: ("Attractive sector", attractive_sector, (4, 2)),
+    7: ("Step ellipsoid", step_ellipsoid, (4, 2)),
+    8: ("Rosenbrock", rosenbrock, (0, 0)),
+    9: ("Rosenbrock, rotated", rosenbrock_rotated, (0, 2)),
+    10: ("Ellipsoid", lambda s: ellipsoid_rotated(s, s.power(1e6)), (2, 0)),
+    11: ("Discus", lambda s: ellipsoid_rotated(s, s.axes(1e6, 1.0)), (2, 0)),
+    12: ("Bent cigar", bent_cigar, (2, 0)),
+    13: ("Sharp ridge", sharp_ridge, (3, 5)),
+    14: ("Different powers", different_powers, (2, 0)),
+    15: ("Rastrigin", rastrigin_rotated, (3, 5)),
+    16: ("Weierstrass", weierstrass, (5, 3)),
+    17: ("Schaffer F7", schaffer, (5, 3)),
+    18: ("Schaffer F7, ill-conditioned", lambda s: schaffer(s, 1000.0), (5, 3)),
+    19: ("Griewank-Rosenbrock", griewank_rosenbrock, (0, 2)),
+    20: ("Schwefel", schwefel, (0, 0)),
+    21: ("Gallagher, 101 peaks", lambda s: gallagher(s, 101), (0, 0)),
+    22: ("Gallagher, 21 peaks", lambda s: gallagher(s, 21), (0, 0)),
+    23: ("Katsuura", katsuura, (5, 3)),
+    24: ("Lunacek bi-Rastrigin", lunacek, (5, 3)),
 }
 _SEEDS = {4: 3, 18: 17}  # functions that draw under another's number
 _SCALED = {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24}  # by 40 / d above 40 dimensions
@@ -588,7 +588,7 @@ class BBOB:
         landscape = build(Draws(self.dimension, seed, swaps))
         landscape.x_opt.flags.writeable = False
         factor = min(1.0, _BLOCK / self.dimension) if self.function in _SCALED else 1.0
-        return replace(landscape, factor=factor, f_opt=_offset(seed))
+        return replace(landscape, factor=factor, f_opt=optimal_value(seed))
 
     @property
     def name(self) -> str:

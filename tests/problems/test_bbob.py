@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from blackbox.errors import SettingError
 from blackbox.problems.bbob import BBOB, FUNCTIONS
 from numpy import ndarray
+
+from blackbox.errors import SettingError
 
 ALL = list(FUNCTIONS)
 
