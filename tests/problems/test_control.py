@@ -1,0 +1,146 @@
+"""Classic control: our episodes are gymnasium's, and the JAX programs step as gymnasium does."""
+
+from __future__ import annotations
+
+import math
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blackbox.errors import SettingError
+from blackbox.problems.control import ControlTask, JaxControl, cartpole_step, pendulum_step
+
+gymnasium = pytest.importorskip("gymnasium")
+
+NAMES = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0")
+FALL = np.array([0.24, 0.6, 3.0 * 0.21, 3.0])  # push towards where the pole falls, a little against the drift
+BALANCE = np.concatenate([np.stack([-FALL, FALL], axis=1).ravel(), [0.0, 0.0]])
+
+
+def swing(position: float, velocity: float) -> np.ndarray:
+    """A linear policy for MountainCarContinuous: full force along the velocity."""
+    return np.array([position, velocity, 0.0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dimension_counts_the_weights_and_the_box_has_it(name: str) -> None:
+    game = gymnasium.make(name)
+    inputs = game.observation_space.shape[0]
+    outputs = getattr(game.action_space, "n", 1)
+    task = ControlTask(name, hidden=(5, 3))
+    assert task.dimension == inputs * 5 + 5 + 5 * 3 + 3 + 3 * int(outputs) + int(outputs)
+    assert task.box().low.shape == (task.dimension,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cost_is_minus_the_mean_return_of_fixed_episodes(name: str) -> None:
+    task = ControlTask(name, hidden=(4,), episodes=2, seed=5)
+    parameters = np.random.default_rng(1).uniform(-5, 5, task.dimension)
+    cost = task(parameters)
+    assert type(cost) is float
+    assert task(parameters) == cost
+    assert ControlTask(name, hidden=(4,), episodes=2, seed=5)(parameters) == cost
+    assert ControlTask(name, hidden=(4,), episodes=2, seed=6)(parameters) != cost or name == "Acrobot-v1"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_play_returns_the_episode_as_gymnasium_plays_it(name: str) -> None:
+    task = ControlTask(name, hidden=(4,))
+    played = task.play(np.random.default_rng(2).uniform(-5, 5, task.dimension), seed=11)
+    game = gymnasium.make(name)
+    observation, _ = game.reset(seed=11)
+    assert np.array_equal(observation, played.observations[0])
+    for step, action in enumerate(played.actions):
+        observation, reward, terminated, truncated, _ = game.step(action)
+        assert np.array_equal(observation, played.observations[step + 1])
+        assert reward == played.rewards[step]
+        assert (terminated or truncated) == (step + 1 == len(played.actions))
+
+
+def test_known_policies_solve_their_tasks() -> None:
+    assert ControlTask("CartPole-v1", hidden=())(BALANCE) == -500.0
+    assert ControlTask("CartPole-v1", hidden=()).test_score(BALANCE) < -475.0
+    assert ControlTask("CartPole-v1", hidden=())(-BALANCE) > -15.0
+    assert ControlTask("MountainCarContinuous-v0", hidden=())(swing(0.0, 5.0)) < -90.0
+    assert ControlTask("MountainCarContinuous-v0", hidden=())(swing(0.0, 0.0)) == 0.0
+
+
+def test_held_out_episodes_are_others() -> None:
+    task = ControlTask("Pendulum-v1", hidden=(), episodes=50)  # as many as are held out
+    parameters = np.zeros(task.dimension)
+    assert task(parameters) != task.test_score(parameters)
+
+
+@pytest.mark.parametrize("kind", [ControlTask, JaxControl])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"env": "Walker"}, "env must be one of CartPole-v1, Pendulum-v1.*; got 'Walker'"),
+        ({"hidden": (0,)}, "hidden"),
+        ({"hidden": 8}, "hidden"),
+        ({"episodes": 0}, "episodes"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.0}, "seed"),
+    ],
+)
+def test_wrong_argument_is_named(kind: Any, arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        kind(**{"env": "CartPole-v1", **arguments})
+
+
+def test_wrong_number_of_weights_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"shape \(58,\); got \(3,\)"):
+        ControlTask("CartPole-v1")(np.zeros(3))
+
+
+def test_tasks_travel_to_workers() -> None:
+    task = ControlTask("Acrobot-v1", hidden=(3,))
+    assert ForkingPickler.loads(bytes(ForkingPickler.dumps(task))) == task
+
+
+# ---- the JAX programs ----
+
+
+@pytest.mark.parametrize(("name", "step"), [("CartPole-v1", cartpole_step), ("Pendulum-v1", pendulum_step)])
+def test_jax_dynamics_agree_with_gymnasium_step_by_step(name: str, step: Any) -> None:
+    """From 500 random states, most of them beyond the limits at which speeds are clipped or an episode ends."""
+    jax = pytest.importorskip("jax")
+    rng = np.random.default_rng(0)
+    game = gymnasium.make(name).unwrapped
+    high = np.array([3.0, 3.0, 0.3, 3.0]) if name == "CartPole-v1" else np.array([10.0, 9.0])
+    states = rng.uniform(-high, high, (500, len(high)))
+    actions = rng.integers(0, 2, 500) if name == "CartPole-v1" else rng.uniform(-3, 3, (500, 1))
+    with jax.enable_x64(True):
+        following, rewards, is_over = (np.asarray(a) for a in jax.vmap(step)(states, actions))
+    for i in range(500):
+        game.reset()
+        game.state = states[i]
+        _, reward, terminated, _, _ = game.step(actions[i])
+        np.testing.assert_allclose(following[i], game.state, rtol=1e-12, atol=1e-13)
+        assert rewards[i] == pytest.approx(reward, rel=1e-12)
+        assert is_over[i] == terminated
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_jax_episodes_are_the_same_as_gymnasiums(name: str) -> None:
+    jax = pytest.importorskip("jax")
+    task, program = ControlTask(name, seed=3), JaxControl(name, seed=3)
+    assert (program.dimension, program.box()) == (task.dimension, task.box())
+    population = np.random.default_rng(4).uniform(-1, 1, (12, task.dimension))
+    with jax.enable_x64(True):
+        costs = np.asarray(jax.jit(jax.vmap(program))(population))
+    expected = np.array([task(parameters) for parameters in population])
+    # gymnasium rounds observations to float32, which may move a fall by a step.
+    assert np.median(np.abs(costs - expected)) <= 1e-3
+    np.testing.assert_allclose(costs, expected, rtol=0.05)
+
+
+def test_jax_program_solves_with_the_known_policy_and_keeps_the_dtype() -> None:
+    jax = pytest.importorskip("jax")
+    cost = jax.jit(JaxControl("CartPole-v1", hidden=()))(jax.numpy.asarray(BALANCE, dtype="float32"))
+    assert cost.shape == ()
+    assert cost.dtype == jax.numpy.float32
+    assert float(cost) == -500.0
+    assert math.isfinite(float(JaxControl("Pendulum-v1", hidden=())(jax.numpy.zeros(4))))
