@@ -32,5 +32,5 @@ def train(point):
 result = bb.minimize(train, space, budget=400, seed=1)
 
 print("best point:", result.x)
-print("failed evaluations:", result.failed)
+print("failed evaluations:", result.failures)
 print(f"value {result.value:.3f} after {result.evaluations} evaluations")

@@ -79,7 +79,9 @@ def runtimes(
     for i, method in enumerate(ordered):
         at = np.sort(np.array(hits[method], dtype=float))
         share = np.arange(1, len(at) + 1) / targets
-        axes.step([1, *at, budget], [0, *share, share[-1]], where="post", lw=2, color=COLORS[i], ls=STYLES[i], label=method)
+        axes.step(
+            [1, *at, budget], [0, *share, share[-1]], where="post", lw=2, color=COLORS[i], ls=STYLES[i], label=method
+        )
     axes.set(
         xlabel=f"evaluations (dimension {dimension})", ylabel="share of targets reached", title=title,
         xscale="log", xlim=(1, budget), ylim=(0, None),
@@ -89,27 +91,24 @@ def runtimes(
     return _save("2-bbob.png", folder)
 
 
-def learning(
-    evaluations: np.ndarray, quantiles: np.ndarray, highest: float, title: str, label: str, folder: Path
-) -> Path:
+def learning(episodes: np.ndarray, returns: np.ndarray, title: str, label: str, folder: Path) -> Path:
     """Returns of a population of policies over the episodes played.
 
     Args:
-        evaluations: episodes played up to each generation, shape ``(generations,)``.
-        quantiles: worst, quartiles and best return in each generation, shape ``(generations, 5)``.
-        highest: the return of a perfect episode.
+        episodes: played up to each generation, shape ``(generations,)``.
+        returns: worst, quartiles and best in each generation, shape ``(generations, 5)``.
         title: of the figure.
         label: of the return's axis, with its unit.
         folder: where the picture goes.
     """
-    low, lower, median, upper, high = np.asarray(quantiles).T
+    low, lower, median, upper, high = np.asarray(returns).T
     figure, axes = plt.subplots()
-    axes.fill_between(evaluations, low, high, color=COLORS[5], alpha=0.25, lw=0, label="worst to best of a generation")
-    axes.fill_between(evaluations, lower, upper, color=COLORS[5], alpha=0.6, lw=0, label="middle half")
-    axes.plot(evaluations, median, color=COLORS[0], lw=2.2, label="median")
-    axes.axhline(highest, color=COLORS[1], ls="--", lw=1.8, label="highest possible")
-    axes.set(xlabel="episodes played", ylabel=label, title=title, xlim=(0, evaluations[-1]), ylim=(0, 1.05 * highest))
-    figure.legend(loc="outside lower center", ncols=4)
+    axes.fill_between(episodes, low, high, color=COLORS[5], alpha=0.25, lw=0, label="worst to best of a generation")
+    axes.fill_between(episodes, lower, upper, color=COLORS[5], alpha=0.6, lw=0, label="middle half")
+    axes.plot(episodes, median, color=COLORS[0], lw=2.2, label="median")
+    axes.set(xlabel="episodes played", ylabel=label, title=title, xlim=(0, episodes[-1]), ylim=(None, 0))
+    axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+    figure.legend(loc="outside lower center", ncols=3)
     return _save("3-neuroevolution.png", folder)
 
 

@@ -1,0 +1,40 @@
+"""Every example runs as a user would run it: as a script, in an empty folder; its last line is as promised."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LAST_LINES = {
+    "sphere_ask_tell": r"value \d\.\de-1\d after \d+ evaluations",
+    "mixed_space_with_failures": r"value 0\.0\d\d after 400 evaluations",
+    "search_digits": r"value 0\.0\d\d after 30 evaluations",
+    "bbob_methods": r"picture: bbob_methods.png",
+    "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500",
+    "many_runs": r"popsize 64: [1-6]\d of 64 runs found the global minimum .*",
+}
+
+
+def run_example(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "TERM": "dumb"}
+    command = [sys.executable, "-W", "error", str(script)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def test_each_example_is_listed() -> None:
+    assert set(LAST_LINES) == {path.stem for path in EXAMPLES.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_example(name: str, tmp_path: Path) -> None:
+    result = run_example(EXAMPLES / f"{name}.py", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(LAST_LINES[name], result.stdout.splitlines()[-1]), result.stdout
