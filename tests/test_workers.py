@@ -464,7 +464,7 @@ def test_threads_run_closures_at_the_same_time() -> None:
     workers = start_workers(lambda x: barrier.wait() * 0 + x, 3, kind="thread")
     for id in range(3):
         workers.submit(id, id)
-    assert sorted(outcome.value for outcome in drain(workers, 3).values()) == [0, 1, 2]  # type: ignore[type-var]
+    assert sorted(outcome.value for outcome in drain(workers, 3).values()) == [0, 1, 2]
     workers.close()
 
 
@@ -585,5 +585,5 @@ def test_futures_without_callbacks_are_polled() -> None:
     assert workers.slots == 4
     for id in range(6):
         workers.submit(id, id)
-    assert sorted(outcome.value for outcome in drain(workers, 6).values()) == [0, 1, 4, 9, 16, 25]  # type: ignore[type-var]
+    assert sorted(outcome.value for outcome in drain(workers, 6).values()) == [0, 1, 4, 9, 16, 25]
     workers.close()
