@@ -15,7 +15,7 @@ from blackbox.errors import SettingError
 from blackbox.kernels.noise import fold
 from blackbox.population import evaluate
 from blackbox.shaping import finite_or_worst
-from blackbox.strategy import Strategy
+from blackbox.strategy import Strategy, register_with_jax
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -56,8 +56,8 @@ def run(
 ) -> tuple[Any, History]:
     """Minimize ``objective`` for a number of generations.
 
-    With JAX arrays and a traceable objective the whole run is one scanned program. With other arrays, or an
-    objective that JAX cannot trace, it is a loop. A run whose strategy says ``stop`` is frozen: its state and
+    With JAX arrays and a traceable objective the whole run is one scanned program. With other arrays it is a
+    loop; with JAX arrays and an objective that JAX cannot trace, a loop over NumPy arrays. A run whose strategy says ``stop`` is frozen: its state and
     its count of evaluations no longer change.
 
     Args:
@@ -86,6 +86,8 @@ def run(
     if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, starts[0]):
         states, best, series = _scanned(strategy, objective, starts, keys, limits, single, callback)
     else:
+        if is_jax(starts):  # an objective beyond JAX wants plain arrays, and the loop is faster with them
+            starts, keys = np.asarray(starts), [np.asarray(k) for k in keys]
         states, best, series = _looped(strategy, objective, starts, keys, limits, single, callback)
     history = History(series[0], best.x, series[1], best.evaluations, time.perf_counter() - started)
     return states, history
@@ -185,6 +187,7 @@ def _scanned(
     keys_, limits_ = jnp.stack([jnp.asarray(k) for k in keys]), jnp.asarray(limits)
     if single:
         starts, keys_, limits_ = starts[0], keys_[0], limits_[0]
+    register_with_jax(type(strategy))
     start, block = _programs(single)
     carry = start(strategy, starts, keys_)
     total = int(limits.max())

@@ -34,15 +34,22 @@ def philox(
     key: Sequence[UInt32[Array, "*shape"]],
     rounds: int = spec.ROUNDS,
 ) -> tuple[UInt32[Array, "*shape"], ...]:
-    """Philox4x32 of four counter words under two key words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for r in range(rounds):
+    """Philox4x32 of four counter words under two key words.
+
+    A loop, because XLA on a CPU otherwise fuses all rounds into every consumer and computes them for each
+    again, and with some shapes takes minutes to compile.
+    """
+    shape = jnp.broadcast_shapes(*(jnp.shape(word) for word in counter))
+    w0, w1 = (_u32(w) for w in spec.WEYL)
+
+    def one_round(_: int, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        c0, c1, c2, c3, k0, k1 = state
         high0, low0 = _multiply(spec.MULTIPLIERS[0], c0)
         high1, low1 = _multiply(spec.MULTIPLIERS[1], c2)
-        r0, r1 = (_u32((w * r) & 0xFFFFFFFF) for w in spec.WEYL)
-        c0, c1, c2, c3 = high1 ^ c1 ^ (k0 + r0), low1, high0 ^ c3 ^ (k1 + r1), low0
-    return c0, c1, c2, c3
+        return high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0, k0 + w0, k1 + w1
+
+    start = (*(jnp.broadcast_to(word, shape) for word in counter), key[0], key[1])
+    return tuple(lax.fori_loop(0, rounds, one_round, start, unroll=5)[:4])
 
 
 def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[Array, "2"]:
@@ -62,10 +69,8 @@ def _word(value: Array | int) -> UInt32[Array, ""]:
 def words(key: UInt32[Array, "2"], start: Array | int, count: int) -> tuple[UInt32[Array, "count"], ...]:
     """Words 0 to 3 of blocks ``start`` to ``start + count - 1`` (at most 2**32 blocks in) of the stream."""
     index = _word(start) + lax.iota(_u32, count)
-    k0, k1 = (jnp.broadcast_to(k, (count,)) for k in jnp.asarray(key, _u32))
-    out = philox((index, jnp.zeros_like(index), k0, k1), (k0, k1))
-    # Without the barrier XLA on a CPU recomputes all rounds once for each consumer.
-    return tuple(lax.optimization_barrier(out))
+    k0, k1 = jnp.asarray(key, _u32)
+    return philox((index, jnp.zeros_like(index), k0, k1), (k0, k1))
 
 
 def _unit(w: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,0 +1,146 @@
+"""Noise specification 1: known answers, equality of the backends, distribution, independence of streams."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import blackbox as bb
+from blackbox.kernels import noise, ref, spec, xla
+
+KINDS = list(spec.VALUES_PER_BLOCK)
+
+
+def _words(text: str) -> list[int]:
+    return [int(word, 16) for word in text.split()]
+
+
+# Random123's kat_vectors for philox4x32: counter, key, result, rounds.
+KNOWN = [
+    ("00000000 " * 4, "00000000 " * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8", 10),
+    ("ffffffff " * 4, "ffffffff " * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd", 10),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1", 10),
+    ("00000000 " * 4, "00000000 " * 2, "5f6fb709 0d893f64 4f121f81 4f730a48", 7),
+    ("ffffffff " * 4, "ffffffff " * 2, "5207ddc2 45165e59 4d8ee751 8c52f662", 7),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "4dfccaba 190a87f0 c47362ba b6b5242a", 7),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "result", "rounds"), KNOWN)
+def test_philox_gives_the_known_answers(counter: str, key: str, result: str, rounds: int) -> None:
+    c, k, expected = _words(counter), _words(key), _words(result)
+    assert list(ref.philox(c, k, rounds)) == expected
+    traced = xla.philox([jnp.uint32(v) for v in c], [jnp.uint32(v) for v in k], rounds)
+    assert [int(w) for w in traced] == expected
+
+
+def test_blocks_follow_the_counter_layout() -> None:
+    key = np.array([0xDEADBEEF, 0x12345678], np.uint32)
+    start = 2**32 - 3  # across the carry into the counter's second word
+    blocks = ref.words(key, start, 6)
+    for i, block in enumerate(blocks):
+        index = start + i
+        assert block.tolist() == list(ref.philox((index & 0xFFFFFFFF, index >> 32, *key.tolist()), key.tolist()))
+
+
+def test_words_equal_those_of_xla_rng_philox() -> None:
+    key = np.array([5, 2**31 + 7], np.uint32)
+    state = jnp.asarray(np.array([*key, 11, 0], np.uint32))
+    philox = jax.lax.RandomAlgorithm.RNG_PHILOX
+    _, bits = jax.lax.rng_bit_generator(state, (64,), dtype=jnp.uint32, algorithm=philox)
+    assert_array_equal(np.asarray(bits), ref.words(key, 11, 16).reshape(-1))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40 + 3])
+def test_numpy_and_jax_words_are_identical(seed: int) -> None:
+    key = noise.key(seed)
+    assert_array_equal(np.stack(jax.jit(xla.words, static_argnums=2)(key, 7, 5000), -1), ref.words(key, 7, 5000))
+    assert_array_equal(np.asarray(xla.fold(jnp.asarray(key), 9, 4)), ref.fold(key, 9, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_are_bit_identical_in_64_bit_mode(kind: spec.Kind) -> None:
+    key = noise.key(3)
+    with jax.enable_x64(True):
+        traced = jax.jit(lambda k: xla.noise(k, 5, 40, 103, kind))(key)
+    assert_array_equal(np.asarray(traced), ref.noise(key, 5, 40, 103, kind))
+
+
+def test_normals_are_within_two_units_in_the_last_place_without_64_bit_mode() -> None:
+    key = noise.key(4)
+    traced = np.asarray(jax.jit(lambda k: xla.noise(k, 0, 100, 1000, "normal"))(key))
+    reference = ref.noise(key, 0, 100, 1000, "normal")
+    distance = np.abs(traced.view(np.int32).astype(np.int64) - reference.view(np.int32))
+    assert distance.max() <= 2
+    assert (distance == 0).mean() > 0.999
+
+
+def test_normals_are_accurate() -> None:
+    w = ref.words(noise.key(5), 0, 50_000)
+    u = ((w >> 9).astype(np.float64) * 2 + 1) * 2.0**-24
+    exact = np.empty_like(u)
+    radius = np.sqrt(-2 * np.log(u[:, 0::2]))
+    exact[:, 0::2], exact[:, 1::2] = radius * np.cos(2 * np.pi * u[:, 1::2]), radius * np.sin(2 * np.pi * u[:, 1::2])
+    normals = ref.noise(noise.key(5), 0, 50_000, 4, "normal")
+    large = np.abs(exact) > 2.0**-10
+    ulp = np.abs(normals - exact) / np.spacing(np.abs(exact).astype(np.float32))
+    assert np.abs(normals - exact).max() < 7e-7
+    assert ulp[large].mean() < 0.55
+    assert ulp[large].max() <= 3.5
+
+
+@pytest.mark.parametrize(("kind", "variance", "kurtosis"), [
+    ("normal", 1, 3), ("uniform", 1 / 12, 1.8), ("sign", 1, 1), ("binom8", 1, 2.75)
+])  # fmt: skip
+def test_moments(kind: spec.Kind, variance: float, kurtosis: float) -> None:
+    x = ref.noise(noise.key(6), 0, 400, 1000, kind).astype(np.float64) - (0.5 if kind == "uniform" else 0)
+    count = x.size
+    assert abs(x.mean()) < 5 * np.sqrt(variance / count)
+    assert abs(x.var() / variance - 1) < 5 * np.sqrt(kurtosis / count)
+    assert abs((x**4).mean() / x.var() ** 2 - kurtosis) < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_leaves_generations_and_seeds_are_uncorrelated(kind: spec.Kind) -> None:
+    size = 4000
+
+    def row(seed: int, generation: int, leaf: int, member: int) -> np.ndarray:
+        args = (noise.key(seed), generation, (1, size))
+        return noise.noise(kind, *args, leaf=leaf, first=member, like=np.zeros(1))[0]
+
+    rows = np.stack([row(0, 0, 0, 0), row(1, 0, 0, 0), row(0, 1, 0, 0), row(0, 0, 1, 0), row(0, 0, 0, 1)])
+    correlation = np.corrcoef(rows) - np.eye(len(rows))
+    assert np.abs(correlation).max() < 5 / np.sqrt(size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 3, 10, 129])
+def test_a_member_does_not_depend_on_its_company(kind: spec.Kind, size: int) -> None:
+    key, like = noise.key(7), np.zeros(1)
+    together = noise.noise(kind, key, 70, (9, size), like=like)
+    for member in (0, 5, 8):
+        assert_array_equal(noise.noise(kind, key, 70, (1, size), first=member, like=like)[0], together[member])
+
+
+def test_remembered_windows_equal_fresh_noise_in_any_order() -> None:
+    key = noise.key(8)
+    for generation in (0, 63, 64, 5, 2**32 + 1, 130, 1):
+        expected = ref.noise(ref.fold(key, generation, 2), 3, 4, 10)
+        assert_array_equal(ref.generation_noise(key, generation, 2, 3, 4, 10, "normal"), expected)
+
+
+def test_seeds_out_of_range_are_refused() -> None:
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match=r"seed must be an integer from 0 to 2\*\*64 - 1"):
+            bb.key(seed)
+    for thing in (1.5, "1", True, None):
+        with pytest.raises(TypeError, match="seed must be an integer"):
+            bb.key(thing)  # type: ignore[arg-type]
+
+
+def test_ten_thousand_seeds_share_no_key_and_no_first_block() -> None:
+    first = {tuple(ref.words(ref.fold(noise.key(s), 0), 0, 1)[0].tolist()) for s in range(10_000)}
+    assert len(first) == 10_000
