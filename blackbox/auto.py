@@ -1,0 +1,45 @@
+"""The rule behind ``method="auto"``."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from blackbox.box import Box
+from blackbox.space import Space
+
+FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
+CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
+
+
+class Choice(NamedTuple):
+    """A method's name, and why it was chosen in one sentence."""
+
+    method: str
+    reason: str
+
+
+def choose_method(space: Space | Box, budget: int | None) -> Choice:
+    """The method for a space and a budget of evaluations.
+
+    * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly;
+    * integers of few values, Booleans or choices among the variables: ``cat-cma``;
+    * up to 200 coordinates: ``cma-es``;
+    * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
+    """
+    d = space.dimension
+    generation = 4 + int(3 * math.log(d))  # popsize of the CMA family
+    if budget is not None and budget < 2 * generation:
+        return Choice("sobol", f"{budget} evaluations are too few for {d} coordinates to learn from: they cover evenly")
+    short = ""
+    if budget is not None and budget < 10 * generation:
+        short = f"; {budget} evaluations are only {budget // generation} generations, so expect a rough result"
+    discrete = sum(kind != "float" for kind, *_ in space.layout)
+    if discrete:
+        return Choice("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
+    if d <= FULL_COVARIANCE:
+        return Choice("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
+    if budget is not None and budget < CORRELATIONS * d:
+        why = f"{d} continuous coordinates and {budget} evaluations, too few to learn correlations{short}"
+        return Choice("sep-cma-es", why)
+    return Choice("lm-ma-es", f"{d} continuous coordinates, too many for a full covariance{short}")

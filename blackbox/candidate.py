@@ -1,0 +1,36 @@
+"""A point to evaluate."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jaxtyping import Float
+
+from blackbox.arrays import Array
+
+CandidateStatus = Literal["asked", "ok", "infeasible", "failed", "timeout", "crashed"]
+
+
+class Candidate:
+    """A point that an optimizer asks to be evaluated.
+
+    Attributes:
+        id: ``(generation, member)``, the same after a resume; members below 0 are points told from outside.
+        x: the point in native values: a dictionary, or an array of shape (d,) for a Box.
+        value: what was told, or None before; NaN if the evaluation failed.
+        status: "asked"; "ok"; "infeasible" (told plus infinity); "failed", "timeout" or "crashed" (no value).
+    """
+
+    __slots__ = ("_owner", "_row", "id", "status", "value", "x")
+
+    def __init__(self, id: tuple[int, int], x: Any, row: Float[Array, "d"], owner: str) -> None:
+        self.id = id
+        self.x = x
+        self.value: float | None = None
+        self.status: CandidateStatus = "asked"
+        self._row = row
+        self._owner = owner
+
+    def __repr__(self) -> str:
+        result = "" if self.value is None else f", value={self.value!r}"
+        return f"Candidate(id={self.id}, x={self.x!r}{result}, status={self.status!r})"

@@ -1,0 +1,353 @@
+"""``minimize``: an optimizer, its workers, and the reasons to stop, in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from blackbox.box import Box
+from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
+from blackbox.candidate import Candidate
+from blackbox.dimensions import show
+from blackbox.errors import SettingError, WorkerError
+from blackbox.evaluation import describe
+from blackbox.optimizer import Optimizer
+from blackbox.progress import Progress
+from blackbox.settings import Direction, positive_integer, positive_number
+from blackbox.space import Space, as_space
+from blackbox.told import read_value
+from blackbox.workers import Executor, Outcome, Workers, start_workers
+
+__all__ = ["Result", "Stop", "minimize"]
+
+MIN_EVALUATIONS = 5  # before the share of errors counts
+MAX_ERRORS = 0.5  # share of evaluations that raise or crash beyond which a run stops
+DEFAULT_BUDGET = 100  # evaluations per coordinate
+ALL = (Exception, SystemExit)  # all that an objective may end with; KeyboardInterrupt is meant for us
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What :func:`minimize` found.
+
+    Attributes:
+        x: the best point, in native values; None if no evaluation had a finite value.
+        value: its value, or None.
+        evaluations: results told, those before a resume included.
+        seconds: duration of this call.
+        stopped: from each reason that ended the run ("budget", "seconds", "target", "patience", "errors",
+            "method", "callback") to a sentence.
+        seed: with the same settings gives the same run again (with one evaluation at a time).
+        method: name of the method used.
+        failures: evaluations without a value.
+        best: the best result as a candidate, or None.
+        optimizer: to look further, or to go on.
+    """
+
+    x: Any
+    value: float | None
+    evaluations: int
+    seconds: float
+    stopped: dict[str, str]
+    seed: int
+    method: str
+    failures: int
+    best: Candidate | None
+    optimizer: Optimizer
+
+
+def minimize(
+    objective: Callable[[Any], Any],
+    space: Space | Box | Mapping[str, Any],
+    *,
+    method: Any = "auto",
+    budget: int | None = None,
+    seconds: float | None = None,
+    target: float | None = None,
+    patience: int | None = None,
+    workers: int | Executor = 0,
+    kind: Literal["process", "thread"] = "process",
+    timeout: float | None = None,
+    retries: int = 1,
+    vectorized: bool = False,
+    seed: int | None = None,
+    x0: Any = None,
+    direction: Direction = "minimize",
+    journal: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    callbacks: Iterable[Any] = (),
+    catch: bool | type[Exception] | tuple[type[Exception], ...] = True,
+    **settings: Any,
+) -> Result:
+    """Search a space for the point of the least (or, by ``direction``, the greatest) value.
+
+    ::
+
+        result = minimize(lambda x: (x["a"] - 1) ** 2, {"a": Float(-5, 5)}, budget=100, seed=0)
+        result.x, result.value
+
+    With one evaluation at a time the run is a function of its arguments; with several, also of the order in which
+    they end.
+
+    Args:
+        objective: from a point (a dictionary, or an array for a Box) to a number. None and NaN mean failed.
+        space, method, seed, x0, direction: as for :class:`blackbox.Optimizer`.
+        budget: evaluations in all. Without ``budget``, ``seconds`` and ``target``: 100 per coordinate.
+        seconds: time limit; evaluations under way are given up.
+        target: value to reach.
+        patience: evaluations without improvement after which to stop.
+        workers: evaluations at once: 0 runs them here, one after the other; or an executor with ``submit``.
+        kind: "process" or "thread", where ``workers`` is a number.
+        timeout: limit of one evaluation in seconds; over it, the evaluation ranks last.
+        retries: how often an evaluation is repeated whose worker died.
+        vectorized: whether ``objective`` takes a list of points (an array (n, d) for a Box) and returns as many
+            values; here, without workers.
+        journal: file that keeps all results as they come.
+        resume: go on with the run in ``journal`` if there is one; ``budget`` then replaces its budget.
+        progress: whether to show a live line.
+        callbacks: see :mod:`blackbox.callbacks`.
+        catch: which exceptions of ``objective`` count as a failed evaluation: True for all; a type or tuple of
+            types (not in processes); False or () for none. Others end the run and are raised.
+        **settings: further arguments of Optimizer, such as ``restarts`` and the method's hyperparameters.
+
+    Raises:
+        SettingError, SpaceError, JournalError: as for Optimizer.
+        TellError: ``objective`` returned something that is not a value.
+        WorkerError: the workers cannot go on.
+    """
+    if not callable(objective):
+        raise SettingError(f"objective must be callable; got {show(objective)}")
+    limits = _Limits.check(budget, seconds, target, patience, workers, vectorized, timeout, kind, catch)
+    listeners = Callbacks(callbacks, Progress(limits.seconds) if progress else None)
+    space = as_space(space)
+    if resume and journal is None:
+        raise SettingError("journal must name a file where resume=True; got None")
+    pool = None if vectorized else start_workers(objective, workers, kind=kind, timeout=timeout, retries=retries)
+    try:
+        if resume and Path(journal).exists():  # type: ignore[arg-type]
+            given = {"method": method, "seed": seed, "direction": direction, "x0": x0, **settings}
+            optimizer = _resumed(journal, space, given, budget)
+        else:
+            if budget is None and seconds is None and target is None:
+                budget = DEFAULT_BUDGET * space.dimension
+            optimizer = Optimizer(
+                space, method, seed=seed, budget=budget, direction=direction, journal=journal, x0=x0, **settings
+            )
+        with optimizer:
+            run = _Run(optimizer, limits, listeners)
+            return run.serve(pool) if pool is not None else run.serve_batches(objective)
+    finally:
+        if pool is not None:
+            pool.close(kill=True)
+
+
+def _resumed(journal: Any, space: Space | Box, given: Mapping[str, Any], budget: int | None) -> Optimizer:
+    """The optimizer of a journal, if it is the one meant; ``budget`` replaces its own."""
+    optimizer = Optimizer.resume(journal)
+    try:
+        optimizer.settings.require_same(space, given)
+        if budget is not None and budget != optimizer.budget:
+            optimizer.budget = budget
+    except BaseException:
+        optimizer.close()
+        raise
+    return optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """When to stop, and what counts as an error."""
+
+    seconds: float | None
+    target: float | None
+    patience: int | None
+    catch: tuple[type[BaseException], ...]
+
+    @classmethod
+    def check(
+        cls, budget: Any, seconds: Any, target: Any, patience: Any, workers: Any, vectorized: Any, timeout: Any,
+        kind: Any, catch: Any,
+    ) -> _Limits:  # fmt: skip
+        if budget is not None:
+            positive_integer("budget", budget)
+        if seconds is not None:
+            seconds = positive_number("seconds", seconds)
+        if target is not None and math.isnan(target := read_value("target", target)):
+            raise SettingError("target must be a number; got nan")
+        if patience is not None:
+            patience = positive_integer("patience", patience)
+        if vectorized and (timeout is not None or workers not in (0, 1)):
+            raise SettingError("vectorized must be False with workers or a timeout; got True")
+        types = catch if isinstance(catch, tuple) else (catch,)
+        if isinstance(catch, bool):
+            types = ALL if catch else ()
+        elif not all(isinstance(t, type) and issubclass(t, Exception) for t in types):
+            raise SettingError(f"catch must be True, False or types of exceptions; got {show(catch)}")
+        in_process = isinstance(workers, int) and (kind == "thread" or (workers <= 1 and timeout is None))
+        if not in_process and types not in ((), ALL):
+            raise SettingError(
+                f"catch must be True or False where evaluations run in other processes, which exceptions do not "
+                f"leave; got {show(catch)}"
+            )
+        return cls(seconds, target, patience, types)
+
+
+class _Run:
+    """One call of :func:`minimize`."""
+
+    def __init__(self, optimizer: Optimizer, limits: _Limits, callbacks: Callbacks) -> None:
+        self._optimizer = optimizer
+        self._limits = limits
+        self._callbacks = callbacks
+        self._start = time.monotonic()
+        self._stopped: dict[str, str] = {}
+        self._told = self._errors = 0  # in this call
+        self._best = optimizer.best
+        self._improved_at = optimizer.evaluations
+        self._generation = optimizer.generation
+
+    def serve(self, pool: Workers) -> Result:
+        """Keep the workers busy until a reason to stop."""
+        running: dict[int, Candidate] = {}
+        try:
+            self._keep_busy(pool, running)
+        except KeyboardInterrupt:
+            for outcome in pool.wait(0.0) if pool.slots > 1 else []:  # what has ended meanwhile is not lost
+                self._tell(running.pop(outcome.id), outcome)
+            raise
+        return self._end()
+
+    def _keep_busy(self, pool: Workers, running: dict[int, Candidate]) -> None:
+        optimizer, submitted = self._optimizer, 0
+        self._begin()
+        while not self._stopped:
+            # Members of the open generation are needed anyway and may queue; others would only get stale.
+            spare = min(pool.slots, optimizer.left_in_generation) if pool.slots > 1 else 0
+            while len(running) < pool.slots + spare and optimizer.left >= 1:
+                candidate = optimizer.ask()
+                running[submitted] = candidate
+                pool.submit(submitted, candidate.x)
+                submitted += 1
+                spare = min(spare, optimizer.left_in_generation)
+            if not running:
+                self._stopped["budget"] = f"all {optimizer.budget} evaluations are done"
+                break
+            outcomes = pool.wait(self._seconds_left())
+            for outcome in outcomes:
+                self._tell(running.pop(outcome.id), outcome)
+            self._check_time()
+
+    def serve_batches(self, objective: Callable[[Any], Any]) -> Result:
+        """Evaluate whole generations in one call each."""
+        optimizer = self._optimizer
+        self._begin()
+        while not self._stopped:
+            count = int(min(optimizer.left, optimizer.left_in_generation or optimizer.popsize))
+            if count == 0:
+                self._stopped["budget"] = f"all {optimizer.budget} evaluations are done"
+                break
+            candidates = optimizer.ask(count)
+            points = [candidate.x for candidate in candidates]
+            begin = time.perf_counter()
+            try:
+                values = objective(np.stack(points) if isinstance(optimizer.space, Box) else points)
+            except self._limits.catch as error:
+                spent = time.perf_counter() - begin
+                for candidate in candidates:
+                    self._tell(candidate, Outcome(0, math.nan, "failed", describe(error), spent / count, error))
+            else:
+                optimizer.tell(candidates, values, seconds=(time.perf_counter() - begin) / count)
+                for candidate in candidates:
+                    self._after(candidate)
+            self._check_time()
+        return self._end()
+
+    def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        if outcome.status == "failed":
+            error = outcome.exception
+            if error is not None and not isinstance(error, self._limits.catch):
+                raise error
+            if error is None and not self._limits.catch:
+                raise WorkerError(f"the objective raised in its worker: {outcome.reason}")
+        seconds = None if math.isnan(outcome.seconds) else outcome.seconds
+        if outcome.status == "ok":
+            self._optimizer.tell(candidate, outcome.value, seconds=seconds)
+        else:
+            self._optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
+        self._errors += outcome.status in ("failed", "crashed")
+        self._after(candidate)
+        if self._told >= MIN_EVALUATIONS and self._errors > MAX_ERRORS * self._told and "errors" not in self._stopped:
+            self._stopped["errors"] = (
+                f"{self._errors} of {self._told} evaluations raised or crashed, the last one with: {outcome.reason}"
+            )
+            warnings.warn(self._stopped["errors"], RuntimeWarning, stacklevel=4)
+
+    def _after(self, candidate: Candidate) -> None:
+        """Look at the reasons to stop that a told result can bring about."""
+        optimizer, limits = self._optimizer, self._limits
+        self._told += 1
+        best = optimizer.best
+        if best is not self._best:
+            if self._best is None or best is None or best.value != self._best.value:
+                self._improved_at = optimizer.evaluations
+            self._best = best
+            if limits.target is not None and best is not None and best.value is not None:
+                reached = (
+                    best.value <= limits.target if optimizer.direction == "minimize" else best.value >= limits.target
+                )
+                if reached:
+                    self._stopped["target"] = f"{best.value!r} reaches the target {limits.target!r}"
+        if limits.patience is not None and optimizer.evaluations - self._improved_at >= limits.patience:
+            self._stopped["patience"] = f"no improvement for {limits.patience} evaluations"
+        if optimizer.stopped:
+            self._stopped["method"] = optimizer.stopped
+        self._emit("on_tell", candidate)
+        if optimizer.generation != self._generation:
+            self._generation = optimizer.generation
+            self._emit("on_generation", candidate)
+
+    def _check_time(self) -> None:
+        if self._seconds_left() == 0:
+            self._stopped["seconds"] = f"{self._limits.seconds:g} seconds are over"
+
+    def _seconds_left(self) -> float | None:
+        if self._limits.seconds is None:
+            return None
+        return max(0.0, self._limits.seconds - (time.monotonic() - self._start))
+
+    def _begin(self) -> None:
+        if self._optimizer.stopped:
+            self._stopped["method"] = self._optimizer.stopped
+        self._emit("on_start", None)
+
+    def _end(self) -> Result:
+        optimizer, best = self._optimizer, self._optimizer.best
+        self._emit("on_stop", None)
+        return Result(
+            x=None if best is None else best.x,
+            value=None if best is None else best.value,
+            evaluations=optimizer.evaluations,
+            seconds=time.monotonic() - self._start,
+            stopped=self._stopped,
+            seed=optimizer.seed,
+            method=optimizer.method,
+            failures=optimizer.failures,
+            best=best,
+            optimizer=optimizer,
+        )
+
+    def _emit(self, event: CallbackEvent, candidate: Candidate | None) -> None:
+        if self._callbacks.listen(event):
+            stopped = self._stopped if event == "on_stop" else {}
+            snapshot = Snapshot(self._optimizer, candidate, time.monotonic() - self._start, stopped)
+            for reason in self._callbacks.emit(event, snapshot):
+                self._stopped["callback"] = reason

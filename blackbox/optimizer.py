@@ -1,0 +1,416 @@
+"""The stateful shell around a strategy: asks in native values, tells in any order, durable if journaled."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
+
+from blackbox.box import Box
+from blackbox.candidate import Candidate, CandidateStatus
+from blackbox.dimensions import show
+from blackbox.errors import (
+    BudgetExhausted,
+    DuplicateTell,
+    JournalError,
+    SpaceError,
+    TellError,
+    UnknownCandidate,
+)
+from blackbox.journal import Journal
+from blackbox.record import replay, to_event
+from blackbox.restarts import Schedule
+from blackbox.search import INJECTED, Search
+from blackbox.settings import Direction, Settings, fingerprint, positive_integer
+from blackbox.space import Space
+from blackbox.told import Policy, Told, read_value, read_values
+
+__all__ = ["Candidate", "Optimizer"]
+
+CHECKPOINT_GENERATIONS = 200
+CHECKPOINT_SECONDS = 2.0  # spent in the strategy since the last checkpoint, which a resume would spend again
+
+
+class Optimizer:
+    """Asks for points to evaluate and is told their values.
+
+    ::
+
+        optimizer = Optimizer({"x": Float(-5, 5)}, seed=0, budget=100)
+        while optimizer.left:
+            candidate = optimizer.ask()
+            optimizer.tell(candidate, (candidate.x["x"] - 1) ** 2)
+        optimizer.best.x
+
+    Any number of candidates may be out at once, and their results may come back in any order, in batches, late or
+    never, from any thread. The course depends on the settings and on what is told, in order, alone.
+
+    Args:
+        space: a Space, a Box, or a dictionary from name to variable.
+        method: a name (see ``blackbox.methods()``), "auto" (see :func:`blackbox.auto.choose_method`), or a strategy,
+            whose ``sigma0`` then is in units of the unit cube.
+        seed: integer from 0 to 2**64 - 1; None draws one, kept as ``seed``.
+        budget: evaluations in all, told from outside included; None is unlimited.
+        direction: "minimize" or "maximize".
+        journal: a new file for all settings and results; see :meth:`resume`.
+        x0: start point in native values; by default the center of the space.
+        restarts: "same", "ipop", "bipop" (see :mod:`blackbox.restarts`) or "none"; None chooses by the method.
+        nonfinite: what NaN and infinity told as values do: "fail" (rank last) or "raise" (NonFinite).
+        allow_neg_inf: whether a value may be infinitely good; it would be the best for ever.
+        if_told: what a second result for a candidate does: "raise" (DuplicateTell) or "ignore".
+        **hyperparameters: the method's own, such as ``popsize``; ``sigma0`` (default 0.2) is in units of the unit
+            cube that the space is mapped to.
+
+    Raises:
+        SettingError: an argument outside its range, or an unknown method or hyperparameter.
+        SpaceError: ``space`` is none, or ``x0`` not in it.
+        JournalError: ``journal`` holds a run already, or cannot be made.
+
+    Attributes:
+        space, method, seed, direction: as in use.
+        settings: everything that the course depends on but the results.
+    """
+
+    def __init__(
+        self,
+        space: Space | Box | Mapping[str, Any],
+        method: Any = "auto",
+        *,
+        seed: int | None = None,
+        budget: int | None = None,
+        direction: Direction = "minimize",
+        journal: str | os.PathLike[str] | None = None,
+        x0: Any = None,
+        restarts: Schedule | None = None,
+        nonfinite: Literal["fail", "raise"] = "fail",
+        allow_neg_inf: bool = False,
+        if_told: Literal["raise", "ignore"] = "raise",
+        **hyperparameters: Any,
+    ) -> None:
+        policy = Policy(1, nonfinite, allow_neg_inf, if_told)
+        settings = Settings.check(space, method, seed, budget, direction, x0, restarts, policy, hyperparameters)
+        search = Search(settings.plan())
+        self._set_up(settings, search, None if journal is None else Journal.create(journal, settings.to_json()))
+
+    def _set_up(self, settings: Settings, search: Search, journal: Journal | None) -> None:
+        self.settings = settings
+        self.space, self.method, self.seed = settings.space, settings.method, settings.seed
+        self.direction = settings.direction
+        self._budget = settings.budget
+        self._policy = settings.policy
+        self._owner = settings.owner
+        self._search = search
+        self._journal = journal
+        self._lock = threading.RLock()
+        self._pending: dict[tuple[int, int], Candidate] = {}
+        self._member = 0  # the next one of the open generation to be asked
+        self._points: list[list[Any]] = []  # native values of the open generation's pages
+        self._best: Candidate | None = None
+        self._checkpointed = search.generation
+        self._strategy_seconds = 0.0
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], *, steal: bool = False) -> Optimizer:
+        """The optimizer of a journal, as it was after the last result that was told.
+
+        Candidates that were asked and not told are simply asked again.
+
+        Args:
+            path: the journal's file.
+            steal: take the run even if its writer seems to be alive.
+
+        Raises:
+            JournalError: the file is missing, damaged, or written by a living process.
+        """
+        journal = Journal.open(path, steal=steal)
+        try:
+            settings = Settings.from_json(journal.configuration)
+            if (made := journal.configuration["fingerprint"]) != (now := fingerprint()):
+                warnings.warn(
+                    f"{path} was written under {made} and is resumed under {now}: the run goes on, but not "
+                    "necessarily bit for bit",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            search = replay(settings.plan(), journal)
+            if (budget := journal.note("budget")) is not None:
+                settings = dataclasses.replace(settings, budget=positive_integer("budget", budget))
+        except BaseException:
+            journal.close()
+            raise
+        optimizer = cls.__new__(cls)
+        optimizer._set_up(settings, search, journal)
+        return optimizer
+
+    @overload
+    def ask(self) -> Candidate: ...
+    @overload
+    def ask(self, n: int) -> list[Candidate]: ...
+    def ask(self, n: int | None = None) -> Candidate | list[Candidate]:
+        """The next candidate, or a list of the next ``n``.
+
+        Beyond the members of the open generation these are further samples of the same distribution.
+
+        Raises:
+            SettingError: ``n`` is no integer >= 1.
+            BudgetExhausted: more than :attr:`left`.
+        """
+        count = 1 if n is None else positive_integer("n", n)
+        with self._lock:
+            if self._budget is not None and count > self.left:
+                raise BudgetExhausted(
+                    f"n must be at most {self.left} with a budget of {self._budget}, of which {self.evaluations} are "
+                    f"told and {len(self._pending)} waited for; got {count}"
+                )
+            member, candidates = self._member, []
+            for _ in range(count):
+                candidate = self._candidate(member)
+                candidates.append(candidate)
+                member = candidate.id[1] + 1
+            self._pending.update((candidate.id, candidate) for candidate in candidates)
+            self._member = member
+        return candidates[0] if n is None else candidates
+
+    def _candidate(self, member: int) -> Candidate:
+        """The next candidate of the open generation, from ``member`` on, that is neither told nor waited for."""
+        search = self._search
+        while member in search.results or (search.generation, member) in self._pending:
+            member += 1
+        row = search.row(member)
+        page, slot = divmod(member, search.popsize)
+        while page >= len(self._points):
+            self._points.append(self.space.decode_many(search.pages[len(self._points)]))
+        return Candidate((search.generation, member), self._points[page][slot], row, self._owner)
+
+    def tell(self, candidate: Any, value: Any, *, seconds: float | None = None) -> None:
+        """Take in the value of a candidate, the values of a list of candidates, or that of a point from outside.
+
+        All is checked first, then journaled in one transaction, then used. After an error all is as before.
+
+        Args:
+            candidate: from :meth:`ask`; a list of those; or a point in native values that was not asked for.
+            value: a real number or an array of one from any library; None or NaN for a failed evaluation; plus
+                infinity (minus, if maximizing) for an infeasible point. For a list: a sequence of as many.
+            seconds: how long the evaluation took, for the journal.
+
+        Raises:
+            TellError: anything else (UnknownCandidate, DuplicateTell and NonFinite among them).
+            JournalError: the result could not be written; tell it again.
+        """
+        if seconds is not None:
+            seconds = read_value("seconds", seconds)
+        with self._lock:
+            if isinstance(candidate, Candidate):
+                number = read_value("value", value)
+                status = self._policy.judge("value", number)
+                self._record(self._lookup(candidate, number, status), seconds)
+            elif isinstance(candidate, list | tuple) and (not candidate or isinstance(candidate[0], Candidate)):
+                self._tell_many(candidate, read_values("value", value, len(candidate)), seconds)
+            else:
+                self._inject(candidate, value, seconds)
+
+    def fail(
+        self,
+        candidate: Candidate,
+        reason: str = "",
+        *,
+        status: Literal["failed", "timeout", "crashed"] = "failed",
+        seconds: float | None = None,
+    ) -> None:
+        """Take in that the evaluation of a candidate has failed; it ranks last.
+
+        Raises:
+            TellError: ``candidate`` is not one that is waited for, or another argument is malformed.
+        """
+        if not isinstance(candidate, Candidate):
+            raise TellError(f"candidate must be one from ask(); got {show(candidate)}")
+        if not isinstance(reason, str):
+            raise TellError(f"reason must be a string; got {show(reason)}")
+        if status not in ("failed", "timeout", "crashed"):
+            raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
+        if seconds is not None:
+            seconds = read_value("seconds", seconds)
+        with self._lock:
+            self._record(self._lookup(candidate, math.nan, status), seconds, reason)
+
+    def _tell_many(self, candidates: Sequence[Any], values: list[float], seconds: float | None) -> None:
+        told: dict[tuple[int, int], Told] = {}
+        for i, (candidate, value) in enumerate(zip(candidates, values, strict=True)):
+            if not isinstance(candidate, Candidate):
+                raise TellError(f"candidate[{i}] must be one from ask() like candidate[0]; got {show(candidate)}")
+            status = self._policy.judge(f"value[{i}]", value)
+            known = self._lookup(candidate, value, status, f"[{i}]")
+            if candidate.id not in told:
+                told.update((candidate.id, t) for t in known)
+            elif self._policy.if_told == "raise":
+                raise DuplicateTell(f"candidate[{i}] must not be in the list twice; {candidate.id} is")
+        self._record(list(told.values()), seconds)
+
+    def _lookup(self, candidate: Candidate, value: float, status: CandidateStatus, at: str = "") -> list[Told]:
+        """The result of a candidate; nothing if it is to be ignored."""
+        search, id = self._search, candidate.id
+        generation, member = id
+        if candidate._owner != self._owner:
+            raise UnknownCandidate(
+                f"candidate{at} must be one that this optimizer asked for; got {id} of another one (generation "
+                f"{search.generation} is open here)"
+            )
+        is_open = generation == search.generation
+        if id in self._pending:
+            return [Told(generation, member, candidate._row, value, status, not is_open, candidate)]
+        if is_open and member not in search.results:  # asked before a resume, and not again since
+            return [Told(generation, member, search.row(member), value, status, False, candidate)]
+        if is_open or candidate.status != "asked":
+            if self._policy.if_told == "ignore":
+                return []
+            raise DuplicateTell(f'candidate{at} must not have a result; {id} has one (if_told="ignore" would skip it)')
+        raise UnknownCandidate(
+            f"candidate{at} must be one that is waited for; got {id}, which was told, or whose generation had closed "
+            f"before a resume (generation {search.generation} is open)"
+        )
+
+    def _inject(self, x: Any, value: Any, seconds: float | None) -> None:
+        try:
+            row = self.space.encode(x)
+        except SpaceError as error:
+            raise TellError(
+                f"candidate must be one from ask(), a list of those, or a point of the space: {error}"
+            ) from None
+        number = read_value("value", value)
+        status = self._policy.judge("value", number)
+        self._record([Told(INJECTED, self._search.injected, row, number, status)], seconds)
+
+    def _record(self, told: Sequence[Told], seconds: float | None = None, reason: str = "") -> None:
+        """Journal and use checked results. What may go wrong comes first, so that an error leaves all as it was."""
+        if not told:
+            return
+        search, start = self._search, time.perf_counter()
+        closing = search.prepare(told)
+        self._strategy_seconds += time.perf_counter() - start
+        if self._journal is not None:
+            self._journal.append([to_event(t, search.generation, seconds, reason) for t in told])
+        best, popsize = search.best, search.popsize
+        search.commit(told, closing)
+        if search.best is not best:
+            self._best = None
+        for t in told:
+            if t.candidate is not None:
+                t.candidate.value, t.candidate.status = t.value, t.status
+                self._pending.pop(t.candidate.id, None)
+        if closing is not None:
+            self._member, self._points = 0, []
+            self._save_checkpoint()
+            if closing.barren[0] and (popsize > 1 or search.stopped):
+                text = search.stopped or f"generation {search.generation - 1} has no finite value and teaches nothing"
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+    def _save_checkpoint(self) -> None:
+        due = self._search.generation - self._checkpointed >= CHECKPOINT_GENERATIONS
+        if self._journal is not None and (due or self._strategy_seconds >= CHECKPOINT_SECONDS):
+            self._checkpointed, self._strategy_seconds = self._search.generation, 0.0
+            try:
+                self._journal.save_checkpoint(self._search.evaluations, *self._search.snapshot())
+            except JournalError as error:  # the results are safe; a resume will only take longer
+                warnings.warn(f"a checkpoint could not be saved: {error}", RuntimeWarning, stacklevel=5)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best result so far, as a candidate with ``x`` and ``value``; None before any."""
+        with self._lock:
+            (value, id), row = self._search.best
+            if self._best is None and row is not None:
+                self._best = Candidate(id, self.space.decode(row), row, self._owner)
+                self._best.value, self._best.status = self._policy.sign * value, "ok"
+            return self._best
+
+    def recommend(self) -> Any:
+        """The point that the method itself would return, in native values: for many methods not one that was
+        evaluated, and under noise a better choice than :attr:`best`.
+        """
+        with self._lock:
+            return self.space.decode(self._search.strategy.recommend(self._search.state))
+
+    @property
+    def budget(self) -> int | None:
+        """Evaluations in all; None is unlimited. May be set."""
+        return self._budget
+
+    @budget.setter
+    def budget(self, budget: int | None) -> None:
+        budget = None if budget is None else positive_integer("budget", budget)
+        with self._lock:
+            if self._journal is not None:
+                self._journal.set_note("budget", budget)
+            self._budget = budget
+
+    @property
+    def left(self) -> float:
+        """Candidates that may still be asked for: the budget less what is told and what is waited for."""
+        if self._budget is None:
+            return math.inf
+        return max(0, self._budget - self._search.evaluations - len(self._pending))
+
+    @property
+    def left_in_generation(self) -> int:
+        """Members of the open generation that have not been asked for; beyond them candidates get stale."""
+        return max(0, self._search.popsize - self._member)
+
+    @property
+    def evaluations(self) -> int:
+        """Results told, failed ones and points from outside included."""
+        return self._search.evaluations
+
+    @property
+    def failures(self) -> int:
+        """Results told without a value."""
+        return self._search.failures
+
+    @property
+    def generation(self) -> int:
+        """Number of the open generation, restarts included."""
+        return self._search.generation
+
+    @property
+    def popsize(self) -> int:
+        """Candidates in the open generation."""
+        return self._search.popsize
+
+    @property
+    def n_restarts(self) -> int:
+        """Restarts so far."""
+        return self._search.run.number
+
+    @property
+    def stopped(self) -> str | None:
+        """Why going on makes little sense: everything fails, or the method has converged and does not restart.
+
+        None otherwise. Asking and telling still work.
+        """
+        return self._search.stopped
+
+    def explain(self) -> str:
+        """What is in use and why, in a few sentences."""
+        settings, search = self.settings, self._search
+        why = f" ({settings.reason})" if settings.reason else ""
+        budget = "no limit" if self._budget is None else f"{self._budget}"
+        return (
+            f"{self.method}{why}; {self.space.dimension} coordinates; {search.popsize} candidates a generation; "
+            f"restarts: {search.plan.schedule}; budget: {budget}; seed: {self.seed}"
+        )
+
+    def close(self) -> None:
+        """Close the journal; what was found stays readable."""
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+
+    def __enter__(self) -> Optimizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

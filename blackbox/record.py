@@ -1,0 +1,76 @@
+"""What a journal holds of an optimization: told results as events, checkpoints, and the way back."""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+
+from blackbox.errors import CheckpointError
+from blackbox.journal import Event, Journal
+from blackbox.search import INJECTED, Plan, Search
+from blackbox.told import Told
+
+_OPEN = struct.Struct("<q")  # before the vector of a late result: the generation that was open when it was told
+
+
+def to_event(t: Told, open_generation: int, seconds: float | None, reason: str) -> Event:
+    """A told result as the journal keeps it.
+
+    The vector of an asked candidate can be made again, but not that of a point from outside, nor, once its
+    generation is closed, that of a late one.
+    """
+    payload = None
+    if t.late:
+        payload = _OPEN.pack(open_generation) + t.row.tobytes()
+    elif t.generation == INJECTED:
+        payload = t.row.tobytes()
+    return Event(t.generation, t.member, t.value, t.status, reason, seconds, payload)
+
+
+def replay(plan: Plan, journal: Journal) -> Search:
+    """The search after all results of a journal: from its newest checkpoint that fits, else from the start.
+
+    Raises:
+        JournalError: the journal is damaged.
+    """
+    search, position = _from_checkpoint(plan, journal)
+    told: list[Told] = []
+    for event in journal.events(after=position):
+        row: Any = None
+        open_generation = event.generation
+        if event.generation == INJECTED:
+            # Told on its own: if the results before it complete a generation, that one had closed.
+            open_generation = search.generation + search.is_complete([t.member for t in told if search.is_due(t)])
+            row = np.frombuffer(event.payload or b"")
+        elif event.payload:
+            (open_generation,) = _OPEN.unpack_from(event.payload)
+            row = np.frombuffer(event.payload, offset=_OPEN.size)
+        if open_generation > search.generation:  # all that was told together with the last of a generation is in
+            search.commit(told, search.prepare(told))
+            told = []
+        if row is None:
+            row = search.row(event.member)
+        value = math.nan if event.value is None else event.value
+        told.append(Told(event.generation, event.member, row, value, event.status))  # type: ignore[arg-type]
+    search.commit(told, search.prepare(told))
+    return search
+
+
+def _from_checkpoint(plan: Plan, journal: Journal) -> tuple[Search, int]:
+    for position, arrays, manifest in journal.checkpoints():
+        search = Search(plan)
+        try:
+            search.restore(arrays, manifest)
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            warnings.warn(
+                f"{journal.path}: the checkpoint after {position} results does not fit ({error}); an older state does",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        else:
+            return search, position
+    return Search(plan), 0

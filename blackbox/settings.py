@@ -1,0 +1,234 @@
+"""All that determines an optimization: checked once, and as JSON for the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+import os
+from collections.abc import Mapping, Set
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from blackbox.auto import choose_method
+from blackbox.box import Box
+from blackbox.errors import JournalError, SettingError, SpaceError
+from blackbox.kernels.noise import key
+from blackbox.restarts import SCHEDULES, Schedule
+from blackbox.search import Plan
+from blackbox.space import Space, as_space, space_from_dict
+from blackbox.strategy import create, methods
+from blackbox.told import Policy
+
+Direction = Literal["minimize", "maximize"]
+
+SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
+CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma")  # whose popsize trades speed for globality
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run is made from; with the told results it determines everything."""
+
+    space: Space | Box
+    method: str
+    """A registered name, or a class's name where the strategy is not registered."""
+    reason: str
+    """Why this method; empty if the user named it."""
+    hyperparameters: Mapping[str, Any]
+    instance: Any
+    """The user's own strategy, or None."""
+    seed: int
+    budget: int | None
+    direction: Direction
+    x0: tuple[float, ...]
+    """Coordinates in the unit cube."""
+    restarts: Schedule | None
+    policy: Policy
+    owner: str
+    """Random name of the run, by which it knows its candidates."""
+
+    @classmethod
+    def check(
+        cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
+        policy: Policy, hyperparameters: Mapping[str, Any],
+    ) -> Settings:  # fmt: skip
+        """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
+        space = as_space(space)
+        if direction not in get_args(Direction):
+            raise SettingError(f'direction must be "minimize" or "maximize"; got {direction!r}')
+        policy = policy._replace(sign=1 if direction == "minimize" else -1).checked()
+        if seed is None:
+            seed = int.from_bytes(os.urandom(8), "little")
+        elif not _is_integer(seed) or not 0 <= seed < 2**64:
+            raise SettingError(f"seed must be an integer from 0 to 2**64 - 1, or None for a random one; got {seed!r}")
+        if budget is not None:
+            budget = positive_integer("budget", budget)
+        if x0 is None:
+            row = np.full(space.dimension, 0.5)
+        else:
+            try:
+                row = space.encode(x0)
+            except SpaceError as error:
+                raise SpaceError(f"x0 must be a point of the space: {error}") from None
+        if restarts is not None and restarts not in SCHEDULES:
+            raise SettingError(f"restarts must be None or one of {', '.join(SCHEDULES)}; got {restarts!r}")
+        reason, instance = "", None
+        if isinstance(method, str):
+            if method == "auto":
+                method, reason = choose_method(space, budget)
+            hyperparameters = {name: _plain(value) for name, value in hyperparameters.items()}
+        else:
+            instance, method, hyperparameters = _given(method, hyperparameters)
+        return cls(
+            space, method, reason, hyperparameters, instance, int(seed), budget, direction, tuple(row.tolist()),
+            restarts, policy, os.urandom(8).hex(),
+        )  # fmt: skip
+
+    def plan(self) -> Plan:
+        """What the search starts with.
+
+        Raises:
+            SettingError: the strategy refuses its hyperparameters, or ``restarts`` does not fit it.
+        """
+        strategy = create(self.method, **self.hyperparameters) if self.instance is None else self.instance
+        fields = _fields(strategy)
+        follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget}
+        defaults = {
+            name: value
+            for name, value in follows.items()
+            if name in fields and name not in self.hyperparameters and value is not None
+        }
+        if defaults:
+            strategy = dataclasses.replace(strategy, **defaults)
+        horizon = self.budget if "evaluations" in defaults else None
+        schedule = self._schedule(hasattr(strategy, "stop"), fields)
+        return Plan(strategy, key(self.seed), np.array(self.x0), schedule, self.policy.sign, horizon)
+
+    def _schedule(self, stops: bool, fields: Set[str]) -> Schedule:
+        """The restart schedule: the one asked for, if the strategy has what it needs, or the method's default."""
+        if self.restarts is None:
+            scalable = self.method in CMA_FAMILY and {"popsize", "sigma0"} <= fields
+            return "none" if not stops else "bipop" if scalable else "same"
+        needs = {"ipop": {"popsize"}, "bipop": {"popsize", "sigma0"}}.get(self.restarts, set())
+        if self.restarts != "none" and not (stops and needs <= fields):
+            lacks = " or ".join(sorted(needs - fields)) if stops else "criterion to stop"
+            raise SettingError(
+                f'restarts must be None or "none" for {self.method}, which has no {lacks}; got {self.restarts!r}'
+            )
+        return self.restarts
+
+    def require_same(self, space: Space | Box, given: Mapping[str, Any]) -> None:
+        """SettingError unless what a user gives for a run that is resumed is what it was begun with.
+
+        ``method="auto"`` and None stand for whatever it was.
+        """
+        kept = {"space": self.space, **dataclasses.asdict(self), **self.policy._asdict(), **self.hyperparameters}
+        given = {"space": space, **given}
+        if given.get("method") == "auto":
+            del given["method"]
+        elif not isinstance(given.get("method", ""), str):
+            given |= dict(zip(("method", "hyperparameters"), _given(given["method"], {})[1:], strict=True))
+        if given.get("x0") is not None:
+            given["x0"] = tuple(self.space.encode(given["x0"]).tolist())
+        for name, value in given.items():
+            if value is not None and (name not in kept or kept[name] != _plain(value)):
+                own = repr(kept[name]) if name in kept else "its default"
+                raise SettingError(f"{name} must be {own} as in the journal that is resumed; got {value!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON values.
+
+        Raises:
+            SettingError: an unregistered strategy, or hyperparameters that JSON cannot hold.
+        """
+        if self.instance is not None:
+            raise SettingError(
+                f"journal: the strategy {self.method} is not registered, so a journal could not make it again; offer "
+                "it as an entry point of the group blackbox.strategies, or use it without a journal"
+            )
+        for name, value in self.hyperparameters.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise SettingError(f"journal: {name} cannot be kept as JSON ({error}); got {value!r}") from None
+        own = ("method", "reason", "seed", "budget", "direction", "restarts", "owner")
+        return {
+            "space": self.space.to_dict(),
+            **{name: getattr(self, name) for name in own},
+            "hyperparameters": dict(self.hyperparameters),
+            "x0": list(self.x0),
+            "policy": self.policy._asdict(),
+            "fingerprint": fingerprint(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Settings:
+        """The settings that :meth:`to_json` gave.
+
+        Raises:
+            JournalError: other keys or types.
+        """
+        try:
+            fields = {**data, "space": space_from_dict(data["space"]), "policy": Policy(**data["policy"]).checked()}
+            fields |= {"x0": tuple(data["x0"]), "instance": None}
+            fields["hyperparameters"] = {name: _plain(value) for name, value in data["hyperparameters"].items()}
+            del fields["fingerprint"]
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError, SettingError, SpaceError) as error:
+            raise JournalError(f"configuration: not one of an Optimizer's: {error!r}") from error
+
+
+def fingerprint() -> dict[str, str]:
+    """Versions under which a run is promised to resume bit for bit."""
+    from blackbox import __version__
+
+    return {"blackbox": __version__, "numpy": np.__version__}
+
+
+def positive_integer(argument: str, value: Any) -> int:
+    """``value`` as an int above 0, or SettingError."""
+    if not _is_integer(value) or value < 1:
+        raise SettingError(f"{argument} must be an integer >= 1; got {value!r}")
+    return int(value)
+
+
+def positive_number(argument: str, value: Any) -> float:
+    """``value`` as a finite float above 0, or SettingError."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise SettingError(f"{argument} must be a finite number > 0; got {value!r}")
+    return float(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _fields(strategy: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(strategy)} if dataclasses.is_dataclass(strategy) else set()
+
+
+def _given(instance: Any, hyperparameters: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
+    """A user's strategy: the instance if its class is not registered, its method's name, and its hyperparameters."""
+    if inspect.isclass(instance) or not all(callable(getattr(instance, f, None)) for f in ("init", "ask", "tell")):
+        raise SettingError(f'method must be a name, "auto" or an instance of a strategy; got {instance!r}')
+    if hyperparameters:
+        names = ", ".join(hyperparameters)
+        raise SettingError(f"{names}: unknown argument, or a hyperparameter of a strategy that is given ready made")
+    cls = type(instance)
+    own = {name: _plain(getattr(instance, name)) for name in _fields(instance)}
+    given = {name: value for name, value in sorted(own.items()) if value is not None and value != ()}
+    for name, entry in methods().items():
+        if entry.path == f"{cls.__module__}:{cls.__qualname__}":
+            return None, name, given
+    return instance, cls.__name__, given
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars as Python's, lists as tuples: what a strategy compares and JSON keeps."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
