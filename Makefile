@@ -100,7 +100,7 @@ types: wheel
 .PHONY: docs
 docs: $(VENV)/test.stamp
 	@echo "==> Documentation: examples executed, pages built in docs/_build/html"
-	@$(BIN)/sphinx-build -q -W --keep-going -b doctest docs docs/_build/doctest
+	@$(BIN)/sphinx-build -q -W --keep-going -b doctest -D nb_execution_mode=off docs docs/_build/doctest
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 .PHONY: unit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import re
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LAST_LINES = {
@@ -38,3 +41,32 @@ def test_example(name: str, tmp_path: Path) -> None:
     result = run_example(EXAMPLES / f"{name}.py", tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(LAST_LINES[name], result.stdout.splitlines()[-1]), result.stdout
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demonstration's modules can be imported, for this test alone."""
+    monkeypatch.syspath_prepend(EXAMPLES / "demo")
+    for name in ("digits_search", "bbob_functions", "policy_search", "plots"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+SMALLER = {
+    "digits_search": {"BUDGET": 6},
+    "bbob_functions": {"METHODS": ("cma-es", "random"), "BUDGET": 60},
+    "policy_search": {"POPSIZE": 8, "GENERATIONS": 4},
+}
+
+
+@pytest.mark.usefixtures("demo")
+@pytest.mark.parametrize("part", SMALLER)
+def test_part_of_the_demonstration(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(part)
+    for name, value in SMALLER[part].items():
+        monkeypatch.setattr(module, name, value)
+    console = Console(width=100, file=io.StringIO(), record=True)
+    table, picture = module.run(console, tmp_path)
+    console.print(table)
+    assert len(table.rows) == 2
+    assert "nan" not in console.export_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -86,6 +86,7 @@ def runtimes(
         xlabel=f"evaluations (dimension {dimension})", ylabel="share of targets reached", title=title,
         xscale="log", xlim=(1, budget), ylim=(0, None),
     )  # fmt: skip
+    axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
     axes.legend(loc="upper left", title="method, best at the end first")
     return _save("2-bbob.png", folder)
