@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pebble import ProcessPool
 
 START_LIMIT = 120.0  # seconds in which the first worker process must come up
+GRACE = 0.5  # seconds that pebble, which looks ten times a second, has to report a death with its cause
 START_DEATHS = 100  # processes in a row that may die before they are ready
 
 
@@ -83,7 +84,7 @@ class Processes:
         except Exception as error:
             raise WorkerError(self._unsendable(str(error))) from error
         self._busy: dict[int, _Run] = {}
-        self._absent: set[int] = set()  # tokens whose process was missing at the last look
+        self._absent: dict[int, float] = {}  # since when the process of a token is missing
         self._deaths = 0  # processes in a row that died before they were ready
         first = self._start()
         self._idle = [first]
@@ -178,12 +179,17 @@ class Processes:
         return reply
 
     def tick(self, post: Post) -> None:
-        """Find processes that ended with exit code 0 inside an evaluation, of which pebble says nothing."""
-        alive = {child.pid for child in multiprocessing.active_children()} | {None}
-        absent = {token for token, run in self._busy.items() if run.process.pid not in alive and not run.future.done()}
-        for token in absent & self._absent:  # absent twice: what pebble does report, it reports with the cause
-            post(token, Reply("crashed", math.nan, "the worker process exited with 0"))
-        self._absent = absent
+        """Find processes that ended inside an evaluation without a word from pebble, as with exit code 0."""
+        alive = {child.pid for child in multiprocessing.active_children()}
+        now = time.monotonic()
+        self._absent = {
+            token: self._absent.get(token, now)
+            for token, run in self._busy.items()
+            if run.process.hello.done() and run.process.pid not in alive and not run.future.done()
+        }
+        for token, since in self._absent.items():
+            if now - since > GRACE:
+                post(token, Reply("crashed", math.nan, "the worker process left in the middle of the evaluation"))
 
     def close(self, *, kill: bool) -> None:
         gone: set[int] = set()

@@ -87,6 +87,8 @@ def not_called(x: object) -> float:
     raise AssertionError("an objective that must not be called")
 
 
+DIED = "the worker process died"  # what is known when pebble notices the death before the start of the task
+
 KINDS: dict[str, dict[str, Any]] = {
     "inline": {"workers": 0},
     "threads": {"workers": 2, "kind": "thread"},
@@ -266,7 +268,8 @@ def test_what_the_objective_started_dies_with_it(tmp_path: Path) -> None:
 def test_dead_worker_is_retried_then_reported(processes: Workers, tmp_path: Path) -> None:
     assert one(processes, ("kill once", str(tmp_path / "flag"))).value == 1.0
     outcome = one(processes, ("kill", None))
-    assert (outcome.status, outcome.reason) == ("crashed", "the worker process was killed by signal 9")
+    assert outcome.status == "crashed"
+    assert outcome.reason in ("the worker process was killed by signal 9", DIED)
     assert one(processes, 3).value == 9.0
 
 
@@ -280,7 +283,9 @@ def test_retries_zero_reports_the_first_crash(tmp_path: Path) -> None:
 def test_os_exit_is_a_crash_even_with_code_0(code: int) -> None:
     workers = start_workers(behave, 2, retries=0)  # no timeout: nothing else would end the wait
     outcome = one(workers, ("os exit", code))
-    assert (outcome.status, outcome.reason) == ("crashed", f"the worker process exited with {code}")
+    assert outcome.status == "crashed"
+    left = "the worker process left in the middle of the evaluation"
+    assert outcome.reason == left if code == 0 else outcome.reason in (f"the worker process exited with {code}", DIED)
     workers.close()
 
 

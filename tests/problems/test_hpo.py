@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from blackbox.problems import hpo
 
 from blackbox.errors import SettingError, SpaceError
+from blackbox.problems import hpo
 
 pytest.importorskip("sklearn")
 
