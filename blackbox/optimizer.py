@@ -12,23 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from blackbox.box import Box
-from blackbox.candidate import Candidate, CandidateStatus
-from blackbox.dimensions import show
-from blackbox.errors import (
-    BudgetExhausted,
-    DuplicateTell,
-    JournalError,
-    SpaceError,
-    TellError,
-    UnknownCandidate,
-)
+from blackbox.candidate import Candidate
+from blackbox.errors import BudgetExhausted, JournalError
+from blackbox.gate import Gate
 from blackbox.journal import Journal
 from blackbox.record import replay, to_event
 from blackbox.restarts import Schedule
-from blackbox.search import INJECTED, Search
+from blackbox.search import Search
 from blackbox.settings import Direction, Settings, fingerprint, positive_integer
 from blackbox.space import Space
-from blackbox.told import Policy, Told, read_value, read_values
+from blackbox.told import Policy, Told, read_value
 
 __all__ = ["Candidate", "Optimizer"]
 
@@ -102,12 +95,10 @@ class Optimizer:
         self.space, self.method, self.seed = settings.space, settings.method, settings.seed
         self.direction = settings.direction
         self._budget = settings.budget
-        self._policy = settings.policy
-        self._owner = settings.owner
+        self._gate = Gate(settings.space, settings.policy, settings.owner, search)
         self._search = search
         self._journal = journal
         self._lock = threading.RLock()
-        self._pending: dict[tuple[int, int], Candidate] = {}
         self._member = 0  # the next one of the open generation to be asked
         self._points: list[list[Any]] = []  # native values of the open generation's pages
         self._best: Candidate | None = None
@@ -165,27 +156,29 @@ class Optimizer:
             if self._budget is not None and count > self.left:
                 raise BudgetExhausted(
                     f"n must be at most {self.left} with a budget of {self._budget}, of which {self.evaluations} are "
-                    f"told and {len(self._pending)} waited for; got {count}"
+                    f"told and {len(self._gate.waiting)} waited for; got {count}"
                 )
             member, candidates = self._member, []
             for _ in range(count):
                 candidate = self._candidate(member)
                 candidates.append(candidate)
                 member = candidate.id[1] + 1
-            self._pending.update((candidate.id, candidate) for candidate in candidates)
+            for candidate in candidates:
+                self._gate.waiting[candidate.id] = candidate
             self._member = member
         return candidates[0] if n is None else candidates
 
     def _candidate(self, member: int) -> Candidate:
         """The next candidate of the open generation, from ``member`` on, that is neither told nor waited for."""
         search = self._search
-        while member in search.results or (search.generation, member) in self._pending:
+        generation, waiting = search.generation, self._gate.waiting
+        while (id := (generation, member)) in waiting or member in search.results:
             member += 1
         row = search.row(member)
         page, slot = divmod(member, search.popsize)
         while page >= len(self._points):
             self._points.append(self.space.decode_many(search.pages[len(self._points)]))
-        return Candidate((search.generation, member), self._points[page][slot], row, self._owner)
+        return Candidate(id, self._points[page][slot], row, self.settings.owner)
 
     def tell(self, candidate: Any, value: Any, *, seconds: float | None = None) -> None:
         """Take in the value of a candidate, the values of a list of candidates, or that of a point from outside.
@@ -205,14 +198,7 @@ class Optimizer:
         if seconds is not None:
             seconds = read_value("seconds", seconds)
         with self._lock:
-            if isinstance(candidate, Candidate):
-                number = read_value("value", value)
-                status = self._policy.judge("value", number)
-                self._record(self._lookup(candidate, number, status), seconds)
-            elif isinstance(candidate, list | tuple) and (not candidate or isinstance(candidate[0], Candidate)):
-                self._tell_many(candidate, read_values("value", value, len(candidate)), seconds)
-            else:
-                self._inject(candidate, value, seconds)
+            self._record(self._gate.admit(candidate, value), seconds)
 
     def fail(
         self,
@@ -227,63 +213,10 @@ class Optimizer:
         Raises:
             TellError: ``candidate`` is not one that is waited for, or another argument is malformed.
         """
-        if not isinstance(candidate, Candidate):
-            raise TellError(f"candidate must be one from ask(); got {show(candidate)}")
-        if not isinstance(reason, str):
-            raise TellError(f"reason must be a string; got {show(reason)}")
-        if status not in ("failed", "timeout", "crashed"):
-            raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
         if seconds is not None:
             seconds = read_value("seconds", seconds)
         with self._lock:
-            self._record(self._lookup(candidate, math.nan, status), seconds, reason)
-
-    def _tell_many(self, candidates: Sequence[Any], values: list[float], seconds: float | None) -> None:
-        told: dict[tuple[int, int], Told] = {}
-        for i, (candidate, value) in enumerate(zip(candidates, values, strict=True)):
-            if not isinstance(candidate, Candidate):
-                raise TellError(f"candidate[{i}] must be one from ask() like candidate[0]; got {show(candidate)}")
-            status = self._policy.judge(f"value[{i}]", value)
-            known = self._lookup(candidate, value, status, f"[{i}]")
-            if candidate.id not in told:
-                told.update((candidate.id, t) for t in known)
-            elif self._policy.if_told == "raise":
-                raise DuplicateTell(f"candidate[{i}] must not be in the list twice; {candidate.id} is")
-        self._record(list(told.values()), seconds)
-
-    def _lookup(self, candidate: Candidate, value: float, status: CandidateStatus, at: str = "") -> list[Told]:
-        """The result of a candidate; nothing if it is to be ignored."""
-        search, id = self._search, candidate.id
-        generation, member = id
-        if candidate._owner != self._owner:
-            raise UnknownCandidate(
-                f"candidate{at} must be one that this optimizer asked for; got {id} of another one (generation "
-                f"{search.generation} is open here)"
-            )
-        is_open = generation == search.generation
-        if id in self._pending:
-            return [Told(generation, member, candidate._row, value, status, not is_open, candidate)]
-        if is_open and member not in search.results:  # asked before a resume, and not again since
-            return [Told(generation, member, search.row(member), value, status, False, candidate)]
-        if is_open or candidate.status != "asked":
-            if self._policy.if_told == "ignore":
-                return []
-            raise DuplicateTell(f'candidate{at} must not have a result; {id} has one (if_told="ignore" would skip it)')
-        raise UnknownCandidate(
-            f"candidate{at} must be one that is waited for; got {id}, which was told, or whose generation had closed "
-            f"before a resume (generation {search.generation} is open)"
-        )
-
-    def _inject(self, x: Any, value: Any, seconds: float | None) -> None:
-        try:
-            row = self.space.encode(x)
-        except SpaceError as error:
-            raise TellError(
-                f"candidate must be one from ask(), a list of those, or a point of the space: {error}"
-            ) from None
-        number = read_value("value", value)
-        status = self._policy.judge("value", number)
-        self._record([Told(INJECTED, self._search.injected, row, number, status)], seconds)
+            self._record(self._gate.admit_failure(candidate, reason, status), seconds, reason)
 
     def _record(self, told: Sequence[Told], seconds: float | None = None, reason: str = "") -> None:
         """Journal and use checked results. What may go wrong comes first, so that an error leaves all as it was."""
@@ -301,7 +234,7 @@ class Optimizer:
         for t in told:
             if t.candidate is not None:
                 t.candidate.value, t.candidate.status = t.value, t.status
-                self._pending.pop(t.candidate.id, None)
+                self._gate.waiting.pop(t.candidate.id, None)
         if closing is not None:
             self._member, self._points = 0, []
             self._save_checkpoint()
@@ -324,8 +257,8 @@ class Optimizer:
         with self._lock:
             (value, id), row = self._search.best
             if self._best is None and row is not None:
-                self._best = Candidate(id, self.space.decode(row), row, self._owner)
-                self._best.value, self._best.status = self._policy.sign * value, "ok"
+                self._best = Candidate(id, self.space.decode(row), row, self.settings.owner)
+                self._best.value, self._best.status = self.settings.policy.sign * value, "ok"
             return self._best
 
     def recommend(self) -> Any:
@@ -353,7 +286,7 @@ class Optimizer:
         """Candidates that may still be asked for: the budget less what is told and what is waited for."""
         if self._budget is None:
             return math.inf
-        return max(0, self._budget - self._search.evaluations - len(self._pending))
+        return max(0, self._budget - self._search.evaluations - len(self._gate.waiting))
 
     @property
     def left_in_generation(self) -> int:

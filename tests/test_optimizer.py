@@ -61,7 +61,7 @@ def state_digest(optimizer: Optimizer) -> str:
     rest = (
         search.generation, search.evaluations, search.run_evaluations, search.failures, search.injected, search.barren,
         search.run, search.stopped, search.best.rank, None if best is None else best.tobytes(),
-        sorted(optimizer._pending), optimizer._member, optimizer.budget,
+        sorted(optimizer._gate.waiting), optimizer._member, optimizer.budget,
     )  # fmt: skip
     digest.update(repr(rest).encode())
     return digest.hexdigest()
@@ -526,7 +526,7 @@ def test_candidates_of_another_optimizer_are_unknown():
     with pytest.raises(UnknownCandidate, match="generation 0 is open"):
         optimizer.tell(candidate, 1.0)
     with pytest.raises(UnknownCandidate, match=r"candidate\[1\]"):
-        optimizer.tell([optimizer._pending[0, 0], candidate], [1.0, 1.0])
+        optimizer.tell([optimizer._gate.waiting[0, 0], candidate], [1.0, 1.0])
     assert state_digest(optimizer) == before
 
 

@@ -1,0 +1,104 @@
+"""The one gate through which results enter: candidates and values are checked here before anything is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from blackbox.box import Box
+from blackbox.candidate import Candidate, CandidateStatus
+from blackbox.dimensions import show
+from blackbox.errors import DuplicateTell, SpaceError, TellError, UnknownCandidate
+from blackbox.search import INJECTED, Search
+from blackbox.space import Space
+from blackbox.told import Policy, Told, read_value, read_values
+
+
+class Gate:
+    """What an optimizer may be told at a moment.
+
+    Args:
+        space: of points from outside.
+        policy: what to do about values that are no finite numbers, and about results told twice.
+        owner: name of the run, which its candidates bear.
+        search: the course so far.
+
+    Attributes:
+        waiting: candidates that are asked and not told, by id.
+    """
+
+    def __init__(self, space: Space | Box, policy: Policy, owner: str, search: Search) -> None:
+        self._space = space
+        self._policy = policy
+        self._owner = owner
+        self._search = search
+        self.waiting: dict[tuple[int, int], Candidate] = {}
+
+    def admit(self, candidate: Any, value: Any) -> list[Told]:
+        """The results that ``tell(candidate, value)`` means: usable, or an error.
+
+        Raises:
+            TellError: naming ``candidate`` or ``value``, what came, and what was due.
+        """
+        if isinstance(candidate, Candidate):
+            number = read_value("value", value)
+            return self._result(candidate, number, self._policy.judge("value", number))
+        if isinstance(candidate, list | tuple) and (not candidate or isinstance(candidate[0], Candidate)):
+            return self._results(candidate, read_values("value", value, len(candidate)))
+        try:
+            row = self._space.encode(candidate)
+        except SpaceError as error:
+            due = "one from ask(), a list of those, or a point of the space"
+            raise TellError(f"candidate must be {due}: {error}") from None
+        number = read_value("value", value)
+        return [Told(INJECTED, self._search.injected, row, number, self._policy.judge("value", number))]
+
+    def admit_failure(self, candidate: Any, reason: Any, status: Any) -> list[Told]:
+        """The result that ``fail(candidate, reason, status=status)`` means: usable, or an error.
+
+        Raises:
+            TellError: naming the argument, what came, and what was due.
+        """
+        if not isinstance(candidate, Candidate):
+            raise TellError(f"candidate must be one from ask(); got {show(candidate)}")
+        if not isinstance(reason, str):
+            raise TellError(f"reason must be a string; got {show(reason)}")
+        if status not in ("failed", "timeout", "crashed"):
+            raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
+        return self._result(candidate, math.nan, status)
+
+    def _results(self, candidates: Sequence[Any], values: list[float]) -> list[Told]:
+        told: dict[tuple[int, int], Told] = {}
+        for i, (candidate, value) in enumerate(zip(candidates, values, strict=True)):
+            if not isinstance(candidate, Candidate):
+                raise TellError(f"candidate[{i}] must be one from ask() like candidate[0]; got {show(candidate)}")
+            usable = self._result(candidate, value, self._policy.judge(f"value[{i}]", value), f"[{i}]")
+            if candidate.id not in told:
+                told.update((candidate.id, t) for t in usable)
+            elif self._policy.if_told == "raise":
+                raise DuplicateTell(f"candidate[{i}] must not be in the list twice; {candidate.id} is")
+        return list(told.values())
+
+    def _result(self, candidate: Candidate, value: float, status: CandidateStatus, at: str = "") -> list[Told]:
+        """The result of a candidate; none if it is to be ignored."""
+        search, id = self._search, candidate.id
+        generation, member = id
+        if candidate._owner != self._owner:
+            raise UnknownCandidate(
+                f"candidate{at} must be one that this optimizer asked for; got {id} of another one (generation "
+                f"{search.generation} is open here)"
+            )
+        is_open = generation == search.generation
+        if id in self.waiting:
+            return [Told(generation, member, candidate._row, value, status, not is_open, candidate)]
+        if is_open and member not in search.results:  # asked before a resume, and not again since
+            return [Told(generation, member, search.row(member), value, status, False, candidate)]
+        if is_open or candidate.status != "asked":
+            if self._policy.if_told == "ignore":
+                return []
+            raise DuplicateTell(f'candidate{at} must not have a result; {id} has one (if_told="ignore" would skip it)')
+        raise UnknownCandidate(
+            f"candidate{at} must be one that is waited for; got {id}, which was told, or whose generation had closed "
+            f"before a resume (generation {search.generation} is open)"
+        )

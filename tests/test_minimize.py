@@ -1,0 +1,436 @@
+"""minimize: reasons to stop, policies for failing objectives, workers, callbacks, progress."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from blackbox.callbacks import Snapshot
+from blackbox.errors import NonFinite, SettingError, TellError, WorkerError
+from blackbox.minimizer import Result, Stop, minimize
+from blackbox.progress import Progress
+from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
+
+BOX = Box(-1, 1, 3)
+
+
+def sphere(x: Any) -> float:
+    return float(((np.asarray(x) - 0.3) ** 2).sum())
+
+
+def misbehave(x: Any) -> float:
+    """The sphere, unless the first coordinate's second digit says otherwise."""
+    what = int(100 * abs(x[0])) % 10
+    if what == 4:
+        raise ValueError("four")
+    if what == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == 6:
+        time.sleep(60)
+    return sphere(x)
+
+
+def run(objective=sphere, space=BOX, **arguments: Any) -> Result:
+    return minimize(objective, space, **{"seed": 1, "budget": 60, **arguments})
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def test_it_minimizes_and_says_what_it_did():
+    result = run(budget=600)
+    assert result.value < 1e-8
+    assert np.allclose(result.x, 0.3, atol=1e-3)
+    assert sphere(result.x) == result.value == result.best.value
+    assert result.evaluations == 600
+    assert result.stopped == {"budget": "all 600 evaluations are done"}
+    assert (result.seed, result.method, result.failures) == (1, "cma-es", 0)
+    assert result.seconds > 0
+    assert result.optimizer.best.value == result.value
+
+
+def test_it_maximizes():
+    result = run(lambda x: -sphere(x), direction="maximize", budget=300)
+    assert -1e-3 < result.value <= 0
+    assert np.array_equal(result.x, run(budget=300).x)
+
+
+def test_serial_runs_are_functions_of_their_arguments():
+    calls: list[list[float]] = []
+
+    def objective(x):
+        calls.append(x.tolist())
+        return sphere(x)
+
+    first, second, other = run(objective), run(objective), run(objective, seed=2)
+    assert calls[:60] == calls[60:120]
+    assert calls[120:] != calls[:60]
+    assert first.value == second.value != other.value
+
+
+def test_mixed_spaces():
+    space = {
+        "x": Float(-1, 1), "n": Int(0, 9), "b": Bool(), "p": Permutation(3),
+        "k": Choice({"a": Space({"y": Float(1e-3, 1, log=True)}), "b": None}),
+    }  # fmt: skip
+
+    def objective(point):
+        return point["x"] ** 2 + (point["n"] - 4) ** 2 + point["b"] + point.get("y", 2.0) + point["p"][0]
+
+    result = run(objective, space, method="cma-es", budget=400)
+    assert result.x["n"] == 4
+    assert result.x["k"] == "a"
+    assert result.x["b"] is False
+    assert result.value == objective(result.x)
+
+
+def test_the_default_budget_is_a_hundred_per_coordinate():
+    assert run(space=Box(0, 1, 2), budget=None).evaluations == 200
+
+
+def test_hyperparameters_reach_the_method():
+    assert run(popsize=9).optimizer.popsize >= 9
+    with pytest.raises(SettingError, match="popsiz"):
+        run(popsiz=9)
+
+
+# --- reasons to stop ----------------------------------------------------------------------------------------------
+
+
+def test_target():
+    result = run(target=1e-2, budget=None)
+    assert result.value <= 1e-2
+    assert list(result.stopped) == ["target"]
+    result = run(lambda x: -sphere(x), target=-1e-2, budget=None, direction="maximize")
+    assert result.value >= -1e-2
+    assert list(result.stopped) == ["target"]
+
+
+def test_seconds():
+    result = run(lambda x: time.sleep(0.01) or sphere(x), seconds=0.2, budget=None)
+    assert list(result.stopped) == ["seconds"]
+    assert 1 <= result.evaluations <= 25
+
+
+def test_patience():
+    result = run(lambda x: 1.0, patience=17, budget=None, seconds=100)
+    assert list(result.stopped) == ["patience"]
+    assert result.evaluations == 18
+
+
+def test_convergence_without_restarts():
+    result = run(lambda x: 1.0, restarts="none", budget=5000)
+    assert list(result.stopped) == ["method"]
+    assert "tolfun" in result.stopped["method"]
+
+
+@pytest.mark.filterwarnings("ignore:.*no finite value")
+def test_nothing_but_nan():
+    result = run(lambda x: math.nan, budget=1000)
+    assert list(result.stopped) == ["method"]
+    assert result.x is result.value is result.best is None
+    assert result.failures == result.evaluations < 100
+
+
+# --- failing objectives -------------------------------------------------------------------------------------------
+
+
+def fails_on(share):
+    def objective(x):
+        if int(1000 * abs(x[0])) % 10 < 10 * share:
+            raise ValueError("a tenth part")
+        return sphere(x)
+
+    return objective
+
+
+def test_some_failures_are_survived():
+    result = run(fails_on(0.2), budget=600)
+    assert 50 < result.failures < 200
+    assert result.value < 1e-4
+    assert list(result.stopped) == ["budget"]
+
+
+def test_more_than_half_failed_is_the_end():
+    with pytest.warns(RuntimeWarning, match="evaluations raised or crashed"):
+        result = run(fails_on(0.9), budget=1000)
+    assert list(result.stopped) == ["errors"]
+    assert "ValueError: a tenth part" in result.stopped["errors"]
+    assert "in objective" in result.stopped["errors"]
+    assert 5 <= result.evaluations < 20
+
+
+def test_errors_that_are_not_caught_are_raised():
+    with pytest.raises(ValueError, match="tenth"):
+        run(fails_on(0.2), catch=())
+    with pytest.raises(ValueError, match="tenth"):
+        run(fails_on(0.2), catch=(KeyError, TypeError))
+    with pytest.raises(ValueError, match="tenth"):
+        run(fails_on(0.2), catch=False, workers=2, kind="thread")
+    assert run(fails_on(0.2), catch=ValueError).failures > 0
+
+
+@pytest.mark.parametrize("value", ["3", [1.0], True, 1j, np.ones(2)])
+def test_an_objective_that_returns_no_number_is_an_error(value):
+    with pytest.raises(TellError, match="value must be"):
+        run(lambda x: value)
+
+
+def test_an_objective_that_returns_best_infinity_is_an_error():
+    with pytest.raises(NonFinite):
+        run(lambda x: -math.inf)
+
+
+def test_interruption_passes_through():
+    count = 0
+
+    def objective(x):
+        nonlocal count
+        count += 1
+        if count == 7:
+            raise KeyboardInterrupt
+        return sphere(x)
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        run(objective, callbacks=[lambda snapshot: seen.append(snapshot.evaluations)])
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+def test_threads_evaluate_at_once_and_none_idles():
+    lock, running, most = threading.Lock(), 0, 0
+
+    def objective(x):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return sphere(x)
+
+    result = run(objective, workers=4, kind="thread", budget=200)
+    assert result.evaluations == 200
+    assert most == 4
+    assert result.value < 1e-2
+
+
+def test_an_executor_is_used_and_left_open():
+    with ThreadPoolExecutor(3) as executor:
+        result = run(workers=executor, budget=200)
+        assert result.evaluations == 200
+        assert result.value < 1e-2
+        assert executor.submit(abs, -1).result() == 1
+
+
+def test_processes_that_raise_hang_or_die_cost_one_evaluation_each():
+    statuses = []
+    watch = [lambda snapshot: statuses.append(snapshot.candidate.status)]
+    result = run(misbehave, method="cma-es", workers=2, timeout=0.3, budget=14, retries=0, callbacks=watch)
+    assert set(statuses) == {"ok", "failed", "crashed", "timeout"}
+    assert len(statuses) == result.evaluations == 14
+    assert result.failures == sum(status != "ok" for status in statuses)
+    assert result.value == sphere(result.x)
+
+
+def test_an_uncaught_error_in_a_process():
+    with pytest.raises(WorkerError, match="ValueError: zero"):
+        run(only_raises, workers=2, catch=False)
+
+
+def only_raises(x: Any) -> float:
+    raise ValueError("zero")
+
+
+def test_time_over_gives_up_what_runs():
+    begin = time.monotonic()
+    result = run(lambda x: time.sleep(20) or 1.0, workers=2, kind="thread", seconds=0.2, budget=None)
+    assert list(result.stopped) == ["seconds"]
+    assert result.evaluations == 0
+    assert time.monotonic() - begin < 15
+
+
+def test_an_interruption_keeps_what_the_workers_have_ended():
+    told = []
+
+    def interrupt(snapshot):
+        told.append(snapshot.evaluations)
+        if len(told) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(workers=4, kind="thread", callbacks=[interrupt], budget=100)
+    assert len(told) >= 5
+
+
+# --- vectorized ---------------------------------------------------------------------------------------------------
+
+
+def test_vectorized_objectives_get_whole_generations():
+    shapes = []
+
+    def objective(points):
+        shapes.append(points.shape)
+        return ((points - 0.3) ** 2).sum(axis=1)
+
+    result = run(objective, vectorized=True, budget=66)
+    assert result.evaluations == 66
+    assert shapes == [(7, 3)] * 9 + [(3, 3)]
+    assert result.value == pytest.approx(run(budget=66).value, rel=1e-12)
+
+
+def test_vectorized_objectives_of_spaces_get_lists():
+    def objective(points):
+        assert isinstance(points, list)
+        return [point["x"] ** 2 for point in points]
+
+    assert run(objective, {"x": Float(-1, 1)}, vectorized=True).evaluations == 60
+
+
+def test_vectorized_objectives_may_fail():
+    with pytest.warns(RuntimeWarning, match="raised or crashed|finite"):
+        result = run(lambda points: 1 / 0, vectorized=True)
+    assert list(result.stopped) == ["errors"]
+    with pytest.raises(ZeroDivisionError):
+        run(lambda points: 1 / 0, vectorized=True, catch=())
+    with pytest.raises(TellError, match="value must be a sequence of 7"):
+        run(lambda points: [1.0], vectorized=True)
+
+
+# --- callbacks and progress ---------------------------------------------------------------------------------------
+
+
+class Listener:
+    def __init__(self):
+        self.events = []
+
+    def on_start(self, snapshot):
+        self.events.append(("start", snapshot.evaluations, snapshot.candidate))
+
+    def on_tell(self, snapshot):
+        self.events.append(("tell", snapshot.evaluations, snapshot.candidate.id))
+
+    def on_generation(self, snapshot):
+        self.events.append(("generation", snapshot.generation, snapshot.evaluations))
+
+    def on_stop(self, snapshot):
+        self.events.append(("stop", snapshot.evaluations, list(snapshot.stopped)))
+
+
+def test_callbacks_hear_four_events():
+    listener = Listener()
+    run(callbacks=[listener], budget=8, method="cma-es")
+    assert listener.events == [
+        ("start", 0, None),
+        *[("tell", i + 1, (0, i)) for i in range(7)],
+        ("generation", 1, 7),
+        ("tell", 8, (1, 0)),
+        ("stop", 8, ["budget"]),
+    ]
+
+
+def test_a_function_is_a_callback_and_sees_the_best_so_far():
+    bests = []
+
+    def watch(snapshot: Snapshot):
+        assert snapshot.candidate.status == "ok"
+        bests.append(snapshot.best.value)
+
+    result = run(callbacks=[watch])
+    assert bests == sorted(bests, reverse=True)
+    assert bests[-1] == result.value
+
+
+@pytest.mark.parametrize("answer", [Stop("enough"), Stop])
+def test_a_callback_may_end_the_run(answer):
+    result = run(callbacks=[lambda snapshot: answer if snapshot.evaluations == 5 else None])
+    assert result.evaluations == 5
+    assert result.stopped == {"callback": "enough" if answer is not Stop else Stop().reason}
+
+
+def test_a_callback_that_raises_is_reported_once_and_dropped():
+    calls = []
+
+    def broken(snapshot):
+        calls.append(1)
+        raise ValueError("oh")
+
+    with pytest.warns(RuntimeWarning, match="ValueError.*not called again") as caught:
+        result = run(callbacks=[broken])
+    assert len(calls) == len(caught) == 1
+    assert result.evaluations == 60
+
+
+def test_progress_writes_a_plain_line_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.setattr("blackbox.progress.LINE_EVERY", 0.0)
+    output = io.StringIO()
+    result = run(fails_on(0.2), callbacks=[Progress(console=Console(file=output, width=200))], budget=30)
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 31
+    assert lines[10].startswith("cma-es: 11/30 evaluations, best ")
+    assert lines[10].endswith(" left")
+    assert f"30/30 evaluations, best {result.value:.6g}, " in lines[-1]
+    assert lines[-1].endswith(f"/s, {result.failures} failed")
+
+
+@pytest.mark.parametrize("limits", [{"budget": 30}, {"budget": None, "seconds": 0.1}, {"budget": None, "target": 0.1}])
+def test_progress_draws_a_live_line_on_a_terminal(limits):
+    output = io.StringIO()
+    console = Console(file=output, width=120, force_terminal=True)
+    result = run(callbacks=[Progress(limits.get("seconds"), console)], **limits)
+    assert f"best {result.value:.6g}" in output.getvalue()
+
+
+def test_progress_is_an_argument(capsys):
+    run(progress=True)
+    captured = capsys.readouterr()
+    assert "60/60 evaluations" in captured.err
+    assert not captured.out
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"objective": 3}, "objective"),
+        ({"budget": 0}, "budget"),
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": "1"}, "seconds"),
+        ({"target": "low"}, "target"),
+        ({"target": math.nan}, "target"),
+        ({"patience": 0}, "patience"),
+        ({"workers": -1}, "workers"),
+        ({"workers": "2"}, "workers"),
+        ({"kind": "fiber"}, "kind"),
+        ({"timeout": 0}, "timeout"),
+        ({"vectorized": True, "workers": 2}, "vectorized"),
+        ({"vectorized": True, "timeout": 1.0}, "vectorized"),
+        ({"catch": "all"}, "catch"),
+        ({"catch": (int,)}, "catch"),
+        ({"catch": ValueError, "workers": 2}, "catch"),
+        ({"callbacks": [3]}, r"callbacks\[0\]"),
+        ({"callbacks": print}, "callbacks"),
+        ({"resume": True}, "journal"),
+        ({"method": "cma"}, "method"),
+        ({"direction": "up"}, "direction"),
+    ],
+)
+def test_arguments_are_checked(arguments, named):
+    with pytest.raises((SettingError, TellError), match=named):
+        run(**arguments)
