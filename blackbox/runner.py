@@ -17,7 +17,7 @@ from blackbox.population import evaluate
 from blackbox.shaping import finite_or_worst
 from blackbox.strategy import Strategy, register_with_jax
 
-QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUANTILES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 
 _CHUNK = 50  # generations between two looks of the callback at a scanned run
 
@@ -221,28 +221,30 @@ def _programs(single: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def block(
         strategy: Any, objective: Callable[[Any], Any], length: int, carry: Any, limit: Array, first: Array
     ) -> Any:
+        def advance(state: Any, best: _Best) -> Any:
+            population = strategy.ask(state)
+            fitness = jax.vmap(objective)(population)
+            state = strategy.tell(state, population, fitness)
+            values = jnp.sort(finite_or_worst(fitness).astype(best.fitness.dtype))
+            winner = jnp.argmin(finite_or_worst(fitness))
+            better = values[0] < best.fitness
+            reasons = list(strategy.stop(state).values()) if hasattr(strategy, "stop") else [best.stopped]
+            best = _Best(
+                fitness=jnp.minimum(values[0], best.fitness),
+                x=jnp.where(better, population[winner], best.x),
+                evaluations=best.evaluations + values.shape[0],
+                stopped=jnp.any(jnp.stack(reasons)),
+            )
+            return state, best, values[(QUANTILES * (values.shape[0] - 1)).astype(int)]
+
+        def freeze(state: Any, best: _Best) -> Any:
+            return state, best, jnp.full(len(QUANTILES), jnp.nan, best.fitness.dtype)
+
         def generation(carry: tuple[Any, _Best], index: Array) -> Any:
             state, best = carry
             live = (index < limit) & ~best.stopped
-            population = strategy.ask(state)
-            fitness = jax.vmap(objective)(population)
-            told = strategy.tell(state, population, fitness)
-            values = finite_or_worst(fitness).astype(best.fitness.dtype)
-            winner = jnp.argmin(values)
-            better = live & (values[winner] < best.fitness)
-            stopped = best.stopped
-            if hasattr(strategy, "stop"):
-                stopped = stopped | (live & jnp.any(jnp.stack(list(strategy.stop(told).values()))))
-            new = _Best(
-                fitness=jnp.where(better, values[winner], best.fitness),
-                x=jnp.where(better, population[winner], best.x),
-                evaluations=best.evaluations + jnp.where(live, values.shape[0], 0),
-                stopped=stopped,
-            )
-            # Frozen runs keep their state.
-            state = jax.tree.map(lambda a, b: jnp.where(live, a, b), told, state)
-            spread = jnp.quantile(values, jnp.asarray(QUANTILES), method="lower")
-            return (state, new), (new.fitness, jnp.where(live, spread, jnp.nan))
+            state, best, spread = jax.lax.cond(live, advance, freeze, state, best)
+            return (state, best), (best.fitness, spread)
 
         return jax.lax.scan(generation, carry, first + jnp.arange(length))
 
