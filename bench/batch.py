@@ -2,9 +2,9 @@
 
     python bench/batch.py                about two minutes on one core; writes bench/results/batch.md
 
-Each entry minimizes a 10-dimensional ellipsoid (condition 1e4) with CMA-ES, population 10, 350 generations, JAX arrays in float32, on
-one CPU core. ``first call`` has the compilation in it. The Python loop jits the peer's ask and tell and the objective,
-as its documentation does. Entries take turns; the median over the turns counts.
+Each entry minimizes a 10-dimensional ellipsoid (condition 1e4) with CMA-ES, population 10, 350 generations, JAX arrays
+in float32, on one CPU core. ``first call`` has the compilation in it. The Python loop jits the peer's ask and tell and
+the objective, as its documentation does. Entries take turns; the median over the turns counts.
 """
 
 from __future__ import annotations

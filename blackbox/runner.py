@@ -57,8 +57,8 @@ def run(
     """Minimize ``objective`` for a number of generations.
 
     With JAX arrays and a traceable objective the whole run is one scanned program. With other arrays it is a
-    loop; with JAX arrays and an objective that JAX cannot trace, a loop over NumPy arrays. A run whose strategy says ``stop`` is frozen: its state and
-    its count of evaluations no longer change.
+    loop; with JAX arrays and an objective that JAX cannot trace, a loop over NumPy arrays. A run whose strategy
+    says ``stop`` is frozen: its state and its count of evaluations no longer change.
 
     Args:
         strategy: a strategy of flat vectors.
@@ -81,13 +81,13 @@ def run(
     started = time.perf_counter()
     limits = _limits(x0, generations, runs)
     single = runs is None
-    starts = x0[None, :] if single else x0 if x0.ndim == 2 else namespace(x0).stack([x0] * len(limits))
     keys = [key] if single else [fold(key, i) for i in range(len(limits))]
-    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, starts[0]):
-        states, best, series = _scanned(strategy, objective, starts, keys, limits, single, callback)
+    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, x0.shape[-1:], x0.dtype):
+        states, best, series = _scanned(strategy, objective, x0, keys, limits, single, callback)
     else:
-        if is_jax(starts):  # an objective beyond JAX wants plain arrays, and the loop is faster with them
-            starts, keys = np.asarray(starts), [np.asarray(k) for k in keys]
+        if is_jax(x0):  # an objective beyond JAX wants plain arrays, and the loop is faster with them
+            x0, keys = np.asarray(x0), [np.asarray(k) for k in keys]
+        starts = x0 if x0.ndim == 2 else namespace(x0).stack([x0] * len(limits))
         states, best, series = _looped(strategy, objective, starts, keys, limits, single, callback)
     history = History(series[0], best.x, series[1], best.evaluations, time.perf_counter() - started)
     return states, history
@@ -103,7 +103,7 @@ def _limits(x0: Array, generations: Any, runs: int | None) -> Int[np.ndarray, "r
     if limits.dtype.kind not in "iu" or limits.shape not in ((), (runs,)) or np.any(limits < 1):
         shape = "an integer" if runs is None else f"an integer, or {runs} integers,"
         raise SettingError(f"generations must be {shape} >= 1, got {generations!r}")
-    return np.broadcast_to(limits, (runs or 1,)).astype(np.int64)
+    return np.broadcast_to(limits, (runs or 1,)).astype(np.int32)
 
 
 def _looped(
@@ -162,11 +162,12 @@ def _stack(trees: list[Any], xp: Any) -> Any:
     return xp.stack([xp.asarray(tree) for tree in trees])
 
 
-def _traceable(objective: Callable[[Any], Any], x: Array) -> bool:
+@lru_cache(maxsize=64)
+def _traceable(objective: Callable[[Any], Any], shape: tuple[int, ...], dtype: Any) -> bool:
     import jax
 
     try:
-        out = jax.eval_shape(objective, jax.ShapeDtypeStruct(x.shape, x.dtype))
+        out = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, dtype))
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError):
         return False
     return getattr(out, "shape", None) == ()
@@ -175,7 +176,7 @@ def _traceable(objective: Callable[[Any], Any], x: Array) -> bool:
 def _scanned(
     strategy: Any,
     objective: Callable[[Any], Any],
-    starts: Array,
+    x0: Array,
     keys: list[Key],
     limits: Int[np.ndarray, "runs"],
     single: bool,
@@ -184,18 +185,19 @@ def _scanned(
     import jax
     import jax.numpy as jnp
 
-    keys_, limits_ = jnp.stack([jnp.asarray(k) for k in keys]), jnp.asarray(limits)
-    if single:
-        starts, keys_, limits_ = starts[0], keys_[0], limits_[0]
     register_with_jax(type(strategy))
     start, block = _programs(single)
-    carry = start(strategy, starts, keys_)
+    if single:
+        carry, limit = start(strategy, x0, keys[0]), limits[0]
+    else:
+        starts = x0 if x0.ndim == 2 else jnp.broadcast_to(x0, (len(limits), *x0.shape))
+        carry, limit = start(strategy, starts, jnp.stack([jnp.asarray(k) for k in keys])), limits
     total = int(limits.max())
     length = total if callback is None else min(total, _CHUNK)
     pieces: list[tuple[Array, Array]] = []
     axis = 0 if single else 1
     for first in range(0, total, length):
-        carry, piece = block(strategy, objective, min(length, total - first), carry, limits_, first)
+        carry, piece = block(strategy, objective, min(length, total - first), carry, limit, first)
         pieces.append(piece)
         if callback is not None:
             seen = np.asarray(piece[0])
@@ -203,9 +205,11 @@ def _scanned(
             if any(answers):
                 break
     state, best = carry
-    series = tuple(jnp.concatenate([p[k] for p in pieces], axis=axis) for k in range(2))
-    jax.block_until_ready(series)
-    return state, best, (series[0], series[1])
+    best_so_far, quantiles = (
+        pieces[0] if len(pieces) == 1 else (jnp.concatenate(p, axis) for p in zip(*pieces, strict=True))
+    )
+    jax.block_until_ready(best_so_far)
+    return state, best, (best_so_far, quantiles)
 
 
 @lru_cache(maxsize=2)
