@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import threading
@@ -129,13 +128,14 @@ class Optimizer:
                     stacklevel=2,
                 )
             search = replay(settings.plan(), journal)
-            if (budget := journal.note("budget")) is not None:
-                settings = dataclasses.replace(settings, budget=positive_integer("budget", budget))
+            budget = journal.note("budget")
         except BaseException:
             journal.close()
             raise
         optimizer = cls.__new__(cls)
         optimizer._set_up(settings, search, journal)
+        if budget is not None:
+            optimizer._budget = budget["evaluations"]
         return optimizer
 
     @overload
@@ -278,7 +278,7 @@ class Optimizer:
         budget = None if budget is None else positive_integer("budget", budget)
         with self._lock:
             if self._journal is not None:
-                self._journal.set_note("budget", budget)
+                self._journal.set_note("budget", {"evaluations": budget})
             self._budget = budget
 
     @property

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from recorder import D, Injectable, make
 
 from blackbox.kernels.noise import key
 from blackbox.restarts import MAX_DOUBLINGS, Run, next_run, run_key, start_point
@@ -82,3 +83,75 @@ def test_keys_and_start_points_are_new_for_each_run():
     assert len(np.unique(points, axis=0)) == len(points)
     assert np.abs(points.mean(axis=0) - 0.5).max() < 0.05
     assert np.array_equal(start_point(key(3), 7, 4), points[6])
+
+
+# --- in the optimizer ---------------------------------------------------------------------------------------------
+
+
+def constant_run(restarts, tells=900, **arguments):
+    """CMA-ES on a constant function, which it gives up on quickly."""
+    optimizer = make(restarts=restarts, **arguments)
+    popsizes, generations = [optimizer.popsize], []
+    while optimizer.evaluations < tells:
+        number = optimizer.n_restarts
+        candidates = optimizer.ask(optimizer.popsize)
+        optimizer.tell(candidates, [1.0] * len(candidates))
+        if optimizer.n_restarts != number:
+            popsizes.append(optimizer.popsize)
+            generations.append(optimizer.generation)
+    return optimizer, popsizes, generations
+
+
+def test_a_converged_run_restarts_elsewhere_by_the_schedule():
+    optimizer, popsizes, generations = constant_run("ipop", 3000)
+    assert popsizes[:4] == [7, 14, 28, 56]
+    assert generations == sorted(set(generations))
+    same, popsizes, _ = constant_run("same")
+    assert set(popsizes) == {7}
+    assert same.n_restarts > 2
+    assert not np.allclose(optimizer.recommend(), 0)
+    assert optimizer.stopped is same.stopped is None
+
+
+def test_bipop_is_the_default_of_the_cma_family():
+    optimizer, popsizes, _ = constant_run(None, 4000)
+    assert popsizes[:2] == [7, 14]
+    assert popsizes[2] < 14
+    assert any(later > 14 for later in popsizes)
+    assert "restarts: bipop" in optimizer.explain()
+    assert "restarts: none" in make("random").explain()
+    assert "restarts: same" in make("nelder-mead").explain()
+
+
+def test_without_restarts_convergence_is_a_reason_to_stop():
+    optimizer, _, _ = constant_run("none")
+    assert "tolfun" in optimizer.stopped
+    assert optimizer.ask()
+
+
+def test_restarts_escape_a_local_optimum():
+    def double_well(x):
+        return float(min(((x - 0.7) ** 2).sum(), 0.3 + ((x + 0.5) ** 2).sum()))
+
+    optimizer = make(x0=[-0.6] * D, sigma0=0.02)
+    for _ in range(4000):
+        candidate = optimizer.ask()
+        optimizer.tell(candidate, double_well(candidate.x))
+    assert optimizer.n_restarts > 0
+    assert optimizer.best.value < 1e-6
+
+
+def test_results_of_a_former_run_do_not_join_the_next_one():
+    class Restarting(Injectable):
+        def stop(self, state):
+            return {"always": np.True_}
+
+    strategy = Restarting()
+    optimizer = make(strategy, restarts="same")
+    slow, *quick = optimizer.ask(5)
+    optimizer.tell(quick, [1.0] * 4)
+    assert optimizer.n_restarts == 1
+    optimizer.tell(slow, 0.0)
+    optimizer.tell(optimizer.ask(4), [1.0] * 4)
+    assert [len(fitness) for _, fitness in strategy.log] == [4, 4]
+    assert optimizer.best.value == 0.0
