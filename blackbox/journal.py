@@ -210,7 +210,7 @@ class Journal:
         """
         if not events:
             return
-        rows = [_row(event) for event in events]
+        rows = [_row(i, event) for i, event in enumerate(events)]
         with self._transaction("append results") as (connection, end):
             stored = []
             for row in rows:
@@ -406,22 +406,28 @@ class Journal:
         warnings.warn(f"{self.path}: {what} cannot be used ({error}); an older state is", RuntimeWarning, stacklevel=3)
 
 
-def _row(event: Event) -> Row:
+def _row(i: int, event: Event) -> Row:
     """An event in the types of SQLite; NaN is stored as NULL."""
-    value, seconds = float(event.value), event.seconds
-    # Surrogates, as in file names that are no text, have no UTF-8.
-    reason = event.reason.encode("utf-8", "replace")
-    if len(reason) > REASON_LIMIT:
-        reason = reason[: REASON_LIMIT - 16] + b" ... (cut short)"
-    return (
-        operator.index(event.generation),
-        operator.index(event.member),
-        None if value != value else value,
-        event.status,
-        reason.decode("utf-8", "ignore"),
-        None if seconds is None or seconds != seconds else float(seconds),
-        event.payload,
-    )
+    try:
+        value, seconds = float(event.value), event.seconds
+        # Surrogates, as in file names that are no text, have no UTF-8.
+        reason = event.reason.encode("utf-8", "replace")
+        if len(reason) > REASON_LIMIT:
+            reason = reason[: REASON_LIMIT - 16] + b" ... (cut short)"
+        row = (
+            operator.index(event.generation),
+            operator.index(event.member),
+            None if value != value else value,
+            event.status,
+            reason.decode("utf-8", "ignore"),
+            None if seconds is None or seconds != seconds else float(seconds),
+            event.payload,
+        )
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise JournalError(f"events[{i}] cannot be stored: {error}") from error
+    if event_digest(START, 0, row) is None:
+        raise JournalError(f"events[{i}] cannot be stored: a number is beyond 64 bits, or a text is none")
+    return row
 
 
 def _event(row: Row) -> Event:
