@@ -93,7 +93,7 @@ class CMAESState(NamedTuple):
     B: Float[Array, "d d"]
     """Eigenvectors of C, in columns, as of the last decomposition."""
     D: Float[Array, "d"]
-    """Square roots of the eigenvalues of C."""
+    """Square roots of the eigenvalues of C, ascending."""
     stall: Stall
 
 
@@ -186,18 +186,17 @@ class CMAES:
     def stop(self, state: CMAESState) -> dict[str, Bool[Array, ""]]:
         """Reasons to restart (appendix B.3 of the tutorial), each a scalar boolean."""
         xp = namespace(state.mean)
-        deviation = state.sigma * xp.sqrt(xp.linalg.diagonal(state.C))
+        longest, shortest = state.D[-1], state.D[0]
         axis = state.generation % state.mean.shape[0]
-        nudge = 0.1 * state.sigma * state.D[axis] * state.B[:, axis]
-        longest, shortest = xp.max(state.D), xp.min(state.D)
-        reach = xp.maximum(xp.max(deviation), state.sigma * xp.max(xp.abs(state.p_c)))
+        along_axis = state.mean + (0.1 * state.sigma * state.D[axis]) * state.B[:, axis]
+        along_coordinates = state.mean + (0.2 * state.sigma) * xp.sqrt(xp.linalg.diagonal(state.C))
         return {
             "tolfun": state.stall.spread < 1e-12,
-            "tolx": reach < 1e-12 * self.sigma0,
+            "tolx": state.sigma * longest < 1e-12 * self.sigma0,
             "tolxup": state.sigma * longest > 1e4 * self.sigma0,
             "condition": longest > 1e7 * shortest,
-            "noeffectaxis": xp.all(state.mean == state.mean + nudge),
-            "noeffectcoord": xp.any(state.mean == state.mean + 0.2 * deviation),
+            "noeffectaxis": xp.all(state.mean == along_axis),
+            "noeffectcoord": xp.any(state.mean == along_coordinates),
         }
 
 
