@@ -78,6 +78,8 @@ def unpack(position: int, checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray]
         CheckpointError: when anything differs from what was packed.
     """
     manifest, data, expected = checkpoint
+    if not isinstance(manifest, str) or not isinstance(data, bytes):
+        raise CheckpointError("it is of another type")
     if digest(position, manifest, data) != expected:
         raise CheckpointError("its SHA-256 digest does not match")
     try:

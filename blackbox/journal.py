@@ -146,8 +146,10 @@ class Journal:
                     connection.execute(statement)
                 run = (datetime.now(UTC).isoformat(timespec="seconds"), durability, text)
                 connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?)", (*run, record_digest("run", *run)))
+                connection.execute("INSERT INTO note VALUES (1, '{}')")
+                writer = (0, 0, START, record_digest("note", "{}"))
                 connection.execute(
-                    "INSERT INTO writer VALUES (1, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, ?)", (START,)
+                    "INSERT INTO writer VALUES (1, NULL, NULL, NULL, NULL, NULL, NULL, ?, ?, ?, ?)", writer
                 )
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -181,11 +183,11 @@ class Journal:
             try:
                 verify_kind(connection, path)
                 durability, configuration = verify_run(connection, path)
+                revision, events = verify_end(connection, path)
                 token = None
                 if not read_only:
                     prepare(connection, durability)
                     token = claim(connection, path, steal)
-                revision, events = verify_end(connection, path)
             except BaseException:
                 connection.close()
                 raise
@@ -238,7 +240,7 @@ class Journal:
             for stored in page:
                 position += 1
                 digest = event_digest(digest, position, stored[1:-1])
-                if stored[0] != position or stored[-1] != digest:
+                if digest is None or stored[0] != position or stored[-1] != digest:
                     raise JournalError(f"{self.path} is damaged: told result {position} is not what was written")
                 yield _event(stored[1:-1])
         if position < end or (position == end and digest != last):
@@ -309,21 +311,22 @@ class Journal:
 
     def set_note(self, key: str, value: Any) -> None:
         """Keep a small JSON fact that may change, such as the status of the run."""
-        text = to_json(f"note {key!r}", value)
+        to_json(f"note {key!r}", value)
         with self._transaction("keep a note") as (connection, _):
-            connection.execute(
-                "INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (key, text, record_digest("note", key, text))
-            )
+            facts = to_json("notes", {**self._notes(connection), key: value})
+            connection.execute("UPDATE note SET facts = ?", (facts,))
+            connection.execute("UPDATE writer SET notes = ?", (record_digest("note", facts),))
 
     def note(self, key: str) -> Any:
         """The fact kept under ``key``, or None."""
         with self._reading() as connection:
-            row = connection.execute("SELECT value, digest FROM note WHERE key = ?", (key,)).fetchone()
-            if row is None:
-                return None
-            if record_digest("note", key, row[0]) != row[1]:
-                raise JournalError(f"{self.path} is damaged: note {key!r} is not what was written")
-            return json.loads(row[0])
+            return self._notes(connection).get(key)
+
+    def _notes(self, connection: sqlite3.Connection) -> dict[str, Any]:
+        row = connection.execute("SELECT facts, notes FROM note, writer").fetchone()
+        if row is None or record_digest("note", row[0]) != row[1] or not isinstance(notes := json.loads(row[0]), dict):
+            raise JournalError(f"{self.path} is damaged: the notes are not what was written")
+        return notes
 
     def close(self) -> None:
         """Give the run back. Nothing is lost without it: the next process then finds a dead writer."""

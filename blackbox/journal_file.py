@@ -27,9 +27,10 @@ SCHEMA = (
     " UNIQUE (generation, member))",
     "CREATE TABLE state (position INTEGER PRIMARY KEY, manifest TEXT NOT NULL, arrays BLOB NOT NULL,"
     " digest BLOB NOT NULL)",
-    "CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL, digest BLOB NOT NULL)",
+    "CREATE TABLE note (id INTEGER PRIMARY KEY CHECK (id = 1), facts TEXT NOT NULL)",
     "CREATE TABLE writer (id INTEGER PRIMARY KEY CHECK (id = 1), token TEXT, pid INTEGER, started TEXT, host TEXT,"
-    " boot TEXT, namespace TEXT, revision INTEGER NOT NULL, events INTEGER NOT NULL, digest BLOB NOT NULL)",
+    " boot TEXT, namespace TEXT, revision INTEGER NOT NULL, events INTEGER NOT NULL, digest BLOB NOT NULL,"
+    " notes BLOB NOT NULL)",
 )
 RECORD_LIMIT = 16_000_000  # bytes of the configuration, a note, or a told result; SQLite reads no larger one
 CHECKPOINT_LIMIT = 1_000_000_000  # bytes, SQLite's own limit
