@@ -12,14 +12,14 @@ FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less th
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
     """A method's name, and why it was chosen in one sentence."""
 
     method: str
     reason: str
 
 
-def choose_method(space: Space | Box, budget: int | None) -> Choice:
+def choose_method(space: Space | Box, budget: int | None) -> Chosen:
     """The method for a space and a budget of evaluations.
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly;
@@ -30,16 +30,16 @@ def choose_method(space: Space | Box, budget: int | None) -> Choice:
     d = space.dimension
     generation = 4 + int(3 * math.log(d))  # popsize of the CMA family
     if budget is not None and budget < 2 * generation:
-        return Choice("sobol", f"{budget} evaluations are too few for {d} coordinates to learn from: they cover evenly")
+        return Chosen("sobol", f"{budget} evaluations are too few for {d} coordinates to learn from: they cover evenly")
     short = ""
     if budget is not None and budget < 10 * generation:
         short = f"; {budget} evaluations are only {budget // generation} generations, so expect a rough result"
     discrete = sum(kind != "float" for kind, *_ in space.layout)
     if discrete:
-        return Choice("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
+        return Chosen("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
     if d <= FULL_COVARIANCE:
-        return Choice("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
+        return Chosen("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
     if budget is not None and budget < CORRELATIONS * d:
         why = f"{d} continuous coordinates and {budget} evaluations, too few to learn correlations{short}"
-        return Choice("sep-cma-es", why)
-    return Choice("lm-ma-es", f"{d} continuous coordinates, too many for a full covariance{short}")
+        return Chosen("sep-cma-es", why)
+    return Chosen("lm-ma-es", f"{d} continuous coordinates, too many for a full covariance{short}")

@@ -85,7 +85,7 @@ def read_value(argument: str, value: Any) -> float:
         return value
     if value is None:
         return math.nan
-    if isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating):
+    if isinstance(value, bool | np.bool_ | str | bytes | complex | np.complexfloating | np.timedelta64):
         raise _refusal(argument, value)
     try:
         if isinstance(value, int | float | np.integer | np.floating):
@@ -137,8 +137,8 @@ def _as_numpy(argument: str, values: Any) -> np.ndarray:
             values = np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
         except Exception as error:  # arrays that live on another device among them
             raise TellError(f"{argument} could not be copied to a NumPy array: {error}") from error
-    if values.dtype.kind in "bcSUmM":
-        raise TellError(f"{argument} must be real numbers; got an array of {values.dtype}")
+    if values.dtype.kind in "mM":  # whose elements may become plain integers
+        raise TellError(f"{argument} must be real numbers; got {values.dtype}")
     array: np.ndarray = values
     return array
 

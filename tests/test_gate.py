@@ -101,10 +101,27 @@ def test_three_failed_generations_in_a_row_are_a_reason_to_stop():
     assert optimizer.ask(3)
 
 
+def test_small_generations_that_fail_need_twenty_evaluations_to_stop():
+    optimizer = make("random", popsize=4)
+    for generation in range(5):
+        assert optimizer.stopped is None
+        with pytest.warns(RuntimeWarning, match="no finite value"):
+            optimizer.tell(optimizer.ask(4), [None] * 4)
+        assert optimizer.generation == generation + 1
+    assert "20 evaluations" in optimizer.stopped
+    single = make("nelder-mead")
+    for _ in range(19):  # of one candidate each: no generation to warn about
+        single.tell(single.ask(), None)
+    assert single.stopped is None
+    with pytest.warns(RuntimeWarning, match="20 evaluations"):
+        single.tell(single.ask(), None)
+
+
 NOT_VALUES = [
     "1", b"1", True, False, np.bool_(True), 1j, np.complex128(1), [1.0], (1.0,), {}, {1.0}, object(), len, float,
     np.array([1.0, 2.0]), np.array([]), np.array([[1.0, 2.0]]), np.array(True), np.array(1j), np.array("1"),
-    np.datetime64("2026-01-01"), np.str_("1"), np.array([None, 1.0]), 10**400, Decimal("sNaN"), slice(1), range(1),
+    np.datetime64("2026-01-01"), np.timedelta64(1, "ns"),
+    np.array(1, "m8[ns]"), np.str_("1"), np.array([None, 1.0]), 10**400, Decimal("sNaN"), slice(1), range(1),
     Ellipsis, NotImplemented, np.array([object()]), type("Hostile", (), {"__float__": lambda self: 1 / 0})(),
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,7 @@ from blackbox.errors import NonFinite, SettingError, TellError, WorkerError
 from blackbox.minimizer import Result, Stop, minimize
 from blackbox.progress import Progress
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
+from blackbox.workers import Outcome
 
 BOX = Box(-1, 1, 3)
 
@@ -227,6 +229,37 @@ def test_threads_evaluate_at_once_and_none_idles():
     assert result.evaluations == 200
     assert most == 4
     assert result.value < 1e-2
+
+
+class Queue:
+    """Workers that end one evaluation at a time and count what they have to do."""
+
+    slots = 3
+
+    def __init__(self, objective, *_, **__):
+        self.objective, self.queue, self.lengths = objective, deque(), []
+
+    def submit(self, id, x):
+        self.queue.append((id, x))
+
+    def wait(self, timeout):
+        self.lengths.append(len(self.queue))
+        id, x = self.queue.popleft()
+        return [Outcome(id, self.objective(x), "ok", "", 0.0)]
+
+    def close(self, *, kill=False):
+        assert kill
+
+
+def test_members_of_the_open_generation_wait_in_line_and_others_do_not(monkeypatch):
+    queues = []
+    monkeypatch.setattr("blackbox.minimizer.start_workers", lambda *a, **k: queues.append(Queue(*a)) or queues[-1])
+    result = run(method="cma-es", popsize=10, budget=25)
+    (queue,) = queues
+    assert result.evaluations == 25
+    assert max(queue.lengths) == 6
+    assert min(queue.lengths[:-3]) == 3
+    assert queue.lengths[-3:] == [3, 2, 1]
 
 
 def test_an_executor_is_used_and_left_open():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from recorder import D, Injectable, make
+from recorder import D, Injectable, Recorder, make
 
 from blackbox.kernels.noise import key
 from blackbox.restarts import MAX_DOUBLINGS, Run, next_run, run_key, start_point
@@ -155,3 +157,31 @@ def test_results_of_a_former_run_do_not_join_the_next_one():
     optimizer.tell(optimizer.ask(4), [1.0] * 4)
     assert [len(fitness) for _, fitness in strategy.log] == [4, 4]
     assert optimizer.best.value == 0.0
+
+
+def test_small_runs_end_when_they_have_spent_half_of_the_last_large_one():
+    @dataclasses.dataclass(frozen=True)
+    class Tireless(Recorder):
+        """Stops after ten generations, unless it is started narrowly: then never."""
+
+        sigma0: float = 1.0
+
+        def stop(self, state):
+            return {"done": state.generation >= 10 and self.sigma0 == 1.0}
+
+    optimizer = make(Tireless(), restarts="bipop")
+    runs = [(optimizer._search.run, 0)]
+    while len(runs) < 12:
+        optimizer.tell(optimizer.ask(optimizer.popsize), [1.0] * optimizer.popsize)
+        if optimizer.n_restarts == len(runs):
+            runs.append((optimizer._search.run, optimizer.evaluations))
+    lengths = [after - before for (_, before), (_, after) in pairwise(runs)]
+    large = [length for (run, _), length in zip(runs, lengths, strict=False) if not run.small]
+    assert large[:3] == [40, 80, 160]
+    last = 0
+    for (run, _), length in zip(runs, lengths, strict=False):
+        if run.small:
+            assert last // 2 <= length < last // 2 + run.popsize
+        else:
+            last = length
+    assert any(run.small for run, _ in runs)
