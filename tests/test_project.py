@@ -57,19 +57,25 @@ print([name for name in ("jax", "scipy", "sklearn", "matplotlib") if name in sys
     assert run_python(code).strip() == "[]"
 
 
-def test_missing_extras_name_the_install_command() -> None:
-    code = """
-import sys
-for name in ("jax", "sklearn", "matplotlib"):
-    sys.modules[name] = None
-import blackbox as bb
-from blackbox.problems import hpo
-try:
-    hpo.task("svc-digits")
-except bb.MissingExtra as error:
-    print(error)
-"""
-    assert "pip install 'blackbox-engine[hpo]'" in run_python(code)
+@pytest.mark.parametrize(
+    ("module", "use", "extra"),
+    [
+        (
+            "sklearn",
+            "from blackbox.problems.hpo import task; t = task('svc_digits'); t(t.space.decode([0.5] * 12))",
+            "hpo",
+        ),
+        (
+            "gymnasium",
+            "from blackbox.problems.control import ControlTask as T; t = T('CartPole-v1'); t(t.box().low)",
+            "rl",
+        ),
+    ],
+)
+def test_missing_extras_name_the_install_command(module: str, use: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; import blackbox as bb\ntry:\n    {use}\n"
+    message = run_python(code + "except bb.MissingExtra as error:\n    print(error)")
+    assert f"pip install 'blackbox-engine[{extra}]'" in message
 
 
 # ---- source
