@@ -1,1 +1,86 @@
-"""Test problems, from analytic functions to hyperparameter search; imported as ``blackbox.problems``."""
+"""Test problems, from analytic functions to hyperparameter search; imported as ``blackbox.problems``.
+
+``entries()`` lists them, ``load(name)`` makes one with its search space::
+
+    objective, space = load("bbob-f8-d5")        # function 8 in 5 dimensions; "bbob-f8-d5-i2" is its second instance
+    objective, space = load("svc_digits")
+
+The modules offer more: :mod:`blackbox.problems.bbob` and its noisy and mixed-integer suites,
+:mod:`blackbox.problems.hpo`, :mod:`blackbox.problems.control`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from blackbox.errors import SettingError
+
+_BBOB = re.compile(r"(bbob|bbob-mixint)-f(\d{1,2})-d(\d{1,5})(?:-i(\d{1,9}))?")
+_CONTROL = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0")
+
+
+class Entry(NamedTuple):
+    """One line of the list of problems."""
+
+    name: str
+    """For :func:`load`, with numbers for the function N and the dimension D."""
+    suite: str
+    title: str
+    variables: str
+    """How many, and of which kinds."""
+
+
+def entries() -> tuple[Entry, ...]:
+    """All problems that :func:`load` makes."""
+    from blackbox.problems import bbob, hpo
+    from blackbox.problems.control import ControlTask
+
+    found = [Entry(f"bbob-f{n}-dD", "bbob", title, "D real") for n, (title, *_) in bbob.FUNCTIONS.items()]
+    title = "the same 24 functions with integer variables"
+    found.append(Entry("bbob-mixint-fN-dD", "bbob-mixint", title, "D, four of five integer; a multiple of 5"))
+    for name in hpo.tasks():
+        task = hpo.task(name)
+        loss = {"error": "error rate", "log_loss": "log loss", "mse": "mean squared error"}[task.loss]
+        title = f"{loss}, {task.folds}-fold cross-validation on {task.data.replace('_', ' ')}"
+        found.append(Entry(name, "hpo", title, f"{len(task.space)}: {', '.join(task.space.names)}"))
+    for name in _CONTROL:
+        policy = ControlTask(name).policy
+        weights = f"{policy.dimension} weights of a tanh network, {'-'.join(map(str, policy.sizes))}"
+        found.append(Entry(name, "control", "minus the mean return of three episodes", weights))
+    return tuple(found)
+
+
+def load(name: str) -> tuple[Callable[[Any], Any], Any]:
+    """The problem of that name, a function of a point, and its search space.
+
+    Raises:
+        SettingError: an unknown name, or a dimension or instance outside its range.
+    """
+    if name in _CONTROL:
+        from blackbox.problems.control import ControlTask
+
+        control = ControlTask(name)
+        return control, control.box()
+    if match := _BBOB.fullmatch(name):
+        function, dimension, instance = (int(number or 1) for number in match.groups()[1:])
+        if match[1] == "bbob":
+            from blackbox.problems.bbob import BBOB
+            from blackbox.space import Box
+
+            continuous = BBOB(function, dimension, instance)
+            return continuous, Box(*continuous.bounds, dimension=dimension)
+        from blackbox.problems.bbob_mixint import MixedBBOB
+
+        mixed = MixedBBOB(function, dimension, instance)
+        return mixed, mixed.space
+    from blackbox.problems import hpo
+
+    if name not in hpo.tasks():
+        raise SettingError(
+            f"name must be bbob-fN-dD, bbob-fN-dD-iI, bbob-mixint-fN-dD or one of "
+            f"{', '.join([*hpo.tasks(), *_CONTROL])}; got {name!r}"
+        )
+    task = hpo.task(name)
+    return task, task.space

@@ -1,0 +1,212 @@
+"""What the command line knows, as JSON values: a run as its journal tells it, the outcome of a call, a method."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blackbox.errors import SettingError
+from blackbox.journal import Journal
+from blackbox.replay import Evaluation, replay
+from blackbox.settings import Settings, fingerprint
+from blackbox.strategy import methods, nearest
+from blackbox.task import COMMAND, Task
+
+if TYPE_CHECKING:
+    from blackbox.optimizer import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A run as its journal tells it.
+
+    Attributes:
+        path: the journal.
+        settings: what the run is made from.
+        budget: evaluations in all, as last set; None is unlimited.
+        command: how the command line evaluates, empty for runs from Python.
+        made_by: versions that wrote the journal.
+        evaluations: in the order of telling.
+    """
+
+    path: Path
+    settings: Settings
+    budget: int | None
+    command: Mapping[str, Any]
+    made_by: Mapping[str, str]
+    evaluations: Sequence[Evaluation]
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """The run of a journal, which may be in progress.
+
+        Raises:
+            JournalError: the file is missing, damaged, or something else.
+            SettingError: the run's method is not installed here.
+        """
+        with Journal.open(path, read_only=True) as journal:
+            settings = Settings.from_json(journal.configuration)
+            budget, command = journal.note("budget"), journal.note(COMMAND)
+            return cls(
+                path=path,
+                settings=settings,
+                budget=settings.budget if budget is None else budget["evaluations"],
+                command=command if isinstance(command, dict) else {},
+                made_by=journal.configuration["fingerprint"],
+                evaluations=list(replay(journal)),
+            )
+
+    @property
+    def sign(self) -> int:
+        """1 if lower is better, -1 if higher is."""
+        return self.settings.policy.sign
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The told values, shape (n,); NaN where the evaluation failed."""
+        values: np.ndarray = np.array([evaluation.candidate.value for evaluation in self.evaluations], dtype=float)
+        return values
+
+    @cached_property
+    def is_ok(self) -> np.ndarray:
+        """Which evaluations have a finite value, shape (n,)."""
+        is_ok: np.ndarray = np.isfinite(self.values)
+        is_ok &= [e.candidate.status == "ok" for e in self.evaluations]
+        return is_ok
+
+    @cached_property
+    def ranking(self) -> list[int]:
+        """Positions of the evaluations that have a value, best first; of equal ones the first asked."""
+        found = [(i, e.candidate) for i, e in enumerate(self.evaluations) if e.candidate.status == "ok"]
+        return [i for i, _ in sorted(found, key=lambda entry: (self.sign * (entry[1].value or 0.0), entry[1].id))]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many evaluations ended how, the most frequent first."""
+        return dict(Counter(e.candidate.status for e in self.evaluations).most_common())
+
+    @property
+    def seconds(self) -> float | None:
+        """Time in the objective, as far as it was told."""
+        told = [e.seconds for e in self.evaluations if e.seconds is not None]
+        return sum(told) if told else None
+
+    @property
+    def doubt(self) -> str:
+        """Why the points may not be those that were evaluated, or empty."""
+        if self.made_by == fingerprint():
+            return ""
+        made, now = (" ".join(f"{k} {v}" for k, v in versions.items()) for versions in (self.made_by, fingerprint()))
+        return f"written under {made}, read under {now}: points may differ in their last digits, or altogether"
+
+    def facts(self) -> dict[str, Any]:
+        """The run without its evaluations, as JSON values."""
+        settings = self.settings
+        return {
+            "journal": str(self.path),
+            "method": settings.method,
+            "reason": settings.reason,
+            "hyperparameters": dict(settings.hyperparameters),
+            "restarts": settings.restarts,
+            "direction": settings.direction,
+            "seed": settings.seed,
+            "budget": self.budget,
+            "command": dict(self.command),
+            "made_by": dict(self.made_by),
+            "evaluations": len(self.evaluations),
+            "statuses": self.statuses,
+            "seconds": self.seconds,
+            "best": self.row(self.ranking[0]) if self.ranking else None,
+        }
+
+    def row(self, position: int) -> dict[str, Any]:
+        """One evaluation; numbers count from 1."""
+        candidate, reason, seconds = self.evaluations[position]
+        return {
+            "number": position + 1,
+            "id": list(candidate.id),
+            "value": candidate.value,
+            "status": candidate.status,
+            "seconds": seconds,
+            "reason": reason,
+            "x": candidate.x,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            **self.facts(),
+            "space": self.settings.space.to_dict(),
+            "points": [self.row(i) for i in range(len(self.evaluations))],
+        }
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` with arrays as lists and NumPy scalars as Python's; what is not finite, which JSON lacks, is None."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def coordinates(x: Any) -> dict[str, Any]:
+    """The variables of a point by name; those of an array are x0, x1, ..."""
+    return dict(x) if isinstance(x, Mapping) else {f"x{i}": value for i, value in enumerate(x.tolist())}
+
+
+def outcome(optimizer: Optimizer, task: Task, seconds: float, stopped: Mapping[str, str]) -> dict[str, Any]:
+    """What a call of minimize came to, as JSON values."""
+    best, journal = optimizer.best, task.settings.get("journal")
+    return {
+        "objective": task.name,
+        "x": None if best is None else best.x,
+        "value": None if best is None else best.value,
+        "evaluations": optimizer.evaluations,
+        "failures": optimizer.failures,
+        "seconds": seconds,
+        "stopped": dict(stopped),
+        "method": optimizer.method,
+        "reason": optimizer.settings.reason,
+        "direction": optimizer.direction,
+        "seed": optimizer.seed,
+        "journal": None if journal is None else str(journal),
+    }
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """A registered method as JSON values.
+
+    Raises:
+        SettingError: an unknown name.
+    """
+    known = methods()
+    if name not in known:
+        raise SettingError(f"method must be one of {', '.join(known)}; got {name!r}{nearest(name, known)}")
+    method = known[name]
+    cls = method.load()
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return {
+        "name": name,
+        "tags": sorted(method.tags),
+        "source": method.source,
+        "documentation": inspect.getdoc(cls) or "",
+        "hyperparameters": [
+            {
+                "name": field.name,
+                "type": field.type if isinstance(field.type, str) else field.type.__name__,
+                "default": "" if field.default is dataclasses.MISSING else repr(field.default),
+            }
+            for field in fields
+        ],
+    }
