@@ -185,3 +185,22 @@ def test_small_runs_end_when_they_have_spent_half_of_the_last_large_one():
         else:
             last = length
     assert any(run.small for run, _ in runs)
+
+
+def test_a_method_that_plans_its_whole_run_is_told_what_is_left_at_each_start():
+    @dataclasses.dataclass(frozen=True)
+    class Planner(Recorder):
+        evaluations: int | None = None
+
+        def stop(self, state):
+            return {"done": state.generation >= 5}
+
+    optimizer = make(Planner(), budget=100)
+    planned = [optimizer._search.strategy.evaluations]
+    while optimizer.left:
+        optimizer.tell(optimizer.ask(4), [1.0] * 4)
+        if optimizer.n_restarts == len(planned):
+            planned.append(optimizer._search.strategy.evaluations)
+    assert planned == [100, 80, 60, 40, 20, 1]
+    assert make(Planner(evaluations=7), budget=100)._search.strategy.evaluations == 7
+    assert make(Planner())._search.strategy.evaluations is None
