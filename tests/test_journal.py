@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile import HOSTILE_JOURNALS
 
 from blackbox import holder, journal_file
 from blackbox.errors import CheckpointError, JournalError
@@ -342,30 +343,11 @@ def test_a_journal_of_the_first_schema_can_be_read(path: Path) -> None:
         assert journal.note("status") == "running"
 
 
-HOSTILE = {
-    "view": ["ALTER TABLE tell RENAME TO real", "CREATE VIEW tell AS SELECT * FROM real"],
-    "endless view": [
-        "DROP TABLE note",
-        "CREATE VIEW note AS WITH RECURSIVE n(key) AS (SELECT 1 UNION ALL SELECT key + 1 FROM n) SELECT key FROM n",
-    ],
-    "trigger": ["CREATE TRIGGER t AFTER INSERT ON tell BEGIN DELETE FROM tell; END"],
-    "index on an expression": ["CREATE INDEX i ON tell (abs(value))"],
-    "generated column": ["ALTER TABLE note ADD COLUMN x GENERATED ALWAYS AS (zeroblob(1000000000))"],
-    "other table": ["CREATE TABLE more (x)"],
-    "table missing": ["DROP TABLE state"],
-    "run missing": ["DELETE FROM run"],
-    "writer missing": ["DELETE FROM writer"],
-    "types in run": ["UPDATE run SET configuration = x'80'"],
-    "types in writer": ["UPDATE writer SET revision = 'x'"],
-    "end of another type": ["UPDATE writer SET digest = 'x'"],
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", HOSTILE_JOURNALS)
 def test_altered_schemas_are_refused(path: Path, kind: str) -> None:
     with Journal.create(path, {}) as journal:
         journal.append([told(0)])
-    for statement in HOSTILE[kind]:
+    for statement in HOSTILE_JOURNALS[kind]:
         sql(path, statement)
     with pytest.raises(JournalError, match="damaged"):
         Journal.open(path)
