@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 LAST_LINES = {
     "sphere_ask_tell": r"value \d\.\de-1\d after \d+ evaluations",
     "mixed_space_with_failures": r"value 0\.0\d\d after 400 evaluations",
-    "search_digits": r"value 0\.0\d\d after 30 evaluations",
+    "search_digits": r"value 0\.0\d\d after 20 evaluations",
     "bbob_methods": r"picture: bbob_methods.png",
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
     "many_runs": r"popsize 64: [1-6]\d of 64 runs found the global minimum .*",

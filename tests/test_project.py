@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import blackbox as bb
+from blackbox.task import read_task
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -221,8 +223,35 @@ def test_every_public_callable_says_what_it_does() -> None:
     assert [name for name in bb.__all__ if not (getattr(bb, name).__doc__ or "").strip()] == []
 
 
+def test_configuration_in_the_documentation_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "train", None)
+    del sys.modules["train"]
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "command_line.md").read_text(), re.DOTALL)
+    (tmp_path / "train.py").write_text("def loss(point):\n    return point['learning_rate']\n")
+    path = tmp_path / "train.toml"
+    path.write_text(text.replace("train.py", str(tmp_path / "train.py")))
+    task = read_task(path)
+    assert task.space == bb.Space(
+        {
+            "learning_rate": bb.Float(1e-5, 1.0, log=True),
+            "layers": bb.Int(1, 8),
+            "optimizer": bb.Choice({"sgd": bb.Space({"momentum": bb.Float(0.0, 0.99)}), "adam": None}),
+        }
+    )
+    assert set(task.settings) == {"method", "budget", "workers", "timeout", "seed", "journal"}
+
+
 def test_every_example_is_in_the_readme_and_starts_with_its_purpose() -> None:
     text = (ROOT / "README.md").read_text()
     for script in sorted((ROOT / "examples").glob("*.py")):
         assert f"examples/{script.name}" in text, script.name
         assert ast.get_docstring(ast.parse(script.read_text())), script.name
+
+
+def test_figures_in_the_readme_are_those_in_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    monkeypatch.delitem(sys.modules, "record", raising=False)
+    readme = importlib.import_module("readme")
+    text = (ROOT / "README.md").read_text()
+    assert readme.updated(text) == text, "run: python bench/readme.py"
