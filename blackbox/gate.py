@@ -1,4 +1,19 @@
-"""The one gate through which results enter: candidates and values are checked here before anything is changed."""
+"""The one gate through which results enter: candidates and values are checked here before anything is changed.
+
+==============================================  =====================================================================
+told                                            becomes
+==============================================  =====================================================================
+NaN, None                                       status "failed", ranks last; NonFinite with ``nonfinite="raise"``
+plus infinity (minus, if maximizing)            status "infeasible", ranks last; likewise
+minus infinity (plus, if maximizing)            NonFinite; the best of all with ``allow_neg_inf=True``
+Boolean, string, complex, not one number        TellError
+another number of values than of candidates     TellError
+a candidate that has a result, or twice         DuplicateTell; left out with ``if_told="ignore"``
+a candidate of another optimizer                UnknownCandidate, naming the open generation
+a candidate whose generation has closed         counts for the best, and joins the next tell where the method allows
+a point that was not asked for                  the same; TellError if it is not in the space
+==============================================  =====================================================================
+"""
 
 from __future__ import annotations
 
