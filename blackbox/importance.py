@@ -1,12 +1,14 @@
 """Which variables the values of a run depend on.
 
 With scikit-learn: permutation importance (Breiman 2001) of a random forest, on points that the forest has not seen.
-Without: the absolute rank correlation of Spearman (1904). Both look at the ranks of the values, so that a few huge
-ones do not decide, and both describe the points that the search has chosen, which are no fair sample of the space.
+Without, or for more than 60 numbers: the absolute rank correlation of Spearman (1904). Both look at the ranks of the
+values, so that a few huge ones do not decide, and both describe the points that the search has chosen, which are no
+fair sample of the space.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +18,9 @@ from blackbox.axes import Axis, axes
 from blackbox.report import Report, coordinates
 
 LEAST = 12  # evaluations below which nothing can be said
-MOST = 2000  # evaluations that are looked at, evenly spaced in time
-FOLDS, TREES, SHUFFLES = 4, 60, 5
+MOST = 1000  # evaluations that are looked at, evenly spaced in time
+MOST_COLUMNS = 60  # numbers of a point, above which shuffling each one takes too long
+FOLDS, TREES, SHUFFLES = 4, 40, 4
 
 
 class Importance(NamedTuple):
@@ -33,6 +36,7 @@ class Importance(NamedTuple):
     """From how many evaluations, and how far to trust it."""
 
 
+@functools.lru_cache(maxsize=4)
 def importance(report: Report) -> Importance | None:
     """The importance of a run's variables; None where fewer than 12 evaluations or two values are there."""
     chosen = np.flatnonzero(report.is_ok)
@@ -43,11 +47,16 @@ def importance(report: Report) -> Importance | None:
         return None
     points = [coordinates(report.evaluations[i].candidate.x) for i in chosen.tolist()]
     numbers = np.array([[axis.number(point) for axis in found] for point in points])
+    method = _permutation if len(found) <= MOST_COLUMNS and _has_sklearn() else _correlation
+    return method(found, numbers, rank(values))
+
+
+def _has_sklearn() -> bool:
     try:
         import sklearn  # noqa: F401
     except ImportError:
-        return _correlation(found, numbers, rank(values))
-    return _permutation(found, numbers, rank(values))
+        return False
+    return True
 
 
 def rank(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
@@ -101,8 +110,8 @@ def _correlation(axes: list[Axis], numbers: Float[np.ndarray, "n k"], ranks: Flo
         np.array(list(scores.values())),
         None,
         "|ρ|, Spearman's rank correlation with the value",
-        f"rank correlation over {len(ranks)} evaluations, which sees monotone effects only "
-        "(with scikit-learn installed: permutation importance)",
+        f"over {len(ranks)} evaluations; sees monotone effects only (scikit-learn, for up to {MOST_COLUMNS} numbers, "
+        "sees more)",
     )
 
 

@@ -67,7 +67,7 @@ def save(report: Report, path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise SettingError(f"the picture must end in {', '.join(FORMATS)}; got {str(path)!r}")
     heights = [plot.height for plot in PLOTS]
-    with _figure(sum(heights)) as figure:
+    with new_figure(sum(heights)) as figure:
         panels = figure.subplots(len(PLOTS), height_ratios=heights)
         for axis, plot in zip(panels, PLOTS, strict=True):
             plot.draw(axis, report)
@@ -90,13 +90,13 @@ def write(path: Path, content: Callable[[Any], object]) -> None:
 
 def render(plot: Plot, report: Report, file: Any) -> None:
     """One figure of a run as PNG."""
-    with _figure(plot.height) as figure:
+    with new_figure(plot.height) as figure:
         plot.draw(figure.subplots(), report)
         figure.savefig(file, dpi=140, format="png")
 
 
 @contextlib.contextmanager
-def _figure(height: float) -> Iterator[Any]:
+def new_figure(height: float) -> Iterator[Any]:
     try:
         import matplotlib
         from matplotlib.figure import Figure

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from blackbox.optimizer import Optimizer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Report:
     """A run as its journal tells it.
 
@@ -78,8 +78,8 @@ class Report:
     @cached_property
     def is_ok(self) -> np.ndarray:
         """Which evaluations have a finite value, shape (n,)."""
-        is_ok: np.ndarray = np.isfinite(self.values)
-        is_ok &= [e.candidate.status == "ok" for e in self.evaluations]
+        has_value = np.array([e.candidate.status == "ok" for e in self.evaluations], dtype=bool)
+        is_ok: np.ndarray = has_value & np.isfinite(self.values)
         return is_ok
 
     @cached_property

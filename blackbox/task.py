@@ -72,6 +72,8 @@ def read_task(path: Path) -> Task:
             raise SettingError(f"{path}: {key!r} is not a key; known are {', '.join(KEYS)}{nearest(key, KEYS)}")
     if OBJECTIVE not in table:
         raise SettingError(f"{path}: objective is missing; it names a function, as in objective = 'train.py:loss'")
+    if not isinstance(table.get("journal", ""), str):
+        raise SettingError(f"{path}: journal must be the name of a file; got {table['journal']!r}")
     hyperparameters = table.pop("hyperparameters", {})
     if not isinstance(hyperparameters, dict):
         raise SettingError(f"{path}: hyperparameters must be a table; got {hyperparameters!r}")
