@@ -557,3 +557,12 @@ def test_help_loads_nothing_heavy() -> None:
         "pebble",
         "sqlite3",
     }
+
+
+def test_the_documented_configuration_is_valid(folder: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    (folder / "train.py").write_text("def loss(x):\n    return x['learning_rate'] + x.get('momentum', 1.0)\n")
+    task = read_task(write_config(folder, text))
+    assert task.space.names == ("learning_rate", "layers", "optimizer", "momentum")
+    assert task.settings["timeout"] == 60
