@@ -26,6 +26,8 @@ from blackbox.kernels.noise import uniform
 from blackbox.strategy import algorithm, require_integer, require_number
 
 BITS = 32
+SECOND_HALF = 2 ** (BITS - 1)
+PAGES = 64  # of further members per generation, before they run into those of the next one
 MAX_DIMENSION = 1111
 """The first 1,111 of Joe and Kuo's 21,201 dimensions are those that have Sobol's property A."""
 
@@ -102,7 +104,7 @@ class SobolState(NamedTuple):
 class Sobol:
     """Scrambled Sobol points in a box: point ``generation * popsize + member`` of one sequence.
 
-    Most even when the budget is a power of two.
+    Members beyond popsize, for evaluations that run ahead, come from the sequence's second half. Most even when the budget is a power of two.
 
     Args:
         popsize: candidates per generation; it decides nothing but how many are made at once.
@@ -137,7 +139,10 @@ class Sobol:
 
     def ask(self, state: SobolState, first: int = 0) -> Float[Array, "n d"]:
         xp = namespace(state.scrambled)
+        page = first // self.popsize
         start = state.generation * self.popsize + first
+        if page:  # not the points of the generations to come: those of the sequence's second half, page by page
+            start = SECOND_HALF + (state.generation * PAGES + page - 1) * self.popsize + first % self.popsize
         words = points(start, self.popsize, state.scrambled[:BITS, :]) ^ state.scrambled[BITS, :]
         dtype = state.best.x.dtype
         digits = min(BITS, 1 - round(np.log2(float(xp.finfo(dtype).eps))))  # as many as the dtype holds exactly
