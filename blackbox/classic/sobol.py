@@ -104,7 +104,8 @@ class SobolState(NamedTuple):
 class Sobol:
     """Scrambled Sobol points in a box: point ``generation * popsize + member`` of one sequence.
 
-    Members beyond popsize, for evaluations that run ahead, come from the sequence's second half. Most even when the budget is a power of two.
+    Members beyond popsize, for evaluations that run ahead, come from the sequence's second half. Most even when the
+    budget is a power of two.
 
     Args:
         popsize: candidates per generation; it decides nothing but how many are made at once.
