@@ -7,7 +7,9 @@ Nothing here touches matplotlib's global state.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,9 +70,8 @@ def save(report: Report, path: Path) -> None:
         raise SettingError(f"the picture must end in {', '.join(FORMATS)}; got {str(path)!r}")
     heights = [plot.height for plot in PLOTS]
     with new_figure(sum(heights)) as figure:
-        panels = figure.subplots(len(PLOTS), height_ratios=heights)
-        for axis, plot in zip(panels, PLOTS, strict=True):
-            plot.draw(axis, report)
+        for part, plot in zip(figure.subfigures(len(PLOTS), height_ratios=heights), PLOTS, strict=True):
+            plot.draw(part.subplots(), report)
         write(path, lambda file: figure.savefig(file, dpi=120, format=path.suffix[1:].lower()))
 
 
@@ -219,7 +220,7 @@ def parallel_coordinates(panel: Any, report: Report) -> None:
         is_gappy = bool((places[:, k] == ABSENT).any())
         _draw_axis(panel, k, axis, "" if not is_gappy else "none" if axis is value_axis else "absent")
     names = [*(_label(axis.name, 18) for axis in found), scale.label.replace(" (", "\n(")]
-    slanted = sum(map(len, names)) > 75
+    slanted = any(len(a) + len(b) > 200 / len(names) for a, b in itertools.pairwise(n.split("\n")[0] for n in names))
     panel.set_xticks(range(len(names)), names, rotation=25 if slanted else 0, ha="right" if slanted else "center")
     panel.tick_params(axis="x", length=0)
     bottom = ABSENT if (places == ABSENT).any() else 0.0
@@ -292,7 +293,7 @@ def importances(panel: Any, report: Report) -> None:
     style = {"ecolor": GRAY, "capsize": 2.5}
     panel.barh(y, found.scores[:count], xerr=spread, color=BLUE, height=0.65, error_kw=style)
     panel.set_yticks(y, [_label(name, 28) for name in found.names[:count]])
-    panel.set_xlabel(f"{found.label}\n{found.note}")
+    panel.set_xlabel(f"{found.label}\n{textwrap.fill(found.note, 75)}")
     panel.axvline(0.0, color="black", lw=0.8)
     panel.grid(axis="x")
     panel.set_ylim(-0.6, count - 0.4)
@@ -318,5 +319,5 @@ def _say(panel: Any, text: str) -> None:
 
 def _label(name: object, length: int) -> str:
     """A user's name as matplotlib text: short, in one line, and with dollars that begin no formula."""
-    text = plain(name)
-    return (text if len(text) <= length else text[: length - 1] + "…").replace("$", r"\$")
+    text, half = plain(name), (length - 1) // 2
+    return (text if len(text) <= length else f"{text[:half]}…{text[-half:]}").replace("$", r"\$")
