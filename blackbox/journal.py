@@ -397,9 +397,13 @@ class Journal:
                     "UPDATE writer SET revision = ?, events = ?, digest = ?", (revision + 1, end.events, end.digest)
                 )
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+                    with contextlib.suppress(sqlite3.Error):  # fold the log in now, and from now on often
+                        connection.execute("PRAGMA wal_autocheckpoint = 16")
+                        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 raise
             finally:
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, RECORD_LIMIT)

@@ -67,8 +67,7 @@ def prepare(connection: sqlite3.Connection, durability: str) -> None:
         raise JournalError(f"the file system cannot hold a write-ahead log (SQLite's journal mode stays {mode!r})")
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
     connection.execute(f"PRAGMA fullfsync = {'ON' if durability == 'power' else 'OFF'}")  # macOS
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: flushes to the disk, the dear part, stay rare
-    connection.execute(f"PRAGMA journal_size_limit = {16 * 2**20}")  # after a large checkpoint
+    connection.execute(f"PRAGMA journal_size_limit = {4 * 2**20}")  # after a large checkpoint
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -1,0 +1,1 @@
+"""The figures of reliability, one module for each kind of mishap."""
