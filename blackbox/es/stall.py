@@ -10,18 +10,23 @@ from blackbox.arrays import Array, cond, namespace
 
 
 class Stall(NamedTuple):
+    """Extremes of the generations' best fitness, in two half windows: a sliding window in steps of its half."""
+
     low: Float[Array, ""]
     high: Float[Array, ""]
-    """Least and greatest of the generations' best fitness in the current window."""
+    """Of the current half window."""
+    former_low: Float[Array, ""]
+    former_high: Float[Array, ""]
+    """Of the half window before."""
     spread: Float[Array, ""]
-    """``high - low`` of the last complete window; infinite before."""
+    """Greatest less least over the last two complete halves; infinite before."""
 
 
 def no_stall(like: Array) -> Stall:
     """The start of a run, in the library and dtype of ``like``."""
     xp = namespace(like)
     inf = xp.asarray(xp.inf, dtype=like.dtype)[()]
-    return Stall(low=inf, high=-inf, spread=inf)
+    return Stall(low=inf, high=-inf, former_low=inf, former_high=inf, spread=inf)
 
 
 def watch(stall: Stall, best: Float[Array, ""], generation: Int[Array, ""], window: int) -> Stall:
@@ -30,9 +35,11 @@ def watch(stall: Stall, best: Float[Array, ""], generation: Int[Array, ""], wind
     # A generation without any finite fitness says nothing about convergence: it counts as a change.
     best = xp.where(xp.isfinite(best), best, xp.inf)
     low, high = xp.minimum(stall.low, best), xp.maximum(stall.high, best)
-    inf = xp.full_like(low, xp.inf)
-    return cond(
-        generation % window == 0,
-        lambda: Stall(low=inf, high=-inf, spread=high - low),
-        lambda: Stall(low=low, high=high, spread=stall.spread),
-    )
+
+    def next_half() -> Stall:
+        inf = xp.full_like(low, xp.inf)
+        least, greatest = xp.minimum(low, stall.former_low), xp.maximum(high, stall.former_high)
+        spread = xp.where(xp.isfinite(greatest), greatest - xp.where(xp.isfinite(least), least, 0.0), inf)
+        return Stall(low=inf, high=-inf, former_low=low, former_high=high, spread=spread)
+
+    return cond(generation % -(-window // 2) == 0, next_half, lambda: stall._replace(low=low, high=high))
