@@ -13,15 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[2]
-PATHS = [str(ROOT / "bench"), str(ROOT / "tests")]
-sys.path[:0] = [path for path in PATHS if path not in sys.path]
+import numpy as np
+from recorder import state_digest
 
-import numpy as np  # noqa: E402
-from recorder import state_digest  # noqa: E402
-
-import blackbox as bb  # noqa: E402
-import blackbox.optimizer  # noqa: E402
+import blackbox as bb
+import blackbox.optimizer
+from figures import PATHS
 
 METHODS = sorted(bb.methods())
 SPACE = bb.Space(
