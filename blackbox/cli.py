@@ -319,14 +319,13 @@ def _integers(argument: str, text: str) -> list[int]:
 
 
 class _Watch:
-    """A callback that keeps in the journal how to go on, and draws the live line, whatever ends the run."""
+    """A callback that keeps in the journal how to go on, and draws the live line."""
 
     def __init__(self, task: Task, has_progress: bool) -> None:
         from blackbox.progress import Progress
 
         self._task = task
         self._progress = Progress(task.settings.get("seconds")) if has_progress else None
-        self._is_over = False
         self.begin = time.monotonic()
         self.optimizer: Optimizer | None = None
 
@@ -334,8 +333,7 @@ class _Watch:
         from blackbox.task import COMMAND, OBJECTIVE
 
         self.optimizer = snapshot.optimizer
-        if (journal := self.optimizer._journal) is not None:
-            journal.set_note(COMMAND, {OBJECTIVE: self._task.name, **self._task.evaluation})
+        self.optimizer.keep(COMMAND, {OBJECTIVE: self._task.name, **self._task.evaluation})
         if self._progress is not None:
             self._progress.on_start(snapshot)
 
@@ -344,16 +342,8 @@ class _Watch:
             self._progress.on_tell(snapshot)
 
     def on_stop(self, snapshot: Snapshot) -> None:
-        self._is_over = True
         if self._progress is not None:
             self._progress.on_stop(snapshot)
-
-    def end(self) -> None:
-        """Take the live line off the terminal if an exception ended the run."""
-        from blackbox.callbacks import Snapshot
-
-        if self.optimizer is not None and not self._is_over:
-            self.on_stop(Snapshot(self.optimizer, None, time.monotonic() - self.begin, {"interrupted": ""}))
 
 
 def _solve(task: Task, progress: bool | None, as_json: bool, resume: bool = False) -> None:
@@ -372,8 +362,6 @@ def _solve(task: Task, progress: bool | None, as_json: bool, resume: bool = Fals
         optimizer, code, journal = watch.optimizer, INTERRUPTED, task.settings.get("journal")
         hint = "nothing is kept without --journal" if journal is None else f"go on with: blackbox resume {journal}"
         stopped = {"interrupted": f"interrupted; {hint}"}
-    finally:
-        watch.end()
     if code:
         print(f"interrupted after {optimizer.evaluations} evaluations; {hint}", file=sys.stderr)
     facts = outcome(optimizer, task, time.monotonic() - watch.begin, stopped)

@@ -125,6 +125,8 @@ class Journal:
         Raises:
             JournalError: if the file holds something already or cannot be made.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise JournalError(f"journal must be the path of a file, got {path!r}")
         path = Path(path)
         if durability not in ("process", "power"):
             raise JournalError(f"durability must be 'process' or 'power', got {durability!r}")

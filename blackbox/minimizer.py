@@ -224,7 +224,9 @@ class _Run:
             for outcome in pool.wait(0.0) if pool.slots > 1 else []:  # what has ended meanwhile is not lost
                 self._tell(running.pop(outcome.id), outcome)
             raise
-        return self._end()
+        finally:
+            self._emit("on_stop", None)
+        return self._result()
 
     def _keep_busy(self, pool: Workers, running: dict[int, Candidate]) -> None:
         optimizer, submitted = self._optimizer, 0
@@ -248,6 +250,13 @@ class _Run:
 
     def serve_batches(self, objective: Callable[[Any], Any]) -> Result:
         """Evaluate whole generations in one call each."""
+        try:
+            self._go_through_batches(objective)
+        finally:
+            self._emit("on_stop", None)
+        return self._result()
+
+    def _go_through_batches(self, objective: Callable[[Any], Any]) -> None:
         optimizer = self._optimizer
         self._begin()
         while not self._stopped:
@@ -269,7 +278,6 @@ class _Run:
                 for candidate in candidates:
                     self._after(candidate)
             self._check_time()
-        return self._end()
 
     def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
         if outcome.status == "failed":
@@ -329,9 +337,8 @@ class _Run:
             self._stopped["method"] = self._optimizer.stopped
         self._emit("on_start", None)
 
-    def _end(self) -> Result:
+    def _result(self) -> Result:
         optimizer, best = self._optimizer, self._optimizer.best
-        self._emit("on_stop", None)
         return Result(
             x=None if best is None else best.x,
             value=None if best is None else best.value,

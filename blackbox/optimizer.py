@@ -277,8 +277,7 @@ class Optimizer:
     def budget(self, budget: int | None) -> None:
         budget = None if budget is None else positive_integer("budget", budget)
         with self._lock:
-            if self._journal is not None:
-                self._journal.set_note("budget", {"evaluations": budget})
+            self.keep("budget", {"evaluations": budget})
             self._budget = budget
 
     @property
@@ -335,6 +334,16 @@ class Optimizer:
             f"{self.method}{why}; {self.space.dimension} coordinates; {search.popsize} candidates a generation; "
             f"restarts: {search.plan.schedule}; budget: {budget}; seed: {self.seed}"
         )
+
+    def keep(self, name: str, fact: Any) -> None:
+        """Keep a small JSON fact beside the results in the journal, if there is one; a later one of that name wins.
+
+        Raises:
+            JournalError: it is no JSON, or could not be written.
+        """
+        with self._lock:
+            if self._journal is not None:
+                self._journal.set_note(name, fact)
 
     def close(self) -> None:
         """Close the journal; what was found stays readable."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,19 @@ def replay(plan: Plan, journal: Journal) -> Search:
         JournalError: the journal is damaged.
     """
     search, position = _from_checkpoint(plan, journal)
+    for _ in course(search, journal.events(after=position)):
+        pass
+    return search
+
+
+def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Event]]:
+    """Take the results that follow the state of ``search`` in, and give each with its vector.
+
+    All that was told together with the last result of a generation is in before the generation closes, which shows
+    only in the results that come after.
+    """
     told: list[Told] = []
-    for event in journal.events(after=position):
+    for event in events:
         row: Any = None
         open_generation = event.generation
         if event.generation == INJECTED:
@@ -49,15 +61,15 @@ def replay(plan: Plan, journal: Journal) -> Search:
         elif event.payload:
             (open_generation,) = _OPEN.unpack_from(event.payload)
             row = np.frombuffer(event.payload, offset=_OPEN.size)
-        if open_generation > search.generation:  # all that was told together with the last of a generation is in
+        if open_generation > search.generation:
             search.commit(told, search.prepare(told))
             told = []
         if row is None:
             row = search.row(event.member)
         value = math.nan if event.value is None else event.value
         told.append(Told(event.generation, event.member, row, value, event.status))  # type: ignore[arg-type]
+        yield told[-1], event
     search.commit(told, search.prepare(told))
-    return search
 
 
 def _from_checkpoint(plan: Plan, journal: Journal) -> tuple[Search, int]:

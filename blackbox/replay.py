@@ -6,20 +6,14 @@ before them, so the search is run again over the recorded results.
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from blackbox.candidate import Candidate
-from blackbox.journal import Event, Journal
-from blackbox.search import INJECTED, Search
+from blackbox.journal import Journal
+from blackbox.record import course
+from blackbox.search import Search
 from blackbox.settings import Settings
-from blackbox.told import Told
-
-_OPEN = struct.Struct("<q")  # before the vector of a late result: the generation that was open when it was told
 
 
 class Evaluation(NamedTuple):
@@ -47,31 +41,3 @@ def replay(journal: Journal) -> Iterator[Evaluation]:
         candidate = Candidate((told.generation, told.member), settings.space.decode(told.row), told.row, settings.owner)
         candidate.value, candidate.status = told.value, told.status
         yield Evaluation(candidate, event.reason, event.seconds)
-
-
-def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Event]]:
-    """Take the results that follow the state of ``search`` in, and give each with its vector.
-
-    All that was told together with the last result of a generation is in before the generation closes, which shows
-    only in the results that come after.
-    """
-    told: list[Told] = []
-    for event in events:
-        row: Any = None
-        open_generation = event.generation
-        if event.generation == INJECTED:
-            # Told on its own: if the results before it complete a generation, that one had closed.
-            open_generation = search.generation + search.is_complete([t.member for t in told if search.is_due(t)])
-            row = np.frombuffer(event.payload or b"")
-        elif event.payload:
-            (open_generation,) = _OPEN.unpack_from(event.payload)
-            row = np.frombuffer(event.payload, offset=_OPEN.size)
-        if open_generation > search.generation:
-            search.commit(told, search.prepare(told))
-            told = []
-        if row is None:
-            row = search.row(event.member)
-        value = math.nan if event.value is None else event.value
-        told.append(Told(event.generation, event.member, row, value, event.status))  # type: ignore[arg-type]
-        yield told[-1], event
-    search.commit(told, search.prepare(told))

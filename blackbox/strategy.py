@@ -60,7 +60,8 @@ def algorithm(cls: C) -> C:
             check(self)
 
     cls.__post_init__ = post_init  # type: ignore[attr-defined]
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    made: C = dataclasses.dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[assignment]
+    return made
 
 
 def register_with_jax(cls: type) -> None:

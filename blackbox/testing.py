@@ -159,7 +159,7 @@ def check_nan_ranks_last(strategy: Any, x0: Array) -> None:
     for failed in (np.nan, np.inf):
         values[-1] = failed
         outcomes.append(strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype)))
-    assert_same(*outcomes, law="NaN ranks last")
+    assert_same(outcomes[0], outcomes[1], "NaN ranks last")
 
 
 def check_order_of_members(strategy: Any, x0: Array) -> None:

@@ -78,12 +78,13 @@ def _halves(product: ndarray) -> tuple[ndarray, ndarray]:
 
 def _unit(w: UInt32[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
     """Odd multiples of 2**-24 in (0, 1): exact in float32."""
-    return (((w >> 9) << 1) | 1).astype(f32) * f32(2.0**-24)
+    odd: ndarray = (((w >> 9) << 1) | 1).astype(f32)
+    return odd * f32(2.0**-24)
 
 
-def _fma(a: ndarray, b: ndarray, c: ndarray | float) -> ndarray:
+def _fma(a: ndarray, b: ndarray | np.float32, c: ndarray | np.float32) -> ndarray:
     """A float32 fused multiply-add: float64 holds the product exactly and rounds the sum innocuously."""
-    wide = np.multiply(a, b, dtype=np.float64)
+    wide: ndarray = np.multiply(a, b, dtype=np.float64)
     wide += c
     return wide.astype(f32)
 
@@ -189,7 +190,8 @@ def generation_noise(
     if length < 4:
         return noise(fold(key, generation, leaf), first, members, size, kind)
     window, position = divmod(generation, length)
-    return _noise_window(key.tobytes(), window * length, length, leaf, first, members, size, kind)[position]
+    values: ndarray = _noise_window(key.tobytes(), window * length, length, leaf, first, members, size, kind)[position]
+    return values
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int8, UInt32
 
@@ -63,7 +62,8 @@ def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[
 def _word(value: Array | int) -> UInt32[Array, ""]:
     if isinstance(value, int):
         return _u32(value & 0xFFFFFFFF)
-    return jnp.asarray(value).astype(_u32)
+    word: Array = jnp.asarray(value).astype(_u32)
+    return word
 
 
 def words(key: UInt32[Array, "2"], start: Array | int, count: int) -> tuple[UInt32[Array, "count"], ...]:
@@ -74,13 +74,14 @@ def words(key: UInt32[Array, "2"], start: Array | int, count: int) -> tuple[UInt
 
 
 def _unit(w: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
-    return (((w >> 9) << 1) | _u32(1)).astype(_f32) * _f32(2.0**-24)
+    odd: Array = (((w >> 9) << 1) | _u32(1)).astype(_f32)
+    return odd * _f32(2.0**-24)
 
 
 def _fma(a: Array, b: Array, c: Array | float) -> Array:
     """A float32 fused multiply-add, exact when float64 exists (see :func:`blackbox.kernels.ref._fma`)."""
     if not jax.config.read("jax_enable_x64"):
-        return a * b + _f32(c)
+        return jnp.add(a * b, _f32(c))
     wide = a.astype(jnp.float64) * b.astype(jnp.float64) + jnp.asarray(c, _f32).astype(jnp.float64)
     # ``reduce_precision`` cannot be optimized away, unlike a pair of conversions.
     return lax.reduce_precision(wide, 8, 23).astype(_f32)
@@ -144,17 +145,19 @@ def _uniform(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 4"]:
 
 def _sign(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 128"]:
     bits = (jnp.stack(w, -1)[..., None] >> lax.iota(_u32, 32)) & _u32(1)
-    return _f32(1.0) - _f32(2.0) * bits.reshape(-1, 128).astype(_f32)
+    return jnp.where(bits.reshape(-1, 128) == 1, _f32(-1.0), _f32(1.0))
 
 
 def binom8_counts(w: Sequence[UInt32[Array, "n"]]) -> Int8[Array, "n 16"]:
     """Centered binomial counts, -4 to 4: exact in any number format."""
     packed = lax.bitcast_convert_type(jnp.stack(w, -1), jnp.uint8)
-    return lax.population_count(packed).astype(jnp.int8).reshape(-1, 16) - jnp.int8(4)
+    counts: Array = lax.population_count(packed).astype(jnp.int8).reshape(-1, 16)
+    return counts - jnp.int8(4)
 
 
 def _binom8(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
-    return binom8_counts(w).astype(_f32) * _f32(np.float32(2.0**-0.5))
+    counts: Array = binom8_counts(w).astype(_f32)
+    return counts * _f32(2.0**-0.5)
 
 
 _KINDS = {"normal": _normal, "uniform": _uniform, "sign": _sign, "binom8": _binom8}
