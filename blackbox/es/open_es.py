@@ -1,23 +1,25 @@
-"""OpenAI-ES: a gradient of the smoothed objective from ranked antithetic samples, followed by Adam.
+"""OpenAI-ES: gradient steps on a smoothed objective, estimated from mirrored samples of fixed width.
 
-Source: Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning",
-arXiv:1703.03864, algorithm 1 with mirrored sampling and centered ranks (section 2.1). With steps e_i = x_i - mean
-and ranks r_i in [-1/2, 1/2], best -1/2:
+Sources: Salimans, Ho, Chen, Sidor & Sutskever 2017, "Evolution strategies as a scalable alternative to
+reinforcement learning" (arXiv:1703.03864), algorithm 1 with mirrored sampling and centered ranks r (best -1/2);
+Kingma & Ba 2015, "Adam" (arXiv:1412.6980), algorithm 1. With z_i = (x_i - mean) / sigma:
 
-    g    = sum_i r_i e_i / (popsize sigma^2)
-    mean <- mean - lr * Adam(g)                                       Kingma & Ba 2015, algorithm 1
+    gradient <- sum_i r_i z_i / (n sigma)
+    mean     <- mean - lr gradient                  or, by Adam,
+    mean     <- mean - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
-Cost per generation: O(popsize d). sigma stays as it is, so the search does not converge closer than it allows.
+Cost per generation: O(popsize d). State O(d).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.es.antithetic import antithetic_normal, even_popsize
+from blackbox.es.cma_es import default_popsize
+from blackbox.es.mirrored import mirrored_normal
 from blackbox.shaping import centered_ranks
 from blackbox.strategy import algorithm, require_integer, require_number
 
@@ -26,37 +28,38 @@ class OpenESState(NamedTuple):
     key: Key
     generation: Int[Array, ""]
     mean: Float[Array, "d"]
-    first_moment: Float[Array, "d"]
-    second_moment: Float[Array, "d"]
+    m: Float[Array, "d"]
+    v: Float[Array, "d"]
+    """Adam's running means of the gradient and of its square; 0 without Adam."""
 
 
 @algorithm
 class OpenES:
-    """OpenAI-ES with Adam.
+    """OpenAI evolution strategy.
 
     Args:
-        popsize: candidates per generation, even; by default about 4 + 3 ln d. Noisy objectives want hundreds.
-        sigma: smoothing radius, in units of x. The paper has 0.02 for network weights; the default suits the unit
-            cube that the Optimizer works in.
-        lr: step length of Adam, in units of x (0.01 in the paper).
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
+        popsize: candidates per generation, even; by default 4 + floor(3 ln d), rounded up.
+        sigma: standard deviation of the samples, in units of x; fixed, so that it bounds the accuracy.
+        lr: learning rate. By default ``sigma / 2`` with Adam, where it is about the length of a step in each
+            coordinate (the ratio of the paper's code), and ``sigma**2`` without.
+        adam: whether to step by Adam or along the gradient itself.
+        beta1: Adam's decay of the mean gradient.
+        beta2: Adam's decay of the mean squared gradient.
     """
 
     popsize: int | None = None
     sigma: float = 0.1
-    lr: float = 0.05
+    lr: float | None = None
+    adam: bool = True
     beta1: float = 0.9
     beta2: float = 0.999
-
-    injectable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, even=True)
         require_number("sigma", self.sigma, above=0)
         require_number("lr", self.lr, above=0)
-        require_number("beta1", self.beta1, low=0, high=1)
-        require_number("beta2", self.beta2, low=0, high=1)
+        require_number("beta1", self.beta1, low=0, high=0.9999)
+        require_number("beta2", self.beta2, low=0, high=0.9999)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> OpenESState:
         xp = namespace(x0)
@@ -64,37 +67,29 @@ class OpenES:
             key=xp.asarray(key),
             generation=xp.asarray(0)[()],
             mean=x0,
-            first_moment=xp.zeros_like(x0),
-            second_moment=xp.zeros_like(x0),
+            m=xp.zeros_like(x0),
+            v=xp.zeros_like(x0),
         )
 
     def ask(self, state: OpenESState, first: int = 0) -> Float[Array, "n d"]:
-        popsize = self.popsize or even_popsize(state.mean.shape[0])
-        steps = antithetic_normal(state.key, state.generation, popsize, first, state.mean)
-        return state.mean + self.sigma * steps
-
-    def gradient(
-        self, state: OpenESState, population: Float[Array, "n d"], weights: Float[Array, "n"]
-    ) -> Float[Array, "d"]:
-        """The estimate of the smoothed objective's gradient, for fitness or shaped fitness ``weights``."""
-        return weights @ (population - state.mean) / (population.shape[0] * self.sigma**2)
+        even = default_popsize(state.mean.shape[0]) + 1 & ~1
+        z = mirrored_normal(state.key, state.generation, self.popsize or even, first, like=state.mean)
+        return state.mean + self.sigma * z
 
     def tell(self, state: OpenESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> OpenESState:
         xp = namespace(state.mean)
+        z = (population - state.mean) / self.sigma
+        gradient = (centered_ranks(fitness) @ z) / (population.shape[0] * self.sigma)
         generation = state.generation + 1
-        g = self.gradient(state, population, centered_ranks(fitness))
-        first_moment = self.beta1 * state.first_moment + (1 - self.beta1) * g
-        second_moment = self.beta2 * state.second_moment + (1 - self.beta2) * g * g
-        age = xp.asarray(generation, dtype=g.dtype)
-        unbiased_first = first_moment / (1 - self.beta1**age)
-        unbiased_second = second_moment / (1 - self.beta2**age)
-        return OpenESState(
-            key=state.key,
-            generation=generation,
-            mean=state.mean - self.lr * unbiased_first / (xp.sqrt(unbiased_second) + 1e-8),
-            first_moment=first_moment,
-            second_moment=second_moment,
-        )
+        if not self.adam:
+            lr = self.sigma**2 if self.lr is None else self.lr
+            return state._replace(generation=generation, mean=state.mean - lr * gradient)
+        lr = self.sigma / 2 if self.lr is None else self.lr
+        t = xp.asarray(generation, dtype=state.mean.dtype)
+        m = self.beta1 * state.m + (1 - self.beta1) * gradient
+        v = self.beta2 * state.v + (1 - self.beta2) * (gradient * gradient)
+        step = (m / (1 - self.beta1**t)) / (xp.sqrt(v / (1 - self.beta2**t)) + 1e-8)
+        return OpenESState(key=state.key, generation=generation, mean=state.mean - lr * step, m=m, v=v)
 
     def recommend(self, state: OpenESState) -> Float[Array, "d"]:
         return state.mean

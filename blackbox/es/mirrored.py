@@ -1,0 +1,23 @@
+"""Mirrored sampling: members 2k and 2k + 1 of a generation are opposite steps from the mean."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+
+from blackbox.arrays import Array, Key, namespace
+from blackbox.kernels.noise import normal
+
+
+def mirrored_normal(
+    key: Key, generation: Int[Array, ""], popsize: int, first: int, like: Float[Array, "d"]
+) -> Float[Array, "popsize d"]:
+    """Standard normal noise of members ``first`` to ``first + popsize - 1``, in opposite pairs.
+
+    One draw per pair (Brockhoff et al. 2010, doi:10.1007/978-3-642-15844-5_2, who mirror in sequence).
+    """
+    xp = namespace(like)
+    d = like.shape[0]
+    before = first % 2
+    pairs = (popsize + before + 1) // 2
+    z = normal(key, generation, (pairs, d), first=first // 2, like=like)
+    return xp.reshape(xp.stack([z, -z], axis=1), (2 * pairs, d))[before : before + popsize, :]
