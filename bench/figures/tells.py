@@ -221,7 +221,7 @@ def journal_bytes(path: Path) -> list[bytes]:
 
 DIMENSION = 3
 TARGET = 0.04
-FITNESS = {"fitness", "values", "low", "high", "spread"}
+FITNESS = {"fitness", "values", "reflected_value", "low", "high", "spread"}
 """What methods remember of the fitness that they were told, which is infinite where they were told so."""
 PATTERNS: dict[str, Callable[[int, int], list[float]]] = {
     f"{name} in {share}": lambda popsize, _, value=value, count=count: [value] * count(popsize)
