@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
-from blackbox.kernels import noise
 from jaxtyping import Float, UInt32
 from numpy import ndarray
+
+from blackbox.kernels import noise
 
 from . import bbob
 from .bbob import Array, Draws, Landscape, Namespace

@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from blackbox.problems.bbob import BBOB, FUNCTIONS
 from numpy import ndarray
 
 from blackbox.errors import SettingError
+from blackbox.problems.bbob import BBOB, FUNCTIONS
 
 ALL = list(FUNCTIONS)
 

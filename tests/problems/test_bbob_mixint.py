@@ -6,11 +6,11 @@ import copy
 
 import numpy as np
 import pytest
-from blackbox.problems.bbob import FUNCTIONS
-from blackbox.problems.bbob_mixint import MixedBBOB
 from numpy import ndarray
 
 from blackbox.errors import SettingError
+from blackbox.problems.bbob import FUNCTIONS
+from blackbox.problems.bbob_mixint import MixedBBOB
 
 ALL = list(FUNCTIONS)
 

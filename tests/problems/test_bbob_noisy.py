@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 import pytest
-from blackbox.kernels import noise
-from blackbox.problems import bbob
-from blackbox.problems.bbob_noisy import NoisyBBOB
 from numpy import ndarray
 
 from blackbox.errors import SettingError
+from blackbox.kernels import noise
+from blackbox.problems import bbob
+from blackbox.problems.bbob_noisy import NoisyBBOB
 
 ALL = range(101, 131)
 
