@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import cocoex
 import numpy as np
+from numpy import ndarray
+
 from blackbox.problems.bbob import BBOB, FUNCTIONS
 from blackbox.problems.bbob_mixint import MixedBBOB
-from numpy import ndarray
 
 
 class Suite(NamedTuple):
