@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from objective import Objective, Spent
-from peers import SAME_METHOD, SOLVERS, select
+from peers import SOLVERS, select
 from report import write
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

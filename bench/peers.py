@@ -256,7 +256,7 @@ def _optuna(objective: Objective) -> None:
         x0=dict(zip(names, objective.start().tolist(), strict=True)), sigma0=SIGMA0, seed=objective.seed
     )
     study = optuna.create_study(sampler=sampler)
-    space = dict.fromkeys(names, optuna.distributions.FloatDistribution(LOW, HIGH))
+    space: dict[str, Any] = dict.fromkeys(names, optuna.distributions.FloatDistribution(LOW, HIGH))
     while True:
         trial = study.ask(space)
         study.tell(trial, objective(np.array([trial.params[name] for name in names])))
@@ -351,9 +351,9 @@ def _nelder_mead(objective: Objective) -> None:
 
     for run in itertools.count():
         start, axes = objective.start(run), objective.sigma0 * np.eye(objective.dimension)
+        simplex = np.concatenate([start[None], start + axes])
         options = {"adaptive": True, "maxfev": 10**7, "maxiter": 10**7, "xatol": 1e-11, "fatol": 1e-11}
-        options["initial_simplex"] = np.concatenate([start[None], start + axes])
-        minimize(objective, start, method="Nelder-Mead", options=options)
+        minimize(objective, start, method="Nelder-Mead", options={**options, "initial_simplex": simplex})
 
 
 @solver("scipy:nelder-mead:defaults", "scipy", note="adaptive, unbounded, restarts, tolerances 1e-4, SciPy's simplex")
