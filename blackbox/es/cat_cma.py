@@ -1,20 +1,25 @@
-"""CatCMA with margin: CMA-ES jointly with categorical distributions, for floats, integers and choices.
+"""CatCMA with margin: CMA-ES for floats and integers, joined with a categorical distribution for choices.
 
-Sources: Hamano, Saito, Nomura, Uchida & Shirakawa 2024, "CatCMA: stochastic optimization for mixed-category
-problems", GECCO, arXiv:2405.09962; Hamano, Nomura, Saito, Uchida & Shirakawa 2025, "CatCMA with margin for single-
-and multi-objective mixed-variable black-box optimization", arXiv:2504.07884; the categorical part is adaptive
-stochastic natural gradient, Akimoto et al. 2019, ICML, arXiv:1905.08537.
+Sources: Hamano et al. 2024, "CatCMA" (GECCO, doi:10.1145/3638529.3654198), for the joint update; Hamano et al. 2025,
+"CatCMA with Margin" (arXiv:2504.07884), for integers; Akimoto et al. 2019, "Adaptive stochastic natural gradient"
+(ASNG, ICML, proceedings.mlr.press/v97/akimoto19a.html), for the step size of the probabilities.
 
-    floats, integers    v ~ mean + A N(0, sigma^2 C); an integer is the cell of its axis that v falls into
-    choices             one-hot c ~ Categorical(q)
+Members are v = mean + A (x - mean), where x are CMA-ES's samples and the diagonal A is 1 for floats, and categories
+drawn with the probabilities q. Fitness ranks them all at once; with CMA-ES's weights w, members sorted by fitness:
 
-Mean, sigma and C are learned by :mod:`~blackbox.es.cma_es` on (v - mean) / A, after which :mod:`~blackbox.es.margin`
-keeps every neighboring cell reachable. The natural gradient of the choices, with the positive weights of CMA-ES, is
+1. Integer centering: where a good member left the mean's cell it counts as the center of its cell; the shift
+   that this brings into the mean is balanced by moving good members that stayed towards their cell's center.
+2. CMA-ES's update (:mod:`blackbox.es.cma_es`) with x = mean + (v - mean) / A.
+3. Margin: mean and A change so that each integer leaves its cell with probability alpha at least, and
+   no more often than before unless a good member has just done so.
+4. q <- q + delta G / |G|, the natural gradient G = sum_i w_i (onehot_i - q) over positive weights, measured by the
+   Fisher metric; delta = 1 / Delta adapts to the signal-to-noise ratio of G. Then each q >= alpha / (k - 1).
 
-    G = sum_i w_i (c_i - q),     q <- q + delta G / |G|_F
+alpha = 1 - 0.73^(1 / number of discrete variables): all of them together stay as they are in 73 % of the members.
 
-in the Fisher norm. The trust region delta grows while successive gradients agree and shrinks while they do not;
-every category keeps at least q_min.
+Integer coordinates are asked within [0, 1]: what lies beyond belongs to the outermost cells, instead of being
+mirrored into others. Integers of two values (Booleans) are learned as choices of two, as the authors advise.
+Cost per generation: that of CMA-ES in the floats and integers, and O(popsize) per integer cell and category.
 """
 
 from __future__ import annotations
@@ -24,272 +29,300 @@ from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.errors import SettingError
 from blackbox.es.cma_es import CMAES, CMAESState, constants, default_popsize
-from blackbox.es.margin import Cells, Margin, cells, centered, into_cube, out_of_cube, with_margin
-from blackbox.es.stall import watch
+from blackbox.es.margin import Cells, Margin, cells, centered, with_margin
+from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import uniform
 from blackbox.shaping import best_first
 from blackbox.strategy import algorithm, require_integer, require_number
 
-SIGNAL_TO_NOISE = 1.5  # at which delta stays as it is
+Layout = tuple[tuple[Any, ...], ...]
+
+STAY = 0.73  # probability that a member differs from the mode in no discrete variable, once all have converged
+ALPHA_SNR = 1.5  # threshold of the signal-to-noise ratio, Akimoto et al. 2019
 
 
-class Variables(NamedTuple):
-    """Where the variables of a layout are: what ``ask`` and ``tell`` need to know of it."""
+class Parts(NamedTuple):
+    """A layout as arrays. Numeric coordinates are ordered floats first, then integers; padding comes last."""
 
-    numbers: np.ndarray  # coordinates of floats, then of integers
-    n_floats: int
-    cells: Cells | None  # of the integers
-    columns: np.ndarray  # (choices, largest k): coordinates, the first one repeated where there are fewer
-    exists: np.ndarray  # (choices, largest k)
-    last: np.ndarray  # (choices, largest k): one-hot of the last category
-    order: np.ndarray  # of the coordinates in [floats, integers, choices]
-    alpha: float  # margin
-    q_min: np.ndarray  # (choices, 1)
-    parameters: int  # free parameters of all choices
+    numeric: Int[np.ndarray, "m"]
+    """Coordinates of floats and of integers of more than two values."""
+    floats: int
+    cells: Cells | None
+    """Of the integers."""
+    options: Int[np.ndarray, "choices k"]
+    """Coordinates of the categories, padded with 0; for an integer of two values its coordinate, twice."""
+    rivals: Float[np.ndarray, "choices k"]
+    """What stands in for a coordinate: the edge for the lower of two values, -inf for padding; else NaN."""
+    places: Int[np.ndarray, "d"]
+    """For each coordinate its place in the numeric ones followed by all options, padding included."""
+    scale: Float[np.ndarray, "d"]
+    shift: Float[np.ndarray, "d"]
+    """From one-hot to the two cells' centers; 1 and 0 for all but integers of two values."""
+    alpha: float
+    q_min: Float[np.ndarray, "choices k"]
+    parameters: int
+    """Free parameters of q."""
+    variables: int
 
-    @property
-    def count(self) -> int:
-        return len(self.numbers) + len(self.columns)
 
-
-@lru_cache(maxsize=64)
-def variables(layout: tuple[tuple[Any, ...], ...] | None, d: int) -> Variables:
-    """Read a layout of ``d`` coordinates.
-
-    Raises:
-        SettingError: an unknown entry, or another number of coordinates.
-    """
-    floats, integers, choices = [], [], []
-    edges, position = [], 0
-    for entry in layout if layout is not None else (("float",),) * d:
-        kind = entry[0]
-        if kind == "float":
-            floats.append(position)
-        elif kind == "int" and entry[1]:
-            integers.append(position)
-            edges.append(tuple(entry[1]))
-        elif kind == "choice" and entry[1] >= 1:
-            choices.append(np.arange(position, position + entry[1]))
-        else:
-            raise SettingError(f"layout must be of ('float',), ('int', edges) and ('choice', k); got {entry!r}")
-        position += entry[1] if kind == "choice" else 1
-    if position != d:
-        raise SettingError(f"layout has {position} coordinates, but x0 has {d}")
-    discrete = len(integers) + len(choices)
-    alpha = 1 - 0.73 ** (1 / max(discrete, 1))
-    sizes = np.array([len(c) for c in choices], int)
-    k = np.arange(max(sizes, default=0))
-    exists = k < sizes[:, None]
-    numbers = np.array(floats + integers, int)
-    return Variables(
-        numbers=numbers,
-        n_floats=len(floats),
-        cells=cells(tuple(edges)) if edges else None,
-        columns=np.array([np.pad(c, (0, len(k) - len(c)), constant_values=c[0]) for c in choices], int),
-        exists=exists,
-        last=k == sizes[:, None] - 1,
-        order=np.argsort(np.concatenate([numbers, *choices]).astype(int)),
+@lru_cache(maxsize=256)
+def parts(layout: Layout) -> Parts:
+    """The arrays that a layout stands for; SettingError for a malformed one."""
+    floats: list[int] = []
+    integers: list[tuple[int, tuple[float, ...]]] = []
+    choices: list[tuple[list[int], list[float]]] = []  # options and rivals
+    scale: list[float] = []
+    shift: list[float] = []
+    for entry in layout:
+        d = len(scale)
+        columns, units, offsets = [d], [1.0], [0.0]
+        match entry:
+            case ("float",) | ("int", ()):
+                floats.append(d)
+            case ("int", (edge,)):
+                choices.append(([d, d], [math.nan, edge]))  # the upper value first: it has the edge itself
+                units, offsets = [0.5], [0.5 * edge]
+            case ("int", tuple(edges)):
+                integers.append((d, edges))
+            case ("choice", int(k)) if k >= 1:
+                columns, units, offsets = list(range(d, d + k)), [1.0] * k, [0.0] * k
+                choices.append((columns, [math.nan] * k))
+            case _:
+                allowed = '("float",), ("int", inner cell edges) or ("choice", number of options)'
+                raise SettingError(f"layout must consist of {allowed}; got {entry!r}")
+        scale += units
+        shift += offsets
+    numeric = np.array([*floats, *(column for column, _ in integers)], dtype=int)
+    places = np.zeros(len(scale), dtype=int)
+    places[numeric] = np.arange(len(numeric))
+    k_max = max((len(columns) for columns, _ in choices), default=0)
+    discrete = len(integers) + sum(len(columns) > 1 for columns, _ in choices)
+    alpha = 1 - STAY ** (1 / max(1, discrete))
+    options = np.zeros((len(choices), k_max), dtype=int)
+    rivals = np.full((len(choices), k_max), -np.inf)
+    q_min = np.zeros((len(choices), k_max))
+    for i, (columns, rival) in enumerate(choices):
+        k = len(columns)
+        options[i, :k], rivals[i, :k] = columns, rival
+        q_min[i, :k] = alpha / (k - 1) if k > 1 else 0.0
+        first = len(numeric) + i * k_max
+        places[columns[::-1]] = np.arange(first, first + k)[::-1]  # of two values: the place of the upper one
+    return Parts(
+        numeric=numeric,
+        floats=len(floats),
+        cells=cells(tuple(inner for _, inner in integers)) if integers else None,
+        options=options,
+        rivals=rivals,
+        places=places,
+        scale=np.array(scale),
+        shift=np.array(shift),
         alpha=alpha,
-        q_min=(alpha / np.maximum(sizes - 1, 1))[:, None],
-        parameters=max(1, int((sizes - 1).sum())),
+        q_min=q_min,
+        parameters=max(1, sum(len(columns) - 1 for columns, _ in choices)),
+        variables=len(layout),
     )
 
 
-class Categorical(NamedTuple):
+class Choices(NamedTuple):
     q: Float[Array, "choices k"]
-    path: Float[Array, "choices k"]
-    """Accumulated natural gradients in the Fisher metric, each of length 1."""
+    """Probability of each category."""
+    s: Float[Array, "choices k-1"]
+    """Accumulated gradients, in units of their lengths."""
     gamma: Float[Array, ""]
-    """Expected squared length of the path, had the gradients been random."""
+    """Squared length that s has if the gradients are independent."""
     Delta: Float[Array, ""]
-    """Inverse of the trust region."""
+    """Inverse length of the next step, in the Fisher metric."""
 
 
 class CatCMAState(NamedTuple):
-    gaussian: CMAESState
-    """Of the floats and integers: key and generation, mean, step size, covariance."""
-    margin: Margin
-    """Scales and mutation rates of the integers; its mean is theirs, too."""
-    categorical: Categorical
-
-    @property
-    def mean(self) -> Float[Array, "m"]:
-        return self.gaussian.mean
+    key: Key
+    generation: Int[Array, ""]
+    gaussian: CMAESState | None
+    """Floats, then integers, before A; None if there are only choices."""
+    margin: Margin | None
+    """Of the integers."""
+    choices: Choices | None
+    stall: Stall
 
 
 @algorithm
 class CatCMA:
-    """CatCMA with margin. Without integers and choices it is CMA-ES.
-
-    The mean starts at x0, choices start uniform.
+    """CatCMA with margin: floats, integers and choices learned together.
 
     Args:
         popsize: candidates per generation, at least 3; by default 4 + floor(3 ln n) for n variables.
         sigma0: initial step size of floats and integers, in units of x.
-        layout: one entry per variable in the order of the coordinates: ``("float",)``, one coordinate;
-            ``("int", edges)``, one coordinate in [0, 1] that the ascending edges cut into cells; ``("choice", k)``,
-            k coordinates of a one-hot vector. None: all float.
-
-    Raises:
-        SettingError: in ``init``, for a layout that does not fit x0.
+        layout: ``Space.layout``: an entry per variable in the order of coordinates. ("float",): one coordinate;
+            ("int", edges): one coordinate, whose value is the cell of [0, 1] that it is in, between ascending
+            inner edges; ("choice", k): k coordinates, whose value is the index of the largest. None: all floats.
     """
 
     popsize: int | None = None
-    sigma0: float = 0.2
-    layout: tuple[tuple[Any, ...], ...] | None = None
+    sigma0: float = 1.0
+    layout: Layout | None = None
 
     injectable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=3)
         require_number("sigma0", self.sigma0, above=0)
-
-    def _cma_es(self, v: Variables) -> CMAES:
-        return CMAES(popsize=self.popsize or max(4, default_popsize(v.count)), sigma0=self.sigma0)
+        if self.layout is not None:
+            parts(self.layout)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> CatCMAState:
+        """The start at ``x0``; a category that is largest there starts with half of all probability."""
         xp = namespace(x0)
-        v = variables(self.layout, x0.shape[0])
-        gaussian = self._cma_es(v).init(key, xp.take(x0, xp.asarray(v.numbers)))
-        q = xp.asarray(v.exists / np.maximum(v.exists.sum(axis=1, keepdims=True), 1), dtype=x0.dtype)
-        one = xp.asarray(1.0, dtype=x0.dtype)[()]
-        return CatCMAState(
-            gaussian=gaussian,
-            margin=Margin(
-                mean=gaussian.mean[v.n_floats :],
-                A=xp.ones_like(gaussian.mean[v.n_floats :]),
-                rate=0.5 * xp.ones_like(gaussian.mean[v.n_floats :]),
-            ),
-            categorical=Categorical(q=q, path=xp.zeros_like(q), gamma=0 * one, Delta=one),
-        )
+        p = parts(self.layout or (("float",),) * x0.shape[0])
+        if len(p.places) != x0.shape[0]:
+            raise SettingError(f"layout must have as many coordinates as x0, {x0.shape[0]}; got {len(p.places)}")
+        gaussian, margin, choices = None, None, None
+        if len(p.numeric):
+            gaussian = self._cma_es(p).init(key, xp.take(x0, xp.asarray(p.numeric)))
+        if p.cells is not None:
+            ones = xp.ones((len(p.cells.first),), dtype=x0.dtype)
+            margin = Margin(A=ones, p_leave=0.5 * ones)
+        if len(p.options):
+            votes = _read(p, x0[None, :])[0, ...]
+            largest = xp.astype(votes == xp.max(votes, axis=-1, keepdims=True), x0.dtype)
+            exists = xp.asarray(p.rivals != -np.inf, dtype=x0.dtype)
+            zero = xp.asarray(0.0, dtype=x0.dtype)[()]
+            choices = Choices(
+                q=0.5 * (_share(largest) + _share(exists)), s=0 * exists[:, 1:], gamma=zero, Delta=zero + 1
+            )
+        return CatCMAState(xp.asarray(key), xp.asarray(0)[()], gaussian, margin, choices, no_stall(x0))
 
     def ask(self, state: CatCMAState, first: int = 0) -> Float[Array, "n d"]:
-        g, q = state.gaussian, state.categorical.q
-        xp = namespace(g.mean)
-        v = variables(self.layout, self._dimension(state))
-        cma_es = self._cma_es(v)
-        blocks = []
-        if len(v.numbers):
-            samples = cma_es.ask(g, first)
-            blocks.append(samples[:, : v.n_floats])
-            if v.cells is not None:
-                integers = state.margin.mean + state.margin.A * (samples[:, v.n_floats :] - state.margin.mean)
-                blocks.append(into_cube(integers, v.cells))
-        if len(v.columns):
-            n = cma_es.popsize or 0
-            u = uniform(g.key, g.generation, (n, len(v.columns)), leaf=1, first=first, like=q)
-            # Beyond the last category u never is, in spite of rounding.
-            up_to = xp.where(xp.asarray(v.last | ~v.exists), xp.inf, xp.cumulative_sum(q, axis=1))
-            category = xp.count_nonzero(u[:, :, None] >= up_to, axis=-1)
-            one_hot = xp.astype(category[:, :, None] == xp.arange(q.shape[1]), q.dtype)
-            (kept,) = np.nonzero(v.exists.ravel())
-            blocks.append(xp.take(xp.reshape(one_hot, (n, -1)), xp.asarray(kept), axis=1))
-        return xp.take(xp.concat(blocks, axis=1), xp.asarray(v.order), axis=1)
+        xp = namespace(state.stall.spread)
+        p = self._parts(state)
+        columns = []
+        if state.gaussian is not None:
+            x = self._cma_es(p).ask(state.gaussian._replace(generation=state.generation), first)
+            if state.margin is not None:
+                mean = state.gaussian.mean[p.floats :]
+                v = mean + state.margin.A * (x[:, p.floats :] - mean)
+                x = xp.concat([x[:, : p.floats], xp.clip(v, 0.0, 1.0)], axis=1)
+            columns.append(x)
+        if state.choices is not None:
+            q = state.choices.q
+            shape = (self._popsize(p), q.shape[0], 1)
+            u = uniform(state.key, state.generation, shape, leaf=1, first=first, like=q)
+            category = xp.sum(xp.astype(u > xp.cumulative_sum(q, axis=1)[:, :-1], xp.int32), axis=-1, keepdims=True)
+            onehot = xp.astype(category == xp.arange(q.shape[1]), q.dtype)
+            columns.append(xp.reshape(onehot, (shape[0], -1)))
+        return _write(p, xp.concat(columns, axis=1))
 
     def tell(self, state: CatCMAState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> CatCMAState:
-        g, margin = state.gaussian, state.margin
-        xp = namespace(g.mean)
-        v = variables(self.layout, population.shape[1])
+        xp = namespace(fitness)
+        p = self._parts(state)
+        n = population.shape[0]
+        generation = state.generation + 1
         order = best_first(fitness)
-        population, fitness = xp.take(population, order, axis=0), xp.take(fitness, order)
-        n, m = population.shape[0], len(v.numbers)
-        weights = constants(n, max(m, 1)).positive
-        mu = int(np.count_nonzero(weights))
-
-        if m:
-            samples = xp.take(population, xp.asarray(v.numbers), axis=1)
-            if v.cells is not None:
-                integers = out_of_cube(samples[:, v.n_floats :], v.cells)
-                selected, succeeded = centered(integers[:mu, :], margin.mean, v.cells)
-                integers = xp.concat([selected, integers[mu:, :]])
-                unscaled = margin.mean + (integers - margin.mean) / margin.A
-                samples = xp.concat([samples[:, : v.n_floats], unscaled], axis=1)
-            g = self._cma_es(v).tell(g, samples, fitness)
-            if v.cells is not None:
-                deviation = g.sigma * xp.sqrt(xp.linalg.diagonal(g.C)[v.n_floats :])
-                moved = margin._replace(mean=g.mean[v.n_floats :])
-                margin = with_margin(moved, deviation, succeeded, v.cells, v.alpha)
-                g = g._replace(mean=xp.concat([g.mean[: v.n_floats], margin.mean]))
-        else:
-            generation = g.generation + 1
-            window = 10 + math.ceil(30 * v.count / n)
-            g = g._replace(generation=generation, stall=watch(g.stall, fitness[0], generation, window))
-        categorical = state.categorical
-        if len(v.columns):
-            weights = xp.asarray(weights, dtype=fitness.dtype)
-            categorical = _natural_gradient_step(categorical, _one_hot(population, v), weights, v)
-        return CatCMAState(g, margin, categorical)
+        rows, fitness = xp.take(population, order, axis=0), xp.take(fitness, order)
+        gaussian, margin, choices = state.gaussian, state.margin, state.choices
+        if gaussian is not None:
+            cma_es = self._cma_es(p)
+            gaussian = gaussian._replace(generation=state.generation)
+            v = xp.take(rows, xp.asarray(p.numeric), axis=1)
+            if p.cells is None or margin is None:
+                gaussian = cma_es.tell(gaussian, v, fitness)
+            else:
+                mean = gaussian.mean[p.floats :]
+                good, left = centered(p.cells, mean, v[:, p.floats :])
+                x = xp.concat([v[:, : p.floats], mean + (good - mean) / margin.A], axis=1)
+                gaussian = cma_es.tell(gaussian, x, fitness)
+                deviation = gaussian.sigma * xp.sqrt(xp.linalg.diagonal(gaussian.C)[p.floats :])
+                mean, margin = with_margin(p.cells, gaussian.mean[p.floats :], deviation, margin, left, p.alpha)
+                gaussian = gaussian._replace(mean=xp.concat([gaussian.mean[: p.floats], mean]))
+        if choices is not None:
+            weights = constants(n, 1).positive
+            choices = _learn(p, choices, _read(p, rows[: n // 2, :]), xp.asarray(weights[: n // 2], dtype=rows.dtype))
+        window = 10 + math.ceil(30 * p.variables / n)
+        return CatCMAState(
+            key=state.key,
+            generation=generation,
+            gaussian=gaussian,
+            margin=margin,
+            choices=choices,
+            stall=watch(state.stall, fitness[0], generation, window),
+        )
 
     def recommend(self, state: CatCMAState) -> Float[Array, "d"]:
-        g, q = state.gaussian, state.categorical.q
-        xp = namespace(g.mean)
-        v = variables(self.layout, self._dimension(state))
-        blocks = [g.mean[: v.n_floats]]
-        if v.cells is not None:
-            blocks.append(into_cube(g.mean[None, v.n_floats :], v.cells)[0, :])
-        if len(v.columns):
-            one_hot = xp.astype(xp.argmax(q, axis=1)[:, None] == xp.arange(q.shape[1]), q.dtype)
-            (kept,) = np.nonzero(v.exists.ravel())
-            blocks.append(xp.take(xp.reshape(one_hot, (-1,)), xp.asarray(kept)))
-        return xp.take(xp.concat(blocks), xp.asarray(v.order))
+        """The mean, centers of its cells for integers, and the most probable categories."""
+        xp = namespace(state.stall.spread)
+        p = self._parts(state)
+        columns = []
+        if state.gaussian is not None:
+            mean = state.gaussian.mean
+            if p.cells is not None:
+                mean = xp.concat([mean[: p.floats], p.cells.around(mean[p.floats :])[1]])
+            columns.append(mean)
+        if state.choices is not None:
+            columns.append(xp.reshape(_onehot(state.choices.q), (-1,)))
+        return _write(p, xp.concat(columns)[None, :])[0, :]
 
     def stop(self, state: CatCMAState) -> dict[str, Bool[Array, ""]]:
-        """Reasons to restart, those of CMA-ES; each a scalar boolean.
+        """CMA-ES's reasons to restart, of floats and integers; for choices alone only "tolfun"."""
+        reasons = {} if state.gaussian is None else self._cma_es(self._parts(state)).stop(state.gaussian)
+        return {**reasons, "tolfun": state.stall.spread < 1e-12}
 
-        The margin holds integers at their cell's width however small their deviation before scaling has become,
-        so with integers the condition of C and the size of its axes mean nothing.
-        """
-        v = variables(self.layout, self._dimension(state))
-        if not len(v.numbers):
-            return {"tolfun": state.gaussian.stall.spread < 1e-12}
-        reasons = self._cma_es(v).stop(state.gaussian)
-        return reasons if v.cells is None else {"tolfun": reasons["tolfun"], "tolxup": reasons["tolxup"]}
+    def _parts(self, state: CatCMAState) -> Parts:
+        return parts(self.layout or (("float",),) * (0 if state.gaussian is None else state.gaussian.mean.shape[0]))
 
-    def _dimension(self, state: CatCMAState) -> int:
-        if self.layout is None:
-            return int(state.mean.shape[0])
-        return sum(entry[1] if entry[0] == "choice" else 1 for entry in self.layout)
+    def _popsize(self, p: Parts) -> int:
+        return self.popsize or default_popsize(p.variables)
+
+    def _cma_es(self, p: Parts) -> CMAES:
+        return CMAES(popsize=self._popsize(p), sigma0=self.sigma0)
 
 
-def _one_hot(population: Float[Array, "n d"], v: Variables) -> Float[Array, "n choices k"]:
-    """The chosen categories: of each block the first greatest coordinate."""
-    xp = namespace(population)
-    block = xp.take(population, xp.asarray(v.columns.ravel()), axis=1)
-    block = xp.reshape(block, (population.shape[0], *v.columns.shape))
-    category = xp.argmax(xp.where(xp.asarray(v.exists), block, -xp.inf), axis=-1)
-    return xp.astype(category[..., None] == xp.arange(v.columns.shape[1]), population.dtype)
+def _read(p: Parts, rows: Float[Array, "n d"]) -> Float[Array, "n choices k"]:
+    """What each category has got: the largest is the value."""
+    xp = namespace(rows)
+    shape = p.options.shape
+    votes = xp.reshape(xp.take(rows, xp.asarray(p.options.reshape(-1)), axis=1), (rows.shape[0], *shape))
+    return xp.where(xp.asarray(np.isnan(p.rivals)), votes, xp.asarray(p.rivals, dtype=rows.dtype))
 
 
-def _natural_gradient_step(
-    state: Categorical, c: Float[Array, "n choices k"], weights: Float[Array, "n"], v: Variables
-) -> Categorical:
-    """One step of the categorical distributions, best sample first, and of the trust region."""
-    q, path, gamma, Delta = state
-    xp = namespace(q)
-    exists, last = xp.asarray(v.exists), xp.asarray(v.last)
-    q_min = xp.where(exists, xp.asarray(v.q_min, dtype=q.dtype), 0.0)
-    gradient = xp.sum(weights[:, None, None] * (c - q), axis=0)
+def _write(p: Parts, columns: Float[Array, "n columns"]) -> Float[Array, "n d"]:
+    """Coordinates in the layout's order from the numeric ones and all options."""
+    xp = namespace(columns)
+    scale, shift = xp.asarray(p.scale, dtype=columns.dtype), xp.asarray(p.shift, dtype=columns.dtype)
+    return xp.take(columns, xp.asarray(p.places), axis=1) * scale + shift
 
-    # The square root of the Fisher matrix times the gradient (Akimoto et al. 2019, appendix B): all but the last
-    # category are free parameters.
-    q_last = xp.sum(xp.where(last, q, 0.0), axis=1, keepdims=True)
-    of_others = -xp.sum(xp.where(last, gradient, 0.0), axis=1, keepdims=True)
-    root = xp.sqrt(xp.where(exists, q, 1.0))
-    fisher = xp.where(exists & ~last, gradient / root + root * of_others / (q_last + xp.sqrt(q_last)), 0.0)
-    length = xp.sqrt(xp.sum(fisher * fisher)) + 1e-8
 
-    delta = 1 / Delta
-    beta = xp.minimum(delta / math.sqrt(v.parameters), xp.ones_like(delta))
-    path = (1 - beta) * path + xp.sqrt(beta * (2 - beta)) * fisher / length
-    gamma = (1 - beta) ** 2 * gamma + beta * (2 - beta)
-    Delta = Delta * xp.exp(beta * (gamma - xp.sum(path * path) / SIGNAL_TO_NOISE))
+def _onehot(votes: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+    xp = namespace(votes)
+    largest = xp.argmax(votes, axis=-1, keepdims=True)
+    return xp.astype(largest == xp.arange(votes.shape[-1]), votes.dtype)
 
+
+def _share(weights: Float[Array, "choices k"]) -> Float[Array, "choices k"]:
+    return weights / namespace(weights).sum(weights, axis=-1, keepdims=True)
+
+
+def _learn(p: Parts, choices: Choices, votes: Float[Array, "mu choices k"], weights: Float[Array, "mu"]) -> Choices:
+    """ASNG's update of the probabilities by the good members, and their margin (2024, section 3)."""
+    xp = namespace(weights)
+    q = choices.q
+    exists = xp.asarray(p.rivals[:, 1:] != -np.inf)  # the first category is what the others leave
+    q_min = xp.asarray(p.q_min, dtype=q.dtype)
+    gradient = xp.sum(weights[:, None, None] * (_onehot(votes) - q), axis=0)
+    # The square root of the Fisher matrix times the gradient (Akimoto et al. 2019, appendix B).
+    root = xp.sqrt(xp.where(exists, q[:, 1:], 1.0))
+    whole = gradient[:, :1] / (q[:, :1] + xp.sqrt(q[:, :1]))
+    flat = xp.where(exists, gradient[:, 1:] / root - root * whole, 0.0)
+    length = xp.sqrt(xp.sum(flat * flat)) + 1e-8
+    delta = 1 / choices.Delta
     q = xp.maximum(q + (delta / length) * gradient, q_min)
-    above = q - q_min
-    q = q_min + above * (1 - xp.sum(q_min, axis=1, keepdims=True)) / xp.sum(above, axis=1, keepdims=True)
-    return Categorical(q, path, gamma, Delta)
+    excess = xp.sum(q, axis=1, keepdims=True) - 1
+    q = _share(q - excess * (q - q_min) / (excess + 1 - xp.sum(q_min, axis=1, keepdims=True)))
+
+    beta = xp.minimum(delta / math.sqrt(p.parameters), xp.ones_like(delta))
+    s = (1 - beta) * choices.s + xp.sqrt(beta * (2 - beta)) * flat / length
+    gamma = (1 - beta) ** 2 * choices.gamma + beta * (2 - beta)
+    return Choices(q=q, s=s, gamma=gamma, Delta=choices.Delta * xp.exp(beta * (gamma - xp.sum(s * s) / ALPHA_SNR)))
