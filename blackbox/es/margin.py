@@ -118,29 +118,25 @@ def with_margin(
     outside = xp.maximum(p_low, p_high) > 0.5
     p_outside = xp.maximum(xp.minimum(p_low, p_high), xp.asarray(alpha, dtype=dtype))
     p_outside = xp.clip(xp.where(left, p_outside, xp.minimum(p_outside, margin.p_leave)), alpha, almost_half)
-    z_alpha = upper_quantile(xp.asarray(alpha, dtype=dtype))
-    A_outside = xp.maximum(margin.A, xp.abs(cells.around(mean)[1] - high) / (deviation * z_alpha))
 
     # The mean is between two edges: at least alpha / 2 beyond each, and no less than before in between.
     least = 0.5 * alpha
     p_stay = 1 - p_low - p_high
     least_stay = xp.where(left, xp.asarray(least, dtype=dtype), 1 - margin.p_leave)
     p_stay = xp.where(left, p_stay, xp.maximum(p_stay, least_stay))
-    p_low, p_high = (
-        xp.maximum(p_low, xp.asarray(least, dtype=dtype)),
-        xp.maximum(p_high, xp.asarray(least, dtype=dtype)),
-    )
+    p_low, p_high = xp.clip(p_low, least, 1.0), xp.clip(p_high, least, 1.0)
     excess = p_low + p_high + p_stay - 1
     spare = p_low + p_high + p_stay - 2 * least - least_stay
     keep = 1 - xp.where(excess > 0, excess, 0.0) / xp.where(excess > 0, spare, 1.0)
     p_low = xp.clip(least + keep * (p_low - least), least, almost_half)
     p_high = xp.clip(least + keep * (p_high - least), least, almost_half)
 
-    z = upper_quantile(xp.stack([p_low, p_high, p_outside]))
-    z_low, z_high = z[0, :], z[1, :]
+    z = upper_quantile(xp.stack([p_low, p_high, p_outside, xp.full_like(p_low, alpha)]))
+    z_low, z_high, z_outside, z_alpha = (z[i, :] for i in range(4))
     side = xp.where(mean < first, -1.0, 1.0)
+    A_outside = xp.maximum(margin.A, xp.abs(cells.around(mean)[1] - high) / (deviation * z_alpha))
     A = xp.where(outside, A_outside, (high - low) / ((z_low + z_high) * deviation))
-    beyond = high + side * deviation * A_outside * z[2, :]
+    beyond = high + side * deviation * A_outside * z_outside
     between = (low * z_high + high * z_low) / (z_low + z_high)
     mean = xp.where(outside, beyond, between)
     return mean, Margin(A=A, p_leave=xp.where(outside, p_outside, p_low + p_high))
