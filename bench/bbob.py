@@ -74,8 +74,9 @@ _LIGHT = tuple(n for n, s in SOLVERS.items() if not s.heavy and (not n.endswith(
 _HEAVY = tuple(name for name, solver in SOLVERS.items() if solver.heavy)
 _LONG = (
     "blackbox:cma-es,blackbox:cma-es:bipop,blackbox:cma-es:box,blackbox:sep-cma-es,blackbox:lm-ma-es,blackbox:snes,"
-    "blackbox:pgpe,blackbox:l-shade,blackbox:nelder-mead,blackbox:sobol,pycma,pycma:bipop,cmaes:sep-cma,minionpy:*,evosax:SNES,evosax:PGPE:*,"
-    "fcmaes:de,fcmaes:biteopt,fcmaes:cr-fm-nes,scipy:l-bfgs-b,scipy:nelder-mead,scipy:sobol,numpy:random"
+    "blackbox:pgpe,blackbox:l-shade,blackbox:nelder-mead,blackbox:sobol,pycma,pycma:bipop,cmaes:sep-cma,minionpy:*,"
+    "evosax:SNES,evosax:PGPE:*,fcmaes:de,fcmaes:biteopt,fcmaes:cr-fm-nes,scipy:l-bfgs-b,scipy:nelder-mead,"
+    "scipy:sobol,numpy:random"
 )
 PLAN = (
     Campaign(_LIGHT, 100, instances=(1, 2, 3)),

@@ -57,7 +57,6 @@ SAME_METHOD = (
     ("blackbox:snes", "evosax:SNES"),
     ("blackbox:pgpe", "evosax:PGPE"),
     ("blackbox:pgpe", "evosax:PGPE:clipup-paper"),
-    ("blackbox:openai-es", "evosax:Open_ES"),
     ("blackbox:l-shade", "minionpy:l-shade"),
     ("blackbox:l-shade", "minionpy:l-shade:small"),
     ("blackbox:l-shade", "fcmaes:de"),
@@ -318,7 +317,7 @@ def _evosax(objective: Objective, name: str, clipup: bool = False) -> None:
             key, population, state = functions.next(key, population, fitness, state)
 
 
-for _name in ("CMA_ES", "SNES", "PGPE", "Open_ES"):
+for _name in ("CMA_ES", "SNES", "PGPE"):
     SOLVERS[f"evosax:{_name}"] = Solver(partial(_evosax, name=_name), "evosax", note="float64")
 SOLVERS["evosax:PGPE:clipup-paper"] = Solver(
     partial(_evosax, name="PGPE", clipup=True), "evosax", note="ClipUp's settings by the rule of its paper"

@@ -232,6 +232,7 @@ def _plot_runtimes(factor: int, runs: Sequence[Run], baseline: str, path: Path) 
             panel.step(x, [0.0, *share, end], where="post", color=COLORS[i], ls=style, lw=1.8, label=name)
         panel.set(title=f"D = {dimension}", xscale="log", xlim=(1.0, factor), ylim=(0, None))
         panel.set_xlabel("evaluations / D")
+        panel.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
         panel.grid(alpha=0.3)
     for panel in panels[:, 0]:
         panel.set_ylabel("share of targets hit")
@@ -257,6 +258,7 @@ def _plot_areas(factor: int, runs: Sequence[Run], path: Path) -> None:
         xlabel="area under the runtime ECDF", title=f"{factor} · D evaluations, {each} runs a solver; ours in blue"
     )
     axes.set_xlim(0, 1.1 * max(areas))
+    axes.margins(y=0.01)
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
