@@ -151,19 +151,23 @@ class LMMAES:
     def stop(self, state: LMMAESState) -> dict[str, Bool[Array, ""]]:
         """Reasons to restart (those of CMA-ES that need no eigenvectors), each a scalar boolean."""
         xp = namespace(state.mean)
-        d = state.mean.shape[0]
-        a, E, gram = _product(state, constants(self.popsize or default_popsize(d), d).c_d)
-        S = _stretch(E, gram)
-        # Standard deviations of the coordinates: the diagonal of P P^T = a^2 (I + M^T (S + S^T + S M M^T S^T) M).
-        variance = 1 + xp.sum(state.M * ((S + S.T + S @ gram @ S.T) @ state.M), axis=0)
-        deviation = (state.sigma * a) * xp.sqrt(variance)
-        largest = xp.max(deviation)
+        deviations = self.deviations(state)
+        largest = xp.max(deviations)
         return {
             "tolfun": state.stall.spread < 1e-12,
             "tolx": largest < 1e-12 * self.sigma0,
             "tolxup": largest > 1e4 * self.sigma0,
-            "noeffectcoord": xp.any(state.mean == state.mean + 0.2 * deviation),
+            "noeffectcoord": xp.any(state.mean == state.mean + 0.2 * deviations),
         }
+
+    def deviations(self, state: LMMAESState) -> Float[Array, "d"]:
+        """Standard deviation of each coordinate of the samples, from the diagonal of P P^T."""
+        xp = namespace(state.mean)
+        d = state.mean.shape[0]
+        a, E, gram = _product(state, constants(self.popsize or default_popsize(d), d).c_d)
+        S = _stretch(E, gram)
+        variance = 1 + xp.sum(state.M * ((S + S.T + S @ gram @ S.T) @ state.M), axis=0)
+        return (state.sigma * a) * xp.sqrt(variance)
 
 
 def _product(state: LMMAESState, c_d: np.ndarray) -> tuple[Float[Array, ""], Float[Array, "m m"], Float[Array, "m m"]]:

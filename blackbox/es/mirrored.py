@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Float, Int
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.kernels.noise import normal
+
+
+def default_popsize(d: int) -> int:
+    """2 (2 + floor(3/4 ln d)), about half of CMA-ES's.
+
+    The papers have no rule. Momentum averages the gradients of many generations, so many small ones do better: on
+    BBOB at 100 d and at 1000 d evaluations.
+    """
+    return 2 * (2 + int(0.75 * math.log(d)))
 
 
 def mirrored_normal(

@@ -18,8 +18,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.es.cma_es import default_popsize
-from blackbox.es.mirrored import mirrored_normal
+from blackbox.es.mirrored import default_popsize, mirrored_normal
 from blackbox.shaping import centered_ranks
 from blackbox.strategy import algorithm, require_integer, require_number
 
@@ -38,7 +37,7 @@ class OpenES:
     """OpenAI evolution strategy.
 
     Args:
-        popsize: candidates per generation, even; by default 4 + floor(3 ln d), rounded up.
+        popsize: candidates per generation, even; by default 4 + 2 floor(3/4 ln d).
         sigma: standard deviation of the samples, in units of x; fixed, so that it bounds the accuracy.
         lr: learning rate. By default ``sigma / 2`` with Adam, where it is about the length of a step in each
             coordinate (the ratio of the paper's code), and ``sigma**2`` without.
@@ -72,8 +71,8 @@ class OpenES:
         )
 
     def ask(self, state: OpenESState, first: int = 0) -> Float[Array, "n d"]:
-        even = default_popsize(state.mean.shape[0]) + 1 & ~1
-        z = mirrored_normal(state.key, state.generation, self.popsize or even, first, like=state.mean)
+        popsize = self.popsize or default_popsize(state.mean.shape[0])
+        z = mirrored_normal(state.key, state.generation, popsize, first, like=state.mean)
         return state.mean + self.sigma * z
 
     def tell(self, state: OpenESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> OpenESState:

@@ -23,8 +23,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.es.cma_es import default_popsize
-from blackbox.es.mirrored import mirrored_normal
+from blackbox.es.mirrored import default_popsize, mirrored_normal
 from blackbox.shaping import centered_ranks
 from blackbox.strategy import algorithm, require_integer, require_number
 
@@ -42,7 +41,7 @@ class PGPE:
     """Policy gradients with parameter-based exploration.
 
     Args:
-        popsize: candidates per generation, even; by default 4 + floor(3 ln d), rounded up.
+        popsize: candidates per generation, even; by default 4 + 2 floor(3/4 ln d).
         sigma0: initial standard deviation, in units of x.
         max_speed: longest step of the mean; by default a fifteenth of the initial radius ``sigma0 sqrt(d)``.
         lr: step length along the normalized gradient; by default half of ``max_speed``.
@@ -79,8 +78,8 @@ class PGPE:
         )
 
     def ask(self, state: PGPEState, first: int = 0) -> Float[Array, "n d"]:
-        even = default_popsize(state.mean.shape[0]) + 1 & ~1
-        z = mirrored_normal(state.key, state.generation, self.popsize or even, first, like=state.mean)
+        popsize = self.popsize or default_popsize(state.mean.shape[0])
+        z = mirrored_normal(state.key, state.generation, popsize, first, like=state.mean)
         return state.mean + state.stdev * z
 
     def tell(self, state: PGPEState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> PGPEState:

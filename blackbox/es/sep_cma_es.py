@@ -12,6 +12,8 @@ CMA-ES's (:mod:`blackbox.es.cma_es`). Update, with z_i = (x_i - mean) / (sigma D
     D     <- D exp((c_1 ((p_c / D)^2 - 1) + c_mu sum_i w_i (z_i^2 - 1)) / 2)        over all weights
     sigma <- sigma exp(c_s / d_s (|p_s| / E|N(0, I)| - 1))
 
+after which D is scaled to a geometric mean of 1, and sigma and p_c against it.
+
 Cost per generation: O(popsize d). State O(d).
 """
 
@@ -21,6 +23,7 @@ import math
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from blackbox.arrays import Array, Key, namespace
@@ -42,10 +45,11 @@ def constants(popsize: int, d: int) -> cma_es.Constants:
     c = cma_es.constants(popsize, d)
     c_1 = c.c_1 * (d + 2) / 3
     c_mu = min(1 - c_1, c.c_mu * (d + 2) / 3)
-    mu_eff_negative = c.negative.sum() ** 2 / (c.negative**2).sum()
+    negative = np.minimum(0.0, math.log((popsize + 1) / 2) - np.log(np.arange(1, popsize + 1)))
+    mu_eff_negative = float(negative.sum() ** 2 / (negative**2).sum())
     alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (c.mu_eff + 2))
     return c._replace(
-        negative=-alpha / c.negative.sum() * c.negative,
+        negative=-alpha * negative / negative.sum(),
         sum_weights=1 - alpha,
         c_1=c_1,
         c_mu=c_mu,
@@ -60,7 +64,7 @@ class SepCMAESState(NamedTuple):
     p_sigma: Float[Array, "d"]
     p_c: Float[Array, "d"]
     D: Float[Array, "d"]
-    """Standard deviations of the coordinates, in units of sigma."""
+    """Standard deviations of the coordinates, in units of sigma, their geometric mean."""
     stall: Stall
 
 
@@ -125,16 +129,17 @@ class SepCMAES:
 
         c_1 = c.c_1 * (1 - (1 - h_sigma) * (c.c_c * (2 - c.c_c)))  # a path that was held back is shorter
         rank_mu = (c.c_mu * (recombine + negative * shorten) * shorten) @ (z * z) - c.c_mu * c.sum_weights
-        growth = c_1 * ((p_c / state.D) ** 2 - 1) + rank_mu
-        change = (c.c_sigma / c.d_sigma) * (length / c.chi - 1)
+        growth = 0.5 * xp.clip(c_1 * ((p_c / state.D) ** 2 - 1) + rank_mu, -1.0, 1.0)
+        common = xp.mean(growth)  # goes to sigma: D alone would drift without bound
+        change = xp.minimum((c.c_sigma / c.d_sigma) * (length / c.chi - 1), 1.0) + common
         return SepCMAESState(
             key=state.key,
             generation=generation,
             mean=state.mean + state.sigma * (state.D * step),
-            sigma=xp.clip(state.sigma * xp.exp(xp.minimum(change, 1.0)), 1e-25, 1e25),
+            sigma=xp.clip(state.sigma * xp.exp(change), 1e-25, 1e25),  # finite products with D even in float32
             p_sigma=p_sigma,
-            p_c=p_c,
-            D=xp.clip(state.D * xp.exp(0.5 * xp.clip(growth, -1.0, 1.0)), 1e-10, 1e10),
+            p_c=p_c * xp.exp(-common),  # in units of sigma, too
+            D=xp.clip(state.D * xp.exp(growth - common), 1e-10, 1e10),
             stall=watch(state.stall, fitness[order[0]], generation, 10 + math.ceil(30 * d / popsize)),
         )
 
