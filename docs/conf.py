@@ -1,6 +1,7 @@
 """Sphinx configuration: MyST pages, an executed notebook, doctests of pages and docstrings."""
 
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "blackbox"
 author = "The blackbox developers"
@@ -41,3 +42,15 @@ doctest_global_cleanup = """
 os.chdir(os.path.dirname(_folder.name))
 _folder.cleanup()
 """
+
+
+def insert_figures(app, page, source):
+    """Put the measured table, without its heading, where the page has a comment that names it."""
+    if page == "reliability":
+        path = Path(app.srcdir).parent / "bench" / "results" / "reliability.md"
+        figures = path.read_text().partition("\n")[2] if path.exists() else "Not measured in this version."
+        source[0] = source[0].replace("<!-- bench/results/reliability.md -->", figures)
+
+
+def setup(app):
+    app.connect("source-read", insert_figures)

@@ -21,7 +21,7 @@ space = bb.Space(
 
 def train(point):
     """Stands in for a training run: it diverges when the steps are too large for the depth."""
-    if point["learning_rate"] * point["layers"] > 1.0:
+    if point["learning_rate"] * point["layers"] > 0.02:
         raise FloatingPointError("loss is not finite")
     loss = (math.log10(point["learning_rate"]) + 3) ** 2 + abs(point["layers"] - 4)
     if point["optimizer"] == "sgd":
