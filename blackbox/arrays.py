@@ -37,8 +37,9 @@ def is_jax(array: Any) -> bool:
 def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
     """``true()`` if the scalar ``predicate`` holds, else ``false()``; inside a JAX program ``lax.cond``."""
     if is_jax(predicate):
-        from jax import lax
+        import jax
 
-        result: T = lax.cond(predicate, true, false)
-        return result
+        if isinstance(predicate, jax.core.Tracer):
+            result: T = jax.lax.cond(predicate, true, false)
+            return result
     return true() if bool(predicate) else false()

@@ -7,6 +7,7 @@ in the last places; all other kinds are exact in either mode.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +54,13 @@ def philox(
 
 def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[Array, "2"]:
     """The key derived from ``key`` and two integers (taken modulo 2**32)."""
-    key = jnp.asarray(key, _u32)
+    return _fold(jnp.asarray(key, _u32), _word(a), _word(b))
+
+
+@jax.jit
+def _fold(key: UInt32[Array, "2"], a: UInt32[Array, ""], b: UInt32[Array, ""]) -> UInt32[Array, "2"]:
     k0, k1 = key[0], key[1]
-    w0, w1, _, _ = philox((_word(a), _word(b), ~k0, ~k1), (k0, k1))
+    w0, w1, _, _ = philox((a, b, ~k0, ~k1), (k0, k1))
     return jnp.stack([w0, w1])
 
 
@@ -163,6 +168,7 @@ def _binom8(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
 _KINDS = {"normal": _normal, "uniform": _uniform, "sign": _sign, "binom8": _binom8}
 
 
+@partial(jax.jit, static_argnames=("members", "size", "kind"))  # called outside a program, it is compiled once
 def noise(
     key: UInt32[Array, "2"], first: Array | int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[Array, "members size"]:
