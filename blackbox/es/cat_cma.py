@@ -235,7 +235,10 @@ class CatCMA:
                 good, left = centered(p.cells, mean, v[:, p.floats :])
                 x = xp.concat([v[:, : p.floats], mean + (good - mean) / margin.A], axis=1)
                 gaussian = cma_es.tell(gaussian, x, fitness)
-                deviation = gaussian.sigma * xp.sqrt(xp.linalg.diagonal(gaussian.C)[p.floats :])
+                variance = xp.linalg.diagonal(gaussian.C)
+                # Rounding may leave C indefinite where it is very elongated: the same bound as in its decomposition.
+                variance = xp.maximum(variance, 1e-16 * xp.max(variance))[p.floats :]
+                deviation = gaussian.sigma * xp.sqrt(variance)
                 mean, margin = with_margin(p.cells, gaussian.mean[p.floats :], deviation, margin, left, p.alpha)
                 gaussian = gaussian._replace(mean=xp.concat([gaussian.mean[: p.floats], mean]))
         if choices is not None:

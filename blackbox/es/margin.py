@@ -133,7 +133,7 @@ def with_margin(
 
     z = upper_quantile(xp.stack([p_low, p_high, p_outside, xp.full_like(p_low, alpha)]))
     z_low, z_high, z_outside, z_alpha = (z[i, :] for i in range(4))
-    side = xp.where(mean < first, -1.0, 1.0)
+    side = xp.where(mean < first, -1.0, xp.ones_like(mean))
     A_outside = xp.maximum(margin.A, xp.abs(cells.around(mean)[1] - high) / (deviation * z_alpha))
     A = xp.where(outside, A_outside, (high - low) / ((z_low + z_high) * deviation))
     beyond = high + side * deviation * A_outside * z_outside
