@@ -13,7 +13,7 @@ by dropping the worst members, so that their number falls linearly from N0 to 4 
 
 Here ``ask`` gives the trials of the next few slots only, and replacement follows at once instead of after the last
 slot: the population has fixed arrays of N0 rows, of which the first ``size`` count. Four things differ from the
-paper, which is tuned for 10,000 d evaluations, because they found more of BBOB's targets in 100 d and 1000 d: small
+paper, which is tuned for 10,000 d evaluations, because they reach BBOB's targets earlier in 100 d and 1000 d: small
 initial populations, M_CR = 0.9 at first, coordinates beyond a bound are set to it (optima at bounds are common),
 and the p best may be the best alone. The archive forgets its oldest entry instead of a random one.
 """
@@ -37,8 +37,12 @@ MAX_GAIN = 1e30  # greater gains, such as to minus infinity, count as this one
 
 
 def default_popsize(d: int, evaluations: int | None) -> int:
-    """N0 = 18 d for long runs, as in the paper; 5 d up to 100 d evaluations."""
-    return max(MIN_SIZE, (5 if evaluations is not None and evaluations <= 100 * d else 18) * d)
+    """N0 = 10 + d/2 up to 100 d evaluations and twice as many for every tenfold number, at most the paper's 18 d.
+
+    Without a plan, as for 1000 d evaluations.
+    """
+    per_coordinate = 1000.0 if evaluations is None else evaluations / d
+    return min(18 * d, round((10 + d / 2) * max(1.0, per_coordinate / 100) ** 0.3))
 
 
 class LSHADEState(NamedTuple):
@@ -68,7 +72,7 @@ class LSHADE:
     """L-SHADE, a few trials at a time. Every coordinate stays within the box.
 
     Args:
-        popsize: N0, initial size of the population, at least 4; by default 18 d, or 5 d for at most 100 d evaluations.
+        popsize: N0, initial size of the population, at least 4; by default :func:`default_popsize`.
         evaluations: planned number of evaluations, over which the population shrinks; None keeps its size.
         batch: trials per ``ask``; at most popsize.
         low: lower bound of every coordinate.

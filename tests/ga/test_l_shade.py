@@ -65,6 +65,14 @@ def test_population_shrinks_linearly_and_keeps_the_best() -> None:
     assert advance(LSHADE(popsize=40, batch=4), strategy.init(bb.key(0), np.full(4, 0.5)), 2000).size == 40
 
 
+@pytest.mark.parametrize(
+    ("d", "evaluations", "size"), [(10, 500, 15), (10, 1000, 15), (10, 10_000, 30), (10, None, 30), (1, 10**6, 18)]
+)
+def test_default_population_grows_with_the_budget(d: int, evaluations: int | None, size: int) -> None:
+    strategy = LSHADE(evaluations=evaluations)
+    assert len(strategy.init(bb.key(0), np.full(d, 0.5)).population) == size
+
+
 def after_start(**settings: Any) -> tuple[LSHADE, LSHADEState]:
     strategy = LSHADE(**{"popsize": 24, "batch": 8, **settings})
     return strategy, advance(strategy, strategy.init(bb.key(2), np.full(5, 0.5)), 24)
