@@ -110,11 +110,14 @@ def measure(key: Key) -> Run:
 
 
 def _work(chunks: Any, results: Any) -> None:
-    """A worker process: measure chunks until None comes."""
+    """A worker process: measure chunks until None comes or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback; the parent reports
     warnings.simplefilter("ignore")
+    parent = multiprocessing.parent_process()
     while (chunk := chunks.get()) is not None:
         for key in chunk:
+            if parent is not None and not parent.is_alive():
+                return
             results.put(measure(key))
 
 
@@ -216,6 +219,8 @@ def _campaigns(arguments: argparse.Namespace) -> tuple[Campaign, ...]:
 def main() -> int:
     parser = _parser()
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the former may be ignored where the shell has sent us behind
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     if arguments.command == "solvers":
         for name, solver in SOLVERS.items():

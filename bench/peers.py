@@ -140,10 +140,9 @@ for _name, _method in bb.methods().items():
             partial(_blackbox_box, name=_name), "blackbox-engine", note="Optimizer in Box(-5, 5), its own restarts"
         )
 SOLVERS["blackbox:auto:box"] = Solver(partial(_blackbox_box, name="auto"), "blackbox-engine")
-for _schedule in ("ipop", "bipop"):
-    SOLVERS[f"blackbox:cma-es:{_schedule}"] = Solver(
-        partial(_blackbox_restarts, name="cma-es", schedule=_schedule), "blackbox-engine"
-    )
+SOLVERS["blackbox:cma-es:bipop"] = Solver(
+    partial(_blackbox_restarts, name="cma-es", schedule="bipop"), "blackbox-engine"
+)
 
 
 # CMA-ES by its author, and by CyberAgent.
@@ -161,20 +160,17 @@ def _pycma(objective: Objective) -> None:
             es.tell(x, objective.many(np.asarray(x)))
 
 
-def _pycma_schedule(objective: Objective, bipop: bool) -> None:
+@solver("pycma:bipop", "cma")
+def _pycma_bipop(objective: Objective) -> None:
     import cma
 
     runs = itertools.count()
     while True:
         options = {"seed": objective.seed + 1, "verbose": -9, "maxfevals": objective.left}
         cma.fmin2(
-            None, lambda: objective.start(next(runs)), objective.sigma0, options, restarts=9, bipop=bipop,
+            None, lambda: objective.start(next(runs)), objective.sigma0, options, restarts=9, bipop=True,
             parallel_objective=lambda x: objective.many(np.asarray(x)),
         )  # fmt: skip
-
-
-SOLVERS["pycma:ipop"] = Solver(partial(_pycma_schedule, bipop=False), "cma")
-SOLVERS["pycma:bipop"] = Solver(partial(_pycma_schedule, bipop=True), "cma")
 
 
 def _cmaes(objective: Objective, cls: str, growth: int = 1) -> None:
