@@ -41,8 +41,8 @@ def default_popsize(d: int, evaluations: int | None) -> int:
 
     Without a plan, as for 1000 d evaluations.
     """
-    per_coordinate = 1000.0 if evaluations is None else evaluations / d
-    return min(18 * d, round((10 + d / 2) * max(1.0, per_coordinate / 100) ** 0.3))
+    hundreds = 10.0 if evaluations is None else max(1.0, evaluations / (100 * d))
+    return min(18 * d, round((10 + d / 2) * math.pow(hundreds, 0.3)))
 
 
 class LSHADEState(NamedTuple):
