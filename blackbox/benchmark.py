@@ -49,7 +49,7 @@ class BBOBRun(NamedTuple):
         def objective(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
             values = problem(points)
             history.append(values)
-            return values  # type: ignore[no-any-return]
+            return values
 
         start = time.perf_counter()
         minimize(

@@ -165,7 +165,7 @@ class Scaling(NamedTuple):
         step = math.ulp(u)
         if self.log:  # on narrow ranges the rounding of the sum decides
             step = max(step, math.ulp(max(abs(self.base), abs(self.base + self.scale))) / self.scale)
-        return nearest(np.array([u]), np.array([step]), distance).tolist()  # type: ignore[no-any-return]
+        return nearest(np.array([u]), np.array([step]), distance).tolist()
 
 
 def scaling(low: float, high: float, log: bool) -> Scaling:
@@ -276,7 +276,7 @@ class Float:
         return self.scaling.encode(self.scaling.invert(value), lambda u: np.abs(self.scaling.decode(u) - value))
 
     def decode(self, block: FloatArray[np.ndarray, "1 n"]) -> list[Any]:
-        return block[0].tolist()  # type: ignore[no-any-return]
+        return block[0].tolist()
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "float", "low": self.low, "high": self.high, "log": self.log}
@@ -373,7 +373,7 @@ class Bool:
         return [0.75 if value else 0.25]
 
     def decode(self, block: FloatArray[np.ndarray, "1 n"]) -> list[Any]:
-        return (block[0] >= 0.5).tolist()  # type: ignore[no-any-return]
+        return (block[0] >= 0.5).tolist()
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "bool"}
