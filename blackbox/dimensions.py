@@ -63,7 +63,7 @@ def integer(argument: str, value: object, least: int = -(2**63), greatest: int =
     """``value`` as an int within the bounds, or SpaceError; neither bool nor 2.0 is an integer."""
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if is_integer and least <= value <= greatest:  # type: ignore[operator]
-        return int(value)  # type: ignore[call-overload, no-any-return]
+        return int(value)  # type: ignore[call-overload]
     raise refusal(argument, f"an integer from {least} to {greatest}", value)
 
 
