@@ -18,8 +18,9 @@ a = prod_j (1 - c_d,j), and L and U are the parts of M M^T below, and on and abo
 
     P = a (I + M^T S M) with S = (I - E L)^(-1) E,   P^(-1) = (I - M^T S M) / a with S = (I + E U)^(-1) E
 
-(3) The paper's rates are for d >= 128 and popsizes near the default; here c_s is at most 1/2, c_c,j at most 1, and
-c_d,j has d + 2 mu_w for d, as CMA-ES's rates have. They are the paper's in the limit of large d.
+(3) The paper's rates are for d >= 128 and popsizes near the default. Here c_s = 2 n / (d + 2 n) instead of
+2 n / d, c_c,j is at most 1, and c_d,j = 1 / (1.5^(j-1) (d + mu_w + 6)) instead of 1 / (1.5^(j-1) d), with n for the
+popsize: the same in large dimensions, and tuned on BBOB in small ones. (4) sigma grows by at most e a generation.
 
 Cost per generation: O(popsize m d + m^2 d). State O(m d), with m = 4 + floor(3 ln d).
 """
@@ -62,8 +63,8 @@ def constants(popsize: int, d: int) -> Constants:
     return Constants(
         weights=weights,
         mu_w=mu_w,
-        c_sigma=min(0.5, 2 * popsize / d),
-        c_d=1 / (1.5**j * (d + 2 * mu_w)),
+        c_sigma=2 * popsize / (d + 2 * popsize),
+        c_d=1 / (1.5**j * (d + mu_w + 6)),
         c_c=np.minimum(1.0, popsize / (4.0**j * d)),
     )
 

@@ -37,7 +37,7 @@ class OpenES:
     """OpenAI evolution strategy.
 
     Args:
-        popsize: candidates per generation, even; by default 4 + 2 floor(3/4 ln d).
+        popsize: candidates per generation, even; by default 2 (1 + floor(sqrt(d))), at most 200.
         sigma: standard deviation of the samples, in units of x; fixed, so that it bounds the accuracy.
         lr: learning rate. By default ``sigma / 2`` with Adam, where it is about the length of a step in each
             coordinate (the ratio of the paper's code), and ``sigma**2`` without.

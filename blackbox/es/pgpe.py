@@ -41,7 +41,7 @@ class PGPE:
     """Policy gradients with parameter-based exploration.
 
     Args:
-        popsize: candidates per generation, even; by default 4 + 2 floor(3/4 ln d).
+        popsize: candidates per generation, even; by default 2 (1 + floor(sqrt(d))), at most 200.
         sigma0: initial standard deviation, in units of x.
         max_speed: longest step of the mean; by default a fifteenth of the initial radius ``sigma0 sqrt(d)``.
         lr: step length along the normalized gradient; by default half of ``max_speed``.

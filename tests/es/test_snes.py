@@ -1,68 +1,119 @@
-"""SNES: agreement with evosax, invariances, convergence."""
+"""SNES: agreement with evosax, invariances, convergence, restarts' reasons."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from typing import Any
+
 import numpy as np
 import pytest
+from es_runs import Function, ellipsoid, evaluations, rosenbrock, sphere, trajectory
 from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
-from blackbox.es.snes import SNES, utilities
-
-WEIGHTS = 10.0 ** (3 * np.arange(6) / 5)
+from blackbox.es.snes import SNES, eta_sigma, utilities
 
 
-def ellipsoid(x: np.ndarray) -> np.ndarray:
-    return (x * x) @ WEIGHTS
+def test_utilities_and_rates_are_those_of_the_paper() -> None:
+    """Table 1 of Wierstra et al. 2014, in plain Python."""
+    raw = [max(0.0, np.log(10 / 2 + 1) - np.log(i)) for i in range(1, 11)]
+    assert_allclose(utilities(10), [r / sum(raw) - 1 / 10 for r in raw], rtol=1e-12)
+    assert_allclose([eta_sigma(1), eta_sigma(10)], [3 / 5, (3 + np.log(10)) / (5 * np.sqrt(10))], rtol=1e-12)
 
 
-def test_utilities_are_the_paper_s() -> None:
-    u = utilities(6)
-    raw = [np.log(4) - np.log(i) for i in (1, 2, 3)]
-    assert_allclose(u, np.array([*(r / sum(raw) for r in raw), 0, 0, 0]) - 1 / 6)
-    assert abs(u.sum()) < 1e-15
+@pytest.mark.parametrize("popsize", [2, 3, 7, 100])
+def test_utilities_sum_to_0_and_fall(popsize: int) -> None:
+    u = utilities(popsize)
+    assert abs(u.sum()) < 1e-12
+    assert np.all(np.diff(u) <= 0)
+    assert u[0] > 0
 
 
-def test_updates_equal_those_of_evosax() -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside evosax
+def test_ten_updates_are_those_of_evosax() -> None:
     evosax = pytest.importorskip("evosax.algorithms")
+    import jax
+    import jax.numpy as jnp
+
+    d, popsize = 6, 10
+    strategy = SNES(popsize=popsize, sigma0=0.5)
+    state = strategy.init(bb.key(0), np.zeros(d))
     with jax.enable_x64(True):
-        peer = evosax.SNES(population_size=8, solution=jnp.zeros(6))
-        parameters = peer.default_params.replace(std_init=0.5)
-        theirs = peer.init(jax.random.key(0), jnp.ones(6), parameters)
-        strategy = SNES(popsize=8, sigma0=0.5)
-        ours = strategy.init(bb.key(0), np.ones(6))
-        for _ in range(5):
-            population = strategy.ask(ours)
-            fitness = ellipsoid(population)
-            ours = strategy.tell(ours, population, fitness)
-            theirs, _ = peer.tell(jax.random.key(1), jnp.asarray(population), jnp.asarray(fitness), theirs, parameters)
-        assert_allclose(ours.mean, theirs.mean, rtol=1e-6)
-        assert_allclose(ours.sigma, theirs.std, rtol=1e-6)
-
-
-def test_monotone_transforms_and_scale_change_nothing() -> None:
-    def final(f: object, sigma0: float, x0: float) -> np.ndarray:
-        strategy = SNES(sigma0=sigma0)
-        state = strategy.init(bb.key(1), np.full(6, x0))
-        for _ in range(30):
+        peer = evosax.SNES(population_size=popsize, solution=jnp.zeros(d))
+        params = peer.default_params.replace(std_init=jnp.asarray(0.5), weights=jnp.asarray(utilities(popsize)))
+        key = jax.random.key(0)
+        theirs = peer.init(key, jnp.zeros(d), params)
+        for _ in range(10):
             population = strategy.ask(state)
-            state = strategy.tell(state, population, f(population))  # type: ignore[operator]
-        return np.asarray(state.mean)
+            fitness = rosenbrock(population)
+            state = strategy.tell(state, population, fitness)
+            theirs = peer.tell(key, jnp.asarray(population), jnp.asarray(fitness), theirs, params)[0]
+        assert_allclose(state.mean, np.asarray(theirs.mean), rtol=1e-6, atol=1e-9)
+        assert_allclose(state.sigma, np.asarray(theirs.std), rtol=1e-6)
 
-    plain = final(ellipsoid, 0.5, 1.0)
-    assert_array_equal(final(lambda x: np.log1p(ellipsoid(x)) ** 3, 0.5, 1.0), plain)
-    assert_array_equal(final(lambda x: ellipsoid(x / 64), 32.0, 64.0) / 64, plain)
 
-
-def test_converges_on_a_separable_ellipsoid_and_then_stops() -> None:
+def test_translation_scale_and_order_of_coordinates_change_nothing() -> None:
+    x0, shift, order = np.full(5, 0.5), np.arange(5.0), np.array([3, 0, 4, 2, 1])
+    plain = trajectory(SNES(sigma0=0.5), rosenbrock, x0, 25)[-1]
+    moved = trajectory(SNES(sigma0=0.5), lambda x: rosenbrock(x - shift), x0 + shift, 25)[-1]
+    assert_allclose(moved.mean - shift, plain.mean, rtol=1e-7, atol=1e-9)
+    wider = trajectory(SNES(sigma0=4.0), lambda x: rosenbrock(x / 8), x0 * 8, 25)[-1]
+    assert_allclose(wider.mean / 8, plain.mean, rtol=1e-10)
     strategy = SNES(sigma0=0.5)
-    state = strategy.init(bb.key(2), np.ones(6))
-    while not any(strategy.stop(state).values()) and state.generation < 3000:
-        population = strategy.ask(state)
-        state = strategy.tell(state, population, ellipsoid(population))
-    assert ellipsoid(state.mean[None])[0] < 1e-10
-    assert 100 < state.generation < 2900
-    # sigma learns the scales of the coordinates, here 1 : 10**1.5.
-    assert state.sigma[0] / state.sigma[-1] > 5
+    a, b = strategy.init(bb.key(0), x0), strategy.init(bb.key(0), x0)
+    for _ in range(25):
+        population = strategy.ask(a)
+        fitness = rosenbrock(population)
+        a, b = strategy.tell(a, population, fitness), strategy.tell(b, population[:, order], fitness)
+    assert_allclose(b.mean, a.mean[order], rtol=1e-9)
+    assert_allclose(b.sigma, a.sigma[order], rtol=1e-9)
+
+
+@pytest.mark.parametrize("transform", [np.log1p, lambda f: f**3, lambda f: -1 / (1 + f)], ids=["log", "cube", "odds"])
+def test_monotone_transforms_of_fitness_change_nothing(transform: Function) -> None:
+    plain = trajectory(SNES(), rosenbrock, np.zeros(4), 25)[-1]
+    other = trajectory(SNES(), lambda x: transform(rosenbrock(x)), np.zeros(4), 25)[-1]
+    assert_array_equal(other.mean, plain.mean)
+    assert_array_equal(other.sigma, plain.sigma)
+
+
+@pytest.mark.parametrize(
+    ("f", "d", "low", "high"), [(sphere, 10, 1700, 2200), (ellipsoid, 10, 2200, 3300), (sphere, 40, 8700, 10_600)]
+)
+def test_needs_the_recorded_number_of_evaluations(f: Function, d: int, low: int, high: int) -> None:
+    counts = [evaluations(SNES(sigma0=0.5), f, np.ones(d), 1e-9, seed) for seed in range(5)]
+    assert low < np.median(counts) < high, counts
+
+
+def test_deviations_learn_the_scales_of_a_separable_function() -> None:
+    state = trajectory(SNES(sigma0=0.5), ellipsoid, np.ones(6), 300)[-1]
+    assert np.ptp(np.log10(state.sigma * 10.0 ** (3 * np.arange(6) / 5))) < 0.8
+
+
+@pytest.mark.parametrize("f", [lambda x: x[:, 0], lambda x: np.abs(x).sum(1)], ids=["unbounded", "abs"])
+def test_float32_stays_finite_for_ever(f: Function) -> None:
+    strategy = SNES()
+    state = trajectory(strategy, f, np.ones(3, np.float32), 2500)[-1]
+    assert np.isfinite(strategy.ask(state)).all()
+    assert state.mean.dtype == np.float32
+
+
+def test_stops_on_a_flat_function_and_at_convergence() -> None:
+    strategy = SNES(sigma0=0.5)
+    flat = trajectory(strategy, lambda x: np.zeros(len(x)), np.zeros(4), 200)[-1]
+    assert strategy.stop(flat)["tolfun"]
+    assert not any(strategy.stop(strategy.init(bb.key(0), np.zeros(4))).values())
+    solved = trajectory(strategy, sphere, np.ones(4), 700)
+    first = next(i for i, s in enumerate(solved) if any(strategy.stop(s).values()))
+    assert sphere(solved[first].mean[None])[0] < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"popsize": 2}, "popsize must be an integer >= 3, got 2"),
+        ({"sigma0": -1.0}, "sigma0 must be a finite number and > 0, got -1.0"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(bb.SettingError, match=message):
+        bb.create("snes", **settings)
