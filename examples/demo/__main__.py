@@ -19,13 +19,14 @@ def main() -> None:
     tables, pictures, begin = [], [], time.perf_counter()
     for number, part in enumerate((digits_search, bbob_functions, policy_search), 1):
         console.rule(f"[bold]{number} of 3: {part.TITLE}")
-        console.print((part.__doc__ or "").strip() + "\n", highlight=False)
+        console.print(" ".join((part.__doc__ or "").split()) + "\n", highlight=False)
         table, picture = part.run(console, FOLDER)
         tables.append(table)
         pictures.append(picture)
     console.rule("[bold]Results")
     for table in tables:
-        console.print(table)
+        table.width, table.title_justify, table.caption_justify = 78, "left", "left"
+        console.print(table, "")
     for picture in pictures:
         console.print(f"Picture: {picture}", highlight=False, soft_wrap=True)
     console.print(f"All three in {time.perf_counter() - begin:.0f} s.", highlight=False)

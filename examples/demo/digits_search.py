@@ -15,7 +15,7 @@ from blackbox.problems.hpo import task
 
 TITLE = "hyperparameter search"
 TASK = task("mlp_digits")
-BUDGET = 80
+BUDGET = 200
 DEFAULTS = {
     "width": 64, "layers": 1, "activation": "relu", "alpha": 1e-4,
     "solver": "adam", "learning_rate_init": 1e-3, "batch_size": 200,
@@ -32,7 +32,7 @@ def run(console: Console, folder: Path) -> tuple[Table, Path]:
         callbacks=[lambda snapshot: losses.append(snapshot.candidate.value)],
     )  # fmt: skip
     title = f"Digits: log loss (nats) after 20 epochs of training; {result.evaluations} evaluations"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     for heading in ("settings", "cross-validation", "test data"):
         table.add_column(heading, justify="left" if heading == "settings" else "right")
     default = TASK(DEFAULTS)

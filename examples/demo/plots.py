@@ -92,12 +92,13 @@ def runtimes(
     return _save("2-bbob.png", folder)
 
 
-def learning(episodes: np.ndarray, returns: np.ndarray, title: str, label: str, folder: Path) -> Path:
+def learning(episodes: np.ndarray, returns: np.ndarray, highest: float, title: str, label: str, folder: Path) -> Path:
     """Returns of a population of policies over the episodes played.
 
     Args:
         episodes: played up to each generation, shape ``(generations,)``.
         returns: worst, quartiles and best in each generation, shape ``(generations, 5)``.
+        highest: return that an episode can have.
         title: of the figure.
         label: of the return's axis, with its unit.
         folder: where the picture goes.
@@ -107,9 +108,10 @@ def learning(episodes: np.ndarray, returns: np.ndarray, title: str, label: str, 
     axes.fill_between(episodes, low, high, color=COLORS[5], alpha=0.25, lw=0, label="worst to best of a generation")
     axes.fill_between(episodes, lower, upper, color=COLORS[5], alpha=0.6, lw=0, label="middle half")
     axes.plot(episodes, median, color=COLORS[0], lw=2.2, label="median")
-    axes.set(xlabel="episodes played", ylabel=label, title=title, xlim=(0, episodes[-1]), ylim=(None, 0))
+    axes.set(xlabel="episodes played", ylabel=label, title=title, xlim=(0, episodes[-1]), ylim=(0, 1.05 * highest))
+    axes.axhline(highest, color=COLORS[1], ls="--", lw=1.8, label="highest possible")
     axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=4)
     return _save("3-neuroevolution.png", folder)
 
 
