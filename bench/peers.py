@@ -169,7 +169,7 @@ def _pycma_bipop(objective: Objective) -> None:
         options = {"seed": objective.seed + 1, "verbose": -9, "maxfevals": objective.left}
         cma.fmin2(
             None, lambda: objective.start(next(runs)), objective.sigma0, options, restarts=9, bipop=True,
-            parallel_objective=lambda x: objective.many(np.asarray(x)),
+            parallel_objective=lambda x: objective.many(np.asarray(x)).tolist(),
         )  # fmt: skip
 
 
