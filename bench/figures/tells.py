@@ -219,10 +219,10 @@ def journal_bytes(path: Path) -> list[bytes]:
 
 # ---- R8
 
-DIMENSION = 3
-TARGET = 0.04
-FITNESS = {"fitness", "values", "reflected_value", "low", "high", "spread"}
-"""What methods remember of the fitness that they were told, which is infinite where they were told so."""
+DIMENSION = 2
+TARGET = 1e-3  # which random search takes some 1,300 evaluations to reach
+FITNESS = ("fitness", "value", "stall")
+"""In names of what methods remember of fitness, which is infinite where they were told so."""
 PATTERNS: dict[str, Callable[[int, int], list[float]]] = {
     f"{name} in {share}": lambda popsize, _, value=value, count=count: [value] * count(popsize)
     for name, value in (("NaN", math.nan), ("+inf", math.inf))
@@ -237,7 +237,8 @@ def sphere(x: Any) -> float:
 def evaluations_to_target(method: str, seed: int, share: float, limit: int) -> int:
     """Evaluations until a value below the target, where a share of all fails at random."""
     rng = random.Random(seed)
-    optimizer = bb.Optimizer(bb.Box(-1, 1, DIMENSION), method, seed=seed, x0=np.full(DIMENSION, -0.5))
+    x0 = [rng.uniform(-1, 1) for _ in range(DIMENSION)]
+    optimizer = bb.Optimizer(bb.Box(-1, 1, DIMENSION), method, seed=seed, x0=x0)
     while optimizer.evaluations < limit:
         candidate = optimizer.ask()
         value = None if rng.random() < share else sphere(candidate.x)
@@ -270,7 +271,7 @@ def not_numbers(scale: float, folder: Path) -> Outcome:
                     found = finite_where(clean._search.state, optimizer._search.state)
                     if not np.isfinite(rows).all() or not np.isfinite(optimizer.recommend()).all():
                         found.append("asks")
-                    found = [array for array in found if array.split(".")[-1] not in FITNESS]
+                    found = [array for array in found if not any(part in array for part in FITNESS)]
                     if found:
                         broken.append(f"{method}, {name}: {found[0]}")
                         break
