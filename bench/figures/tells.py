@@ -251,7 +251,7 @@ def evaluations_to_target(method: str, seed: int, share: float, limit: int) -> i
 def not_numbers(scale: float, folder: Path) -> Outcome:
     """R8."""
     broken, ratios = [], {}
-    repeats = scaled(101, scale, 21)
+    repeats = scaled(301, scale, 60)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for method in METHODS:
