@@ -14,7 +14,7 @@ from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import fold
 from blackbox.population import evaluate
-from blackbox.shaping import finite_or_worst
+from blackbox.shaping import best_first, finite_or_worst
 from blackbox.strategy import Strategy, register_with_jax
 
 QUANTILES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -229,17 +229,18 @@ def _programs(single: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
             population = strategy.ask(state)
             fitness = jax.vmap(objective)(population)
             state = strategy.tell(state, population, fitness)
-            values = jnp.sort(finite_or_worst(fitness).astype(best.fitness.dtype))
-            winner = jnp.argmin(finite_or_worst(fitness))
-            better = values[0] < best.fitness
+            order = best_first(fitness)  # XLA sorts once for this and for the strategy's own
+            spread = finite_or_worst(fitness)[order[(QUANTILES * (len(order) - 1)).astype(int)]]
+            spread = spread.astype(best.fitness.dtype)
+            better = spread[0] < best.fitness
             reasons = list(strategy.stop(state).values()) if hasattr(strategy, "stop") else [best.stopped]
             best = _Best(
-                fitness=jnp.minimum(values[0], best.fitness),
-                x=jnp.where(better, population[winner], best.x),
-                evaluations=best.evaluations + values.shape[0],
+                fitness=jnp.minimum(spread[0], best.fitness),
+                x=jnp.where(better, population[order[0]], best.x),
+                evaluations=best.evaluations + len(order),
                 stopped=jnp.any(jnp.stack(reasons)),
             )
-            return state, best, values[(QUANTILES * (values.shape[0] - 1)).astype(int)]
+            return state, best, spread
 
         def freeze(state: Any, best: _Best) -> Any:
             return state, best, jnp.full(len(QUANTILES), jnp.nan, best.fitness.dtype)

@@ -46,11 +46,12 @@ def test_one_update_is_the_tutorial_s() -> None:
     """Against a plain transcription of equations (41)-(47) with the inverse square root formed explicitly."""
     d = 5
     f: Function = rosenbrock
-    state = trajectory(f, np.zeros(d), 7)[-1]
+    state = trajectory(f, np.zeros(d), 8)[-1]
     strategy = CMAES(sigma0=0.5)
     population = strategy.ask(state)
     fitness = f(population)
     c = constants(len(population), d)
+    assert state.generation % c.decompose_every == 0  # B and D are those of this C
     w = c.positive + c.negative
     y = ((population - state.mean) / state.sigma)[np.argsort(fitness)]
     values, vectors = np.linalg.eigh(state.C)
