@@ -23,7 +23,7 @@ from numpy import ndarray
 from objective import HIGH, LOW, SIGMA0, Objective
 
 import blackbox as bb
-from blackbox.restarts import Run, next_run, run_key
+from blackbox.shell.restarts import Run, next_run, run_key
 
 Solve = Callable[[Objective], None]
 

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
-from blackbox.candidate import Candidate
 from blackbox.dimensions import show
 from blackbox.errors import SettingError
 from blackbox.optimizer import Optimizer
+from blackbox.shell.candidate import Candidate
 
 CallbackEvent = Literal["on_start", "on_tell", "on_generation", "on_stop"]
 EVENTS: tuple[CallbackEvent, ...] = ("on_start", "on_tell", "on_generation", "on_stop")

@@ -104,8 +104,8 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the methods, or describe one."""
-    from blackbox.report import describe_method
-    from blackbox.tables import table
+    from blackbox.reporting.report import describe_method
+    from blackbox.reporting.tables import table
 
     if name is None:
         from blackbox.strategy import methods
@@ -124,7 +124,7 @@ def methods(
 def problems(as_json: Json = False) -> None:
     """List the test problems. Their names can stand for an objective."""
     from blackbox.problems import entries
-    from blackbox.tables import table
+    from blackbox.reporting.tables import table
 
     rows = entries()
     columns = ["name", "suite", "title", "variables"]
@@ -203,16 +203,16 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the run of a journal; nothing is executed or changed."""
-    from blackbox.report import Report
-    from blackbox.tables import show_tables
+    from blackbox.reporting.report import Report
+    from blackbox.reporting.tables import show_tables
 
     run = Report.read(journal)
     if png is not None:
-        from blackbox import plots
+        from blackbox.reporting import plots
 
         plots.save(run, png)
     if html is not None:
-        from blackbox import page
+        from blackbox.reporting import page
 
         page.save(run, html)
     for path in (png, html):
@@ -283,7 +283,7 @@ def _compare(
     from rich.progress import Progress as Bar
 
     from blackbox import benchmark
-    from blackbox.tables import table
+    from blackbox.reporting.tables import table
 
     is_live = sys.stderr.isatty() if progress is None else progress
     with Bar(console=Console(stderr=True), disable=not is_live, transient=True) as bar:
@@ -349,8 +349,8 @@ class _Watch:
 def _solve(task: Task, progress: bool | None, as_json: bool, resume: bool = False) -> None:
     """Minimize, print what was found, and choose the exit code."""
     from blackbox.minimizer import minimize
-    from blackbox.report import outcome
-    from blackbox.tables import outcome_tables
+    from blackbox.reporting.report import outcome
+    from blackbox.reporting.tables import outcome_tables
 
     watch, code = _Watch(task, sys.stderr.isatty() if progress is None else progress), 0
     try:
@@ -372,7 +372,7 @@ def _solve(task: Task, progress: bool | None, as_json: bool, resume: bool = Fals
 
 def _print(as_json: bool, value: Any, tables: Callable[[], Iterable[Any]]) -> None:
     """``value`` as JSON, or else tables of it."""
-    from blackbox.report import jsonable
+    from blackbox.reporting.report import jsonable
 
     if as_json:
         print(json.dumps(jsonable(value), indent=2, allow_nan=False))

@@ -32,10 +32,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blackbox import checkpoint
 from blackbox.errors import CheckpointError, JournalError
-from blackbox.holder import claim, holder, refuse_network, release
-from blackbox.journal_file import (
+from blackbox.storage import checkpoint
+from blackbox.storage.holder import claim, holder, refuse_network, release
+from blackbox.storage.journal_file import (
     APPLICATION_ID,
     CHECKPOINT_LIMIT,
     REASON_LIMIT,

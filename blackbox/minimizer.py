@@ -15,15 +15,15 @@ import numpy as np
 
 from blackbox.box import Box
 from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
-from blackbox.candidate import Candidate
 from blackbox.dimensions import show
 from blackbox.errors import SettingError, WorkerError
 from blackbox.evaluation import describe
 from blackbox.optimizer import Optimizer
 from blackbox.progress import Progress
-from blackbox.settings import Direction, positive_integer, positive_number
+from blackbox.shell.candidate import Candidate
+from blackbox.shell.settings import Direction, positive_integer, positive_number
+from blackbox.shell.told import read_value
 from blackbox.space import Space, as_space
-from blackbox.told import read_value
 from blackbox.workers import Executor, Outcome, Workers, start_workers
 
 __all__ = ["Result", "Stop", "minimize"]

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from blackbox.box import Box
-from blackbox.candidate import Candidate
 from blackbox.errors import BudgetExhausted, JournalError
-from blackbox.gate import Gate
 from blackbox.journal import Journal
-from blackbox.record import replay, to_event
-from blackbox.restarts import Schedule
-from blackbox.search import Search
-from blackbox.settings import Direction, Settings, fingerprint, positive_integer
+from blackbox.shell.candidate import Candidate
+from blackbox.shell.gate import Gate
+from blackbox.shell.record import replay, to_event
+from blackbox.shell.restarts import Schedule
+from blackbox.shell.search import Search
+from blackbox.shell.settings import Direction, Settings, fingerprint, positive_integer
+from blackbox.shell.told import Policy, Told, read_value
 from blackbox.space import Space
-from blackbox.told import Policy, Told, read_value
 
 __all__ = ["Candidate", "Optimizer"]
 
@@ -44,14 +44,14 @@ class Optimizer:
 
     Args:
         space: a Space, a Box, or a dictionary from name to variable.
-        method: a name (see ``blackbox.methods()``), "auto" (see :func:`blackbox.auto.choose_method`), or a strategy,
-            whose ``sigma0`` then is in units of the unit cube.
+        method: a name (see ``blackbox.methods()``), "auto" (see :func:`blackbox.shell.auto.choose_method`), or a
+            strategy, whose ``sigma0`` then is in units of the unit cube.
         seed: integer from 0 to 2**64 - 1; None draws one, kept as ``seed``.
         budget: evaluations in all, told from outside included; None is unlimited.
         direction: "minimize" or "maximize".
         journal: a new file for all settings and results; see :meth:`resume`.
         x0: start point in native values; by default the center of the space.
-        restarts: "same", "ipop", "bipop" (see :mod:`blackbox.restarts`) or "none"; None chooses by the method.
+        restarts: "same", "ipop", "bipop" (see :mod:`blackbox.shell.restarts`) or "none"; None chooses by the method.
         nonfinite: what NaN and infinity told as values do: "fail" (rank last) or "raise" (NonFinite).
         allow_neg_inf: whether a value may be infinitely good; it would be the best for ever.
         if_told: what a second result for a candidate does: "raise" (DuplicateTell) or "ignore".

@@ -16,7 +16,7 @@ from blackbox.errors import SettingError, SpaceError
 from blackbox.journal import Journal
 from blackbox.minimizer import minimize
 from blackbox.optimizer import Optimizer
-from blackbox.settings import Settings
+from blackbox.shell.settings import Settings
 from blackbox.space import Box, Space, space_from_dict
 from blackbox.strategy import nearest
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from blackbox.checkpoint import Checkpoint, digest
+from blackbox.storage.checkpoint import Checkpoint, digest
 
 
 class Trap:

@@ -10,8 +10,8 @@ import numpy as np
 
 from blackbox.kernels.noise import uniform
 from blackbox.optimizer import Optimizer
+from blackbox.shell.states import flatten
 from blackbox.space import Box
-from blackbox.states import flatten
 
 D = 3
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hostile import Trap, hostile_checkpoints, npy
 
-from blackbox.checkpoint import pack, unpack
 from blackbox.errors import CheckpointError
+from blackbox.storage.checkpoint import pack, unpack
 
 ARRAYS = {
     "state.mean": np.arange(5.0),

@@ -24,10 +24,10 @@ import numpy as np
 import pytest
 from hostile import HOSTILE_JOURNALS
 
-from blackbox import holder, journal_file
 from blackbox.errors import CheckpointError, JournalError
-from blackbox.holder import Holder, network_file_system
 from blackbox.journal import Event, Journal
+from blackbox.storage import holder, journal_file
+from blackbox.storage.holder import Holder, network_file_system
 
 CONFIGURATION = {"seed": 1, "space": {"x": [0, 1]}, "names": ["ä", "b"], "target": None}
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

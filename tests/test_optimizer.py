@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from recorder import D, Injectable, Positional, Recorder, make, sphere, state_digest
 
-from blackbox.auto import choose_method
 from blackbox.errors import BudgetExhausted, SettingError, SpaceError
 from blackbox.es.cma_es import CMAES
 from blackbox.optimizer import Candidate, Optimizer
+from blackbox.shell.auto import choose_method
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
 
 # --- asking -----------------------------------------------------------------------------------------------------

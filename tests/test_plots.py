@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blackbox import page, plots
 from blackbox.errors import MissingExtra, SettingError
 from blackbox.optimizer import Optimizer
-from blackbox.report import Report
+from blackbox.reporting import page, plots
+from blackbox.reporting.report import Report
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -34,8 +34,8 @@ HOSTILE = Space(
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
     """How good the importances are is tests/test_report.py's concern."""
-    monkeypatch.setattr("blackbox.importance.TREES", 8)
-    monkeypatch.setattr("blackbox.importance.SHUFFLES", 2)
+    monkeypatch.setattr("blackbox.reporting.importance.TREES", 8)
+    monkeypatch.setattr("blackbox.reporting.importance.SHUFFLES", 2)
 
 
 def told(path: Path, space: Any, values: list[float], method: str = "random", **settings: Any) -> Report:

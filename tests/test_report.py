@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from blackbox import tables
-from blackbox.axes import Axis, axes
 from blackbox.errors import JournalError
-from blackbox.importance import importance, rank
 from blackbox.journal import Journal
 from blackbox.minimizer import minimize
 from blackbox.optimizer import Optimizer
-from blackbox.replay import replay
-from blackbox.report import Report, jsonable, outcome
+from blackbox.reporting import tables
+from blackbox.reporting.axes import Axis, axes
+from blackbox.reporting.importance import importance, rank
+from blackbox.reporting.report import Report, jsonable, outcome
+from blackbox.shell.replay import replay
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
 
 MIXED = Space(
@@ -157,7 +157,7 @@ def test_jsonable_takes_arrays_and_what_is_not_finite() -> None:
 def test_other_versions_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run(tmp_path / "run.db")
     assert report.doubt == ""
-    monkeypatch.setattr("blackbox.report.fingerprint", lambda: {"blackbox": "9.9", "numpy": "3"})
+    monkeypatch.setattr("blackbox.reporting.report.fingerprint", lambda: {"blackbox": "9.9", "numpy": "3"})
     assert "read under blackbox 9.9 numpy 3" in report.doubt
     assert report.doubt in tables.settings_of(report).values()
 

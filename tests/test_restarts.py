@@ -11,7 +11,7 @@ import pytest
 from recorder import D, Injectable, Recorder, make
 
 from blackbox.kernels.noise import key
-from blackbox.restarts import MAX_DOUBLINGS, Run, next_run, run_key, start_point
+from blackbox.shell.restarts import MAX_DOUBLINGS, Run, next_run, run_key, start_point
 
 POPSIZE = 10
 

@@ -21,8 +21,8 @@ from blackbox.es.cma_es import CMAES
 from blackbox.journal import Journal
 from blackbox.minimizer import Stop, minimize
 from blackbox.optimizer import Optimizer
+from blackbox.shell.states import flatten, unflatten
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
-from blackbox.states import flatten, unflatten
 from blackbox.strategy import methods
 
 

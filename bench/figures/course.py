@@ -137,7 +137,7 @@ def finish(child: subprocess.Popen[str], seconds: float = 600) -> str:
 
 def finite_where(clean: Any, other: Any) -> list[str]:
     """Names of arrays that hold non-finite numbers where those of a clean run hold none."""
-    from blackbox.states import flatten
+    from blackbox.shell.states import flatten
 
     found, expected = flatten(other), flatten(clean)
     return [

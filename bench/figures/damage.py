@@ -16,10 +16,10 @@ import numpy as np
 from hostile import HOSTILE_JOURNALS, Trap, hostile_checkpoints
 
 import blackbox as bb
-from blackbox.checkpoint import Checkpoint, pack, unpack
-from blackbox.checkpoint import digest as checkpoint_digest
 from blackbox.errors import BlackboxError, CheckpointError
 from blackbox.journal import Journal
+from blackbox.storage.checkpoint import Checkpoint, pack, unpack
+from blackbox.storage.checkpoint import digest as checkpoint_digest
 from figures.course import (
     Figure,
     Outcome,

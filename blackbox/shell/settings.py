@@ -12,15 +12,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from blackbox.auto import choose_method
 from blackbox.box import Box
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
-from blackbox.restarts import SCHEDULES, Schedule
-from blackbox.search import Plan
+from blackbox.shell.auto import choose_method
+from blackbox.shell.restarts import SCHEDULES, Schedule
+from blackbox.shell.search import Plan
+from blackbox.shell.told import Policy
 from blackbox.space import Space, as_space, space_from_dict
 from blackbox.strategy import create, methods
-from blackbox.told import Policy
 
 Direction = Literal["minimize", "maximize"]
 

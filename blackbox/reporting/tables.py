@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from blackbox.report import Report, coordinates
+from blackbox.reporting.report import Report, coordinates
 
 if TYPE_CHECKING:
     from rich.console import Group

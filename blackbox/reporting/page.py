@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from blackbox.plots import PLOTS, render, write
-from blackbox.report import Report
-from blackbox.tables import best_rows, exact, failures, plain, settings_of, shown
+from blackbox.reporting.plots import PLOTS, render, write
+from blackbox.reporting.report import Report
+from blackbox.reporting.tables import best_rows, exact, failures, plain, settings_of, shown
 
 BEST, REASONS = 20, 20  # rows
 

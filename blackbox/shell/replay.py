@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from blackbox.candidate import Candidate
 from blackbox.journal import Journal
-from blackbox.record import course
-from blackbox.search import Search
-from blackbox.settings import Settings
+from blackbox.shell.candidate import Candidate
+from blackbox.shell.record import course
+from blackbox.shell.search import Search
+from blackbox.shell.settings import Settings
 
 
 class Evaluation(NamedTuple):

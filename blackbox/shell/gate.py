@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from blackbox.box import Box
-from blackbox.candidate import Candidate, CandidateStatus
 from blackbox.dimensions import show
 from blackbox.errors import DuplicateTell, SpaceError, TellError, UnknownCandidate
-from blackbox.search import INJECTED, Search
+from blackbox.shell.candidate import Candidate, CandidateStatus
+from blackbox.shell.search import INJECTED, Search
+from blackbox.shell.told import Policy, Told, read_value, read_values
 from blackbox.space import Space
-from blackbox.told import Policy, Told, read_value, read_values
 
 
 class Gate:

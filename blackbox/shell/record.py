@@ -12,8 +12,8 @@ import numpy as np
 
 from blackbox.errors import CheckpointError
 from blackbox.journal import Event, Journal
-from blackbox.search import INJECTED, Plan, Search
-from blackbox.told import Told
+from blackbox.shell.search import INJECTED, Plan, Search
+from blackbox.shell.told import Told
 
 _OPEN = struct.Struct("<q")  # before the vector of a late result: the generation that was open when it was told
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.journal import Journal
-from blackbox.replay import Evaluation, replay
-from blackbox.settings import Settings, fingerprint
+from blackbox.shell.replay import Evaluation, replay
+from blackbox.shell.settings import Settings, fingerprint
 from blackbox.strategy import methods, nearest
 from blackbox.task import COMMAND, Task
 

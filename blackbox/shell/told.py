@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from blackbox.candidate import Candidate, CandidateStatus
 from blackbox.dimensions import show
 from blackbox.errors import NonFinite, SettingError, TellError
+from blackbox.shell.candidate import Candidate, CandidateStatus
 
 NONFINITE = ("fail", "raise")
 IF_TOLD = ("raise", "ignore")

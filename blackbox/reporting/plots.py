@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from blackbox.axes import Axis, axes
 from blackbox.errors import SettingError, missing_extra
-from blackbox.importance import LEAST, importance
-from blackbox.report import Report, coordinates
-from blackbox.tables import plain, shown
+from blackbox.reporting.axes import Axis, axes
+from blackbox.reporting.importance import LEAST, importance
+from blackbox.reporting.report import Report, coordinates
+from blackbox.reporting.tables import plain, shown
 
 BLUE, VERMILION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#767676"
 MOST_POINTS = 4000  # dots of the convergence plot; of more evaluations, evenly spaced ones are shown

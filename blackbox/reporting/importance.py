@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from blackbox.axes import Axis, axes
-from blackbox.report import Report, coordinates
+from blackbox.reporting.axes import Axis, axes
+from blackbox.reporting.report import Report, coordinates
 
 LEAST = 12  # evaluations below which nothing can be said
 MOST = 1000  # evaluations that are looked at, evenly spaced in time

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt32
 
-from blackbox.restarts import Run, Schedule, next_run, run_key, start_point
-from blackbox.states import flatten, unflatten
-from blackbox.told import Told
+from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
+from blackbox.shell.states import flatten, unflatten
+from blackbox.shell.told import Told
 
 INJECTED = -1  # generation of the points that come from outside
 PATIENCE = 32  # further results for which a positional strategy's generation waits for a straggler

@@ -1,0 +1,1 @@
+"""What a journal is shown as: tables, figures, importance of the variables, one page."""

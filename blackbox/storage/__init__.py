@@ -1,0 +1,1 @@
+"""Files that survive: the journal's, its lock, checkpoints."""
