@@ -14,10 +14,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from blackbox.errors import SettingError, WorkerError
 from blackbox.minimizer import minimize
@@ -26,6 +25,9 @@ from blackbox.problems.hpo import task, tasks
 from blackbox.space import Box
 from blackbox.strategy import methods, nearest
 from blackbox.workers import start_workers
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 TARGETS = 10.0 ** np.linspace(2, -8, 51)
 BBOB_NOTE = "area: under the share of 51 targets reached over log(evaluations); solved: share reached at the end"

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool as BoolArray
 from jaxtyping import Float as FloatArray
 
 from blackbox.arrays import Array, namespace
 from blackbox.dimensions import MAX_LENGTH, Layout, integer, nearest, real, refusal, tagged
 from blackbox.errors import SpaceError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool as BoolArray
 
 
 def reflect(u: FloatArray[Array, "*n d"]) -> FloatArray[Array, "*n d"]:

@@ -11,13 +11,15 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float as FloatArray
 
 from blackbox.arrays import Array
 from blackbox.errors import SpaceError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float as FloatArray
 
 Option = str | int | float | bool | None
 """A value that ``Choice`` and ``Permutation`` can hold."""

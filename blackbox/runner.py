@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.errors import SettingError
@@ -16,6 +15,9 @@ from blackbox.kernels.noise import fold
 from blackbox.population import evaluate
 from blackbox.shaping import best_first, finite_or_worst
 from blackbox.strategy import Strategy, register_with_jax
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 QUANTILES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from typing import TYPE_CHECKING
 
 from blackbox.arrays import Array, namespace
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 def finite_or_worst(fitness: Float[Array, "n"]) -> Float[Array, "n"]:

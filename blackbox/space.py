@@ -36,10 +36,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool as BoolArray
 from jaxtyping import Float as FloatArray
 
 from blackbox.arrays import Array
@@ -62,6 +61,9 @@ from blackbox.dimensions import (
     unknown,
 )
 from blackbox.errors import SpaceError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool as BoolArray
 
 __all__ = ["Bool", "Box", "Choice", "Float", "Int", "Permutation", "Space", "as_space", "reflect", "space_from_dict"]
 

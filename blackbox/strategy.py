@@ -24,12 +24,13 @@ import math
 import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
-
-from jaxtyping import Float
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
 from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 S = TypeVar("S")
 C = TypeVar("C", bound=type)

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from blackbox.arrays import Array, namespace
 from blackbox.kernels.noise import fold, key
 from blackbox.strategy import register_with_jax
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Check = Callable[[Any, Array], None]
 

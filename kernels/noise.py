@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt32
 
 from . import ref, spec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
 
 Array = Any
 """An array of any library that follows the array API standard."""

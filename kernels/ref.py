@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int8, UInt8, UInt32
 from numpy import ndarray
 
 from . import spec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int8, UInt8, UInt32
 
 _CHUNK = 2048  # blocks worked on at once: all temporaries stay in the cache
 _WINDOW = 64  # generations made at once for small populations

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int8, UInt32
 
 from . import spec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int8, UInt32
 
 _f32, _u32 = jnp.float32, jnp.uint32
 

@@ -14,13 +14,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
 from numpy import ndarray
 
 from blackbox.errors import SettingError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 Array = Any  # a NumPy or JAX array
 Namespace = Any  # the module numpy or jax.numpy

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy import ndarray
 
 from blackbox.errors import SettingError
@@ -21,6 +20,8 @@ from blackbox.errors import SettingError
 from .bbob import BBOB, Array, as_points
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+
     from blackbox.space import Space
 
 _ARITIES = (2, 4, 8, 16)

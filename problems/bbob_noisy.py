@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from jaxtyping import Float, UInt32
 from numpy import ndarray
 
 from blackbox.kernels import noise
 
 from . import bbob
 from .bbob import Array, Draws, Landscape, Namespace
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
 
 # Name, noise-free function, and the number whose draws it takes; three functions each, one per model of noise.
 _FUNCTIONS: tuple[tuple[str, Callable[[Draws], Landscape], int], ...] = (

@@ -20,15 +20,17 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float as FloatArray
 from jaxtyping import Shaped
 
 from blackbox.arrays import Array
 from blackbox.errors import SettingError, missing_extra
 from blackbox.space import Box
+
+if TYPE_CHECKING:
+    from jaxtyping import Float as FloatArray
 
 HELD_OUT = 50  # episodes of a test score
 

@@ -27,15 +27,17 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float as FloatArray
 from jaxtyping import Int as IntArray
 
 from blackbox.dimensions import Dimension
 from blackbox.errors import SettingError, SpaceError, missing_extra
 from blackbox.space import Bool, Choice, Float, Int, Space
+
+if TYPE_CHECKING:
+    from jaxtyping import Float as FloatArray
 
 Point = Mapping[str, Any]
 

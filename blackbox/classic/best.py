@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from jaxtyping import Float
+from typing import TYPE_CHECKING, NamedTuple
 
 from blackbox.arrays import Array, namespace
 from blackbox.errors import SettingError
 from blackbox.shaping import finite_or_worst
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class Best(NamedTuple):

@@ -16,14 +16,15 @@ Sequential: one evaluation per generation, and the state says which of these poi
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
-
-from jaxtyping import Bool, Float, Int
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, cond, namespace
 from blackbox.kernels.noise import normal
 from blackbox.shaping import best_first, finite_or_worst
 from blackbox.strategy import algorithm, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 INSIDE, OUTSIDE, REFLECT, EXPAND, START, SHRINK = range(6)
 """What the next evaluation is for."""

@@ -5,14 +5,15 @@ Source: Bergstra & Bengio 2012, "Random search for hyper-parameter optimization"
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
-
-from jaxtyping import Float, Int
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.classic.best import Best, better_of, none_yet, require_box
 from blackbox.kernels.noise import uniform
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class RandomSearchState(NamedTuple):

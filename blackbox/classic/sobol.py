@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt32
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.classic.best import Best, better_of, none_yet, require_box
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import uniform
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, UInt32
 
 BITS = 32
 SECOND_HALF = 2 ** (BITS - 1)

@@ -26,10 +26,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.errors import SettingError
@@ -39,6 +38,9 @@ from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import uniform
 from blackbox.shaping import best_first
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 Layout = tuple[tuple[Any, ...], ...]
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from blackbox.arrays import Array, namespace
 from blackbox.es.normal_tail import upper_quantile, upper_tail
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 class Cells(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-
-from jaxtyping import Float, Int
+from typing import TYPE_CHECKING
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.kernels.noise import normal
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 def default_popsize(d: int) -> int:

@@ -12,11 +12,14 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 
 from blackbox.arrays import Array, namespace
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 _FARTHEST = 37.0  # deviations; beyond, the tail underflows in float64
 _BEND = 3.0  # where the variable of the tail's series turns from z to 1 / z

@@ -18,14 +18,15 @@ Cost per generation: O(popsize d). State O(d).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
-from jaxtyping import Float, Int
+from typing import TYPE_CHECKING, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.es.mirrored import default_popsize, mirrored_normal
 from blackbox.shaping import centered_ranks
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class PGPEState(NamedTuple):

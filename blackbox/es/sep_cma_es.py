@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.es import cma_es
@@ -33,6 +32,9 @@ from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import normal
 from blackbox.shaping import best_first
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 
 @lru_cache(maxsize=256)

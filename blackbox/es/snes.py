@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.es.cma_es import default_popsize
@@ -25,6 +24,9 @@ from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import normal
 from blackbox.shaping import best_first
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 
 @lru_cache(maxsize=256)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from jaxtyping import Float, Int
+from typing import TYPE_CHECKING, NamedTuple
 
 from blackbox.arrays import Array, cond, namespace
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class Stall(NamedTuple):

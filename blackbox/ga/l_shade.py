@@ -21,15 +21,16 @@ and the p best may be the best alone. The archive forgets its oldest entry inste
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
-
-from jaxtyping import Bool, Float, Int
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, cond, namespace
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 MIN_SIZE = 4  # x_i, x_pbest, x_r1 and x_r2
 MEMORY = 6  # H

@@ -9,13 +9,15 @@ fair sample of the space.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from blackbox.reporting.axes import Axis, axes
 from blackbox.reporting.report import Report, coordinates
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 LEAST = 12  # evaluations below which nothing can be said
 MOST = 1000  # evaluations that are looked at, evenly spaced in time

@@ -13,16 +13,18 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from blackbox.errors import SettingError, missing_extra
 from blackbox.reporting.axes import Axis, axes
 from blackbox.reporting.importance import LEAST, importance
 from blackbox.reporting.report import Report, coordinates
 from blackbox.reporting.tables import plain, shown
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 BLUE, VERMILION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#767676"
 MOST_POINTS = 4000  # dots of the convergence plot; of more evaluations, evenly spaced ones are shown

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from jaxtyping import Float
+from typing import TYPE_CHECKING, Any, Literal
 
 from blackbox.arrays import Array
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 CandidateStatus = Literal["asked", "ok", "infeasible", "failed", "timeout", "crashed"]
 

@@ -12,12 +12,14 @@ All is a function of the run's key and of what former runs have spent: no genera
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt32
 
 from blackbox.kernels.noise import fold, uniform
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
 
 Schedule = Literal["same", "ipop", "bipop", "none"]
 

@@ -20,21 +20,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt32
 
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
 from blackbox.shell.states import flatten, unflatten
 from blackbox.shell.told import Told
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
+
+    Row = Float[np.ndarray, "d"]
+
 INJECTED = -1  # generation of the points that come from outside
 PATIENCE = 32  # further results for which a positional strategy's generation waits for a straggler
 MAX_BARREN = 3  # generations in a row without any finite result
 MIN_BARREN = 20  # evaluations in them, so that methods of few candidates a generation are not given up at once
-
-Row = Float[np.ndarray, "d"]
 
 
 @dataclasses.dataclass(frozen=True)
