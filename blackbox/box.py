@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float as FloatArray
 
 from blackbox.arrays import Array, namespace
 from blackbox.dimensions import MAX_LENGTH, Layout, integer, nearest, real, refusal, tagged
@@ -18,6 +17,7 @@ from blackbox.errors import SpaceError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool as BoolArray
+    from jaxtyping import Float as FloatArray
 
 
 def reflect(u: FloatArray[Array, "*n d"]) -> FloatArray[Array, "*n d"]:

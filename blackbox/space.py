@@ -39,7 +39,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float as FloatArray
 
 from blackbox.arrays import Array
 from blackbox.box import Box, reflect, unit
@@ -64,6 +63,7 @@ from blackbox.errors import SpaceError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool as BoolArray
+    from jaxtyping import Float as FloatArray
 
 __all__ = ["Bool", "Box", "Choice", "Float", "Int", "Permutation", "Space", "as_space", "reflect", "space_from_dict"]
 

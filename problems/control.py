@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
 
 from blackbox.arrays import Array
 from blackbox.errors import SettingError, missing_extra
@@ -31,6 +30,7 @@ from blackbox.space import Box
 
 if TYPE_CHECKING:
     from jaxtyping import Float as FloatArray
+    from jaxtyping import Shaped
 
 HELD_OUT = 50  # episodes of a test score
 

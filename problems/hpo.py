@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int as IntArray
 
 from blackbox.dimensions import Dimension
 from blackbox.errors import SettingError, SpaceError, missing_extra
@@ -38,6 +37,7 @@ from blackbox.space import Bool, Choice, Float, Int, Space
 
 if TYPE_CHECKING:
     from jaxtyping import Float as FloatArray
+    from jaxtyping import Int as IntArray
 
 Point = Mapping[str, Any]
 
