@@ -78,13 +78,22 @@ _LONG = (
     "evosax:SNES,evosax:PGPE:*,fcmaes:de,fcmaes:biteopt,fcmaes:cr-fm-nes,scipy:l-bfgs-b,scipy:nelder-mead,"
     "scipy:sobol,numpy:random"
 )
+_PAIRED = tuple(
+    select(
+        "blackbox:sep-cma-es,cmaes:sep-cma,blackbox:lm-ma-es,fcmaes:cr-fm-nes,blackbox:snes,evosax:SNES,blackbox:pgpe,"
+        "evosax:PGPE:clipup-paper,blackbox:l-shade,minionpy:l-shade:small,fcmaes:de,blackbox:nelder-mead,"
+        "scipy:nelder-mead"
+    )
+)
 PLAN = (
     Campaign(_LIGHT, 100, instances=(1, 2, 3)),
     Campaign(_HEAVY, 100, dimensions=(2, 5)),
     Campaign(tuple(select(_LONG)), 1000),
-    # Chance decides whether a run falls into a local optimum: the closest comparison takes more runs.
-    Campaign(("blackbox:cma-es", "pycma"), 100, instances=(1, 2, 3), seeds=(1, 2)),
-    Campaign(("blackbox:cma-es", "pycma"), 1000, instances=(1, 2), seeds=(0, 1, 2)),
+    # Chance decides whether a run falls into a local optimum: the comparisons of one method take more runs.
+    Campaign(_PAIRED, 100, instances=(1, 2, 3), seeds=(1, 2)),
+    Campaign(_PAIRED, 1000, instances=(1, 2), seeds=(0, 1)),
+    Campaign(("blackbox:cma-es", "pycma"), 100, instances=(1, 2, 3), seeds=tuple(range(10))),
+    Campaign(("blackbox:cma-es", "pycma"), 1000, instances=(1, 2, 3), seeds=tuple(range(5))),
 )
 """What ``run`` without choices does."""
 
