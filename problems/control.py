@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float as FloatArray
     from jaxtyping import Shaped
 
+    Layer = tuple[FloatArray[Array, "inputs outputs"], FloatArray[Array, "outputs"]]
+
 HELD_OUT = 50  # episodes of a test score
 
 
@@ -47,9 +49,6 @@ _ENVIRONMENTS = {
     "Acrobot-v1": _Environment((1.0, 1.0, 1.0, 1.0, 4 * math.pi, 9 * math.pi), 3, None),
     "MountainCarContinuous-v0": _Environment((1.2, 0.07), 1, 1.0),
 }
-
-
-Layer = tuple[FloatArray[Array, "inputs outputs"], FloatArray[Array, "outputs"]]
 
 
 class Trajectory(NamedTuple):
