@@ -125,9 +125,7 @@ class Journal:
         Raises:
             JournalError: if the file holds something already or cannot be made.
         """
-        if not isinstance(path, str | os.PathLike):
-            raise JournalError(f"journal must be the path of a file, got {path!r}")
-        path = Path(path)
+        path = _path("journal", path)
         if durability not in ("process", "power"):
             raise JournalError(f"durability must be 'process' or 'power', got {durability!r}")
         text = to_json("configuration", dict(configuration))
@@ -138,7 +136,7 @@ class Journal:
             try:
                 if pragma(connection, "application_id") == APPLICATION_ID:
                     raise JournalError(f"{path} holds a run already; resume it or choose another file")
-                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                if not _is_empty(connection):
                     raise JournalError(f"{path} is an SQLite file of something else; choose another file")
                 prepare(connection, durability)
                 connection.execute("BEGIN IMMEDIATE")
@@ -162,6 +160,19 @@ class Journal:
         return cls.open(path)
 
     @classmethod
+    def is_blank(cls, path: str | os.PathLike[str]) -> bool:
+        """Whether a run may begin in this file: there is none, it is empty, or its making was cut short.
+
+        Raises:
+            JournalError: it is no file of SQLite.
+        """
+        path = _path("journal", path)
+        if not path.exists():
+            return True
+        with translated(path, "look into the journal"), contextlib.closing(connect(path, "ro")) as connection:
+            return pragma(connection, "application_id") != APPLICATION_ID and _is_empty(connection)
+
+    @classmethod
     def open(cls, path: str | os.PathLike[str], *, steal: bool = False, read_only: bool = False) -> Journal:
         """Open the journal of a run, to continue it or only to look.
 
@@ -174,7 +185,7 @@ class Journal:
         Raises:
             JournalError: if the file is missing, damaged, of another kind or version, or held by a live writer.
         """
-        path = Path(path)
+        path = _path("path", path)
         if not path.is_file():
             raise JournalError(f"path: there is no journal {str(path)!r}")
         with translated(path, "open the journal"):
@@ -413,6 +424,16 @@ class Journal:
 
     def _warn_damaged(self, what: str, error: Exception) -> None:
         warnings.warn(f"{self.path}: {what} cannot be used ({error}); an older state is", RuntimeWarning, stacklevel=3)
+
+
+def _path(argument: str, path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise JournalError(f"{argument} must be the path of a file, got {path!r}")
+    return Path(path)
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
 
 
 def _row(i: int, event: Event) -> Row:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +21,11 @@ from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
 from blackbox.dimensions import show
 from blackbox.errors import SettingError, WorkerError
 from blackbox.evaluation import describe
+from blackbox.journal import Journal
 from blackbox.optimizer import Optimizer
 from blackbox.progress import Progress
 from blackbox.shell.candidate import Candidate
 from blackbox.shell.settings import Direction, positive_integer, positive_number
-from blackbox.shell.told import read_value
 from blackbox.space import Space, as_space
 from blackbox.workers import Executor, Outcome, Workers, start_workers
 
@@ -133,7 +136,7 @@ def minimize(
         raise SettingError("journal must name a file where resume=True; got None")
     pool = None if vectorized else start_workers(objective, workers, kind=kind, timeout=timeout, retries=retries)
     try:
-        if resume and Path(journal).exists():  # type: ignore[arg-type]
+        if resume and not Journal.is_blank(journal):  # type: ignore[arg-type]
             given = {"method": method, "seed": seed, "direction": direction, "x0": x0, **settings}
             optimizer = _resumed(journal, space, given, budget)
         else:
@@ -181,8 +184,8 @@ class _Limits:
             positive_integer("budget", budget)
         if seconds is not None:
             seconds = positive_number("seconds", seconds)
-        if target is not None and math.isnan(target := read_value("target", target)):
-            raise SettingError("target must be a number; got nan")
+        if target is not None and (not isinstance(target, Real) or isinstance(target, bool) or math.isnan(target)):
+            raise SettingError(f"target must be a number; got {show(target)}")
         if patience is not None:
             patience = positive_integer("patience", patience)
         if vectorized and (timeout is not None or workers not in (0, 1)):
@@ -192,7 +195,10 @@ class _Limits:
             types = ALL if catch else ()
         elif not all(isinstance(t, type) and issubclass(t, Exception) for t in types):
             raise SettingError(f"catch must be True, False or types of exceptions; got {show(catch)}")
-        in_process = isinstance(workers, int) and (kind == "thread" or (workers <= 1 and timeout is None))
+        if isinstance(workers, Integral):
+            in_process = kind == "thread" or (workers <= 1 and timeout is None)
+        else:
+            in_process = isinstance(workers, ThreadPoolExecutor)
         if not in_process and types not in ((), ALL):
             raise SettingError(
                 f"catch must be True or False where evaluations run in other processes, which exceptions do not "
@@ -214,6 +220,7 @@ class _Run:
         self._best = optimizer.best
         self._improved_at = optimizer.evaluations
         self._generation = optimizer.generation
+        self._finished: deque[Outcome] = deque()  # not told yet
 
     def serve(self, pool: Workers) -> Result:
         """Keep the workers busy until a reason to stop."""
@@ -221,8 +228,12 @@ class _Run:
         try:
             self._keep_busy(pool, running)
         except KeyboardInterrupt:
-            for outcome in pool.wait(0.0) if pool.slots > 1 else []:  # what has ended meanwhile is not lost
-                self._tell(running.pop(outcome.id), outcome)
+            self._finished += pool.wait(0.0)  # what has ended meanwhile is not lost
+            while self._finished:
+                with contextlib.suppress(Exception):  # a bad value must not hide the interruption
+                    self._tell_finished(running)
+                if self._finished:
+                    self._finished.popleft()
             raise
         finally:
             self._emit("on_stop", None)
@@ -243,10 +254,18 @@ class _Run:
             if not running:
                 self._stopped["budget"] = f"all {optimizer.budget} evaluations are done"
                 break
-            outcomes = pool.wait(self._seconds_left())
-            for outcome in outcomes:
-                self._tell(running.pop(outcome.id), outcome)
+            self._finished += pool.wait(self._seconds_left())
+            self._tell_finished(running)
             self._check_time()
+
+    def _tell_finished(self, running: dict[int, Candidate]) -> None:
+        """Each outcome stays in line until it is told, so that an interruption loses none."""
+        while self._finished:
+            outcome = self._finished[0]
+            if running[outcome.id].status == "asked":
+                self._tell(running[outcome.id], outcome)
+            running.pop(outcome.id)
+            self._finished.popleft()
 
     def serve_batches(self, objective: Callable[[Any], Any]) -> Result:
         """Evaluate whole generations in one call each."""
@@ -308,12 +327,7 @@ class _Run:
             if self._best is None or best is None or best.value != self._best.value:
                 self._improved_at = optimizer.evaluations
             self._best = best
-            if limits.target is not None and best is not None and best.value is not None:
-                reached = (
-                    best.value <= limits.target if optimizer.direction == "minimize" else best.value >= limits.target
-                )
-                if reached:
-                    self._stopped["target"] = f"{best.value!r} reaches the target {limits.target!r}"
+            self._check_target()
         if limits.patience is not None and optimizer.evaluations - self._improved_at >= limits.patience:
             self._stopped["patience"] = f"no improvement for {limits.patience} evaluations"
         if optimizer.stopped:
@@ -322,6 +336,13 @@ class _Run:
         if optimizer.generation != self._generation:
             self._generation = optimizer.generation
             self._emit("on_generation", candidate)
+
+    def _check_target(self) -> None:
+        best, target = self._best, self._limits.target
+        if target is not None and best is not None and best.value is not None:
+            sign = 1 if self._optimizer.direction == "minimize" else -1
+            if sign * best.value <= sign * target:
+                self._stopped["target"] = f"{best.value!r} reaches the target {target!r}"
 
     def _check_time(self) -> None:
         if self._seconds_left() == 0:
@@ -335,6 +356,7 @@ class _Run:
     def _begin(self) -> None:
         if self._optimizer.stopped:
             self._stopped["method"] = self._optimizer.stopped
+        self._check_target()  # a run that is resumed may have been there
         self._emit("on_start", None)
 
     def _result(self) -> Result:

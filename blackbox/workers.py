@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
 from blackbox.errors import SettingError, WorkerError
@@ -109,16 +110,18 @@ def start_workers(
         raise SettingError(f"objective must be callable, got {type(objective).__name__}")
     if kind not in ("process", "thread"):
         raise SettingError(f'kind must be "process" or "thread", got {kind!r}')
-    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
-        raise SettingError(f"timeout must be None or a positive number of seconds, got {timeout!r}")
-    if not isinstance(retries, int) or retries < 0:
+    if timeout is not None:
+        if not isinstance(timeout, Real) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
+            raise SettingError(f"timeout must be None or a positive number of seconds, got {timeout!r}")
+        timeout = float(timeout)
+    if not isinstance(retries, Integral) or isinstance(retries, bool) or retries < 0:
         raise SettingError(f"retries must be an integer >= 0, got {retries!r}")
-    if isinstance(workers, int):
+    if isinstance(workers, Integral):
         if isinstance(workers, bool) or workers < 0:
             raise SettingError(f"workers must be an integer >= 0 or an executor, got {workers!r}")
         if workers <= 1 and timeout is None:
             return _Inline(objective)
-        slots = max(workers, 1)
+        slots = max(int(workers), 1)
         if kind == "thread":
             return _Pool(_Threads(objective, timeout), slots, retries)
         return _Pool(Processes(objective, timeout), slots, retries)
@@ -144,7 +147,7 @@ class _Inline:
         self._pending.append((id, x))
 
     def wait(self, timeout: float | None) -> list[Outcome]:
-        if not self._pending:
+        if not self._pending or timeout == 0.0:
             return []
         id, x = self._pending[0]
         begin = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from decimal import Decimal
 from fractions import Fraction
 
@@ -168,8 +169,10 @@ def test_numbers_and_arrays_of_one_number_are_values(value):
 
 
 @pytest.mark.parametrize(
-    "values", [np.arange(3), np.arange(3, dtype=np.float32), (0, 1, 2), Exported([0.0, 1.0, 2.0]), np.ma.arange(3)]
-)
+    "values",
+    [np.arange(3), np.arange(3, dtype=np.float32), (0, 1, 2), range(3), deque([0, 1, 2]), Exported([0.0, 1.0, 2.0]),
+     np.ma.arange(3)],
+)  # fmt: skip
 def test_sequences_of_values(values):
     optimizer = make()
     candidates = optimizer.ask(3)
@@ -178,7 +181,8 @@ def test_sequences_of_values(values):
 
 
 @pytest.mark.parametrize(
-    "values", [[1.0, 2.0], [1.0] * 4, 1.0, None, np.ones(2), np.ones((3, 1)), "abc", {0: 1.0}, {1.0}, iter([1.0] * 3)]
+    "values",
+    [[1.0, 2.0], [1.0] * 4, 1.0, None, np.ones(2), np.ones((3, 1)), "abc", b"abc", {0: 1.0}, {1.0}, iter([1.0] * 3)],
 )
 def test_the_number_of_values_is_that_of_candidates(values):
     optimizer = make()

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from blackbox.callbacks import Snapshot
-from blackbox.errors import NonFinite, SettingError, TellError, WorkerError
+from blackbox.errors import JournalError, NonFinite, SettingError, TellError, WorkerError
 from blackbox.minimizer import Result, Stop, minimize
 from blackbox.progress import Progress
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
@@ -118,6 +118,14 @@ def test_target():
     assert list(result.stopped) == ["target"]
 
 
+def test_a_target_that_was_reached_before_a_resume(tmp_path):
+    arguments = {"target": 0.5, "budget": None, "journal": tmp_path / "run.db", "resume": True}
+    first = run(**arguments)
+    again = run(**arguments)
+    assert again.stopped == first.stopped
+    assert again.evaluations == first.evaluations
+
+
 def test_seconds():
     result = run(lambda x: time.sleep(0.01) or sphere(x), seconds=0.2, budget=None)
     assert list(result.stopped) == ["seconds"]
@@ -180,6 +188,10 @@ def test_errors_that_are_not_caught_are_raised():
     with pytest.raises(ValueError, match="tenth"):
         run(fails_on(0.2), catch=False, workers=2, kind="thread")
     assert run(fails_on(0.2), catch=ValueError).failures > 0
+    with ThreadPoolExecutor(2) as executor:
+        assert run(fails_on(0.2), catch=ValueError, workers=executor).failures > 0
+        with pytest.raises(ValueError, match="tenth"):
+            run(fails_on(0.2), catch=KeyError, workers=executor)
 
 
 @pytest.mark.parametrize("value", ["3", [1.0], True, 1j, np.ones(2)])
@@ -308,6 +320,31 @@ def test_an_interruption_keeps_what_the_workers_have_ended():
     with pytest.raises(KeyboardInterrupt):
         run(workers=4, kind="thread", callbacks=[interrupt], budget=100)
     assert len(told) >= 5
+
+
+class Batches(Queue):
+    """Workers that end all evaluations at once."""
+
+    def wait(self, timeout):
+        ended = [Outcome(id, self.objective(x), "ok", "", 0.0) for id, x in self.queue]
+        self.queue.clear()
+        return ended
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_an_interruption_between_two_tells_loses_none_of_those_that_have_ended(monkeypatch, bad):
+    monkeypatch.setattr("blackbox.minimizer.start_workers", lambda *a, **k: Batches(*a))
+    told = []
+
+    def interrupt(snapshot):
+        told.append(snapshot.candidate.id)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    answers = iter([1.0, 2.0, "no number" if bad else 3.0, 4.0, 5.0])
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda x: next(answers), method="cma-es", callbacks=[interrupt])
+    assert told == [(0, i) for i in range(5) if not (bad and i == 2)]
 
 
 # --- vectorized ---------------------------------------------------------------------------------------------------
@@ -447,6 +484,8 @@ def test_progress_is_an_argument(capsys):
         ({"seconds": "1"}, "seconds"),
         ({"target": "low"}, "target"),
         ({"target": math.nan}, "target"),
+        ({"target": True}, "target"),
+        ({"journal": 3, "resume": True}, "journal"),
         ({"patience": 0}, "patience"),
         ({"workers": -1}, "workers"),
         ({"workers": "2"}, "workers"),
@@ -465,5 +504,5 @@ def test_progress_is_an_argument(capsys):
     ],
 )
 def test_arguments_are_checked(arguments, named):
-    with pytest.raises((SettingError, TellError), match=named):
+    with pytest.raises((SettingError, JournalError), match=named):
         run(**arguments)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -17,6 +19,7 @@ import pytest
 from recorder import D, Recorder, make, sphere, state_digest
 
 from blackbox.errors import CheckpointError, DuplicateTell, JournalError, SettingError, UnknownCandidate
+from blackbox.es.cat_cma import CatCMA
 from blackbox.es.cma_es import CMAES
 from blackbox.journal import Journal
 from blackbox.minimizer import Stop, minimize
@@ -170,6 +173,23 @@ def test_a_strategy_instance_comes_back_if_it_is_registered(tmp_path):
     with pytest.raises(SettingError, match="journal: the strategy Recorder is not registered"):
         make(Recorder(), journal=tmp_path / "other.db")
     assert not (tmp_path / "other.db").exists()
+
+
+@pytest.mark.parametrize("ready_made", [False, True])
+def test_hyperparameters_that_are_tuples_come_back_as_tuples(tmp_path, ready_made):
+    """JSON knows lists alone, which a strategy that keeps its hyperparameters' hash cannot take."""
+    space = Space({"x": Float(0, 1), "n": Int(0, 3), "c": Choice(["a", "b", "c"])})
+    layout = (("float",), ("int", (0.25, 0.5, 0.75)), ("choice", 3))
+    settings: dict[str, Any] = {"method": "cat-cma", "layout": layout}
+    if ready_made:
+        settings = {"method": CatCMA(layout=layout)}
+    with Optimizer(space, seed=1, journal=tmp_path / "run.db", **settings) as optimizer:
+        optimizer.tell(candidates := optimizer.ask(optimizer.popsize), range(len(candidates)))
+        expected = optimizer.ask().x
+    with Optimizer.resume(tmp_path / "run.db") as optimizer:
+        assert optimizer.ask().x == expected
+    again = minimize(lambda x: x["x"], space, journal=tmp_path / "run.db", resume=True, budget=20, seed=1, **settings)
+    assert again.evaluations == 20
 
 
 def test_a_journal_holds_one_run(tmp_path):
@@ -381,6 +401,20 @@ def test_minimize_goes_on_where_it_was_interrupted(tmp_path):
     more = minimize(objective, budget=130, **arguments)
     assert more.evaluations == 130
     assert minimize(objective, **arguments).evaluations == 130
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file", "a file without tables"])
+def test_a_run_that_was_killed_while_its_journal_was_made_begins(tmp_path, left):
+    path = tmp_path / "run.db"
+    if left != "nothing":
+        path.touch()
+    if left == "a file without tables":
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        assert path.stat().st_size
+    for _ in range(2):
+        result = minimize(sphere, BOX, seed=1, budget=9, journal=path, resume=True)
+        assert (result.evaluations, result.stopped.keys()) == (9, {"budget"})
 
 
 def test_an_error_that_is_not_caught_leaves_a_resumable_journal(tmp_path):

@@ -208,12 +208,21 @@ def test_exception_object_is_kept_in_this_process(kind: str) -> None:
         ({"kind": "fiber"}, "kind"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": True}, "timeout"),
         ({"retries": -1}, "retries"),
+        ({"retries": True}, "retries"),
     ],
 )
 def test_wrong_argument_is_named(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingError, match=named):
         start_workers(**{"objective": behave, **arguments})
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    workers = start_workers(behave, np.int64(2), kind="thread", timeout=np.float32(30), retries=np.int8(1))
+    assert workers.slots == 2
+    assert one(workers, 2).status == "ok"
+    workers.close()
 
 
 # ---- inline ----

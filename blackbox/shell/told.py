@@ -112,7 +112,7 @@ def read_values(argument: str, values: Any, count: int) -> list[float]:
     """
     due = f"{argument} must be a sequence of {count} values, one for each candidate"
     items: Sequence[Any]
-    if isinstance(values, list | tuple):
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray | memoryview):
         items = values
     elif _is_array(values):
         array = _as_numpy(argument, values)
