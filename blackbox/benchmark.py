@@ -11,6 +11,7 @@ Every method starts at the center with its own default settings and sees the sam
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from blackbox.errors import SettingError, WorkerError
+from blackbox.errors import SettingError, WorkerError, missing_extra
 from blackbox.minimizer import minimize
 from blackbox.problems.bbob import BBOB
 from blackbox.problems.hpo import task, tasks
@@ -106,8 +107,15 @@ def bbob_runs(
 
 
 def hpo_runs(names: Sequence[str], chosen: Sequence[str], seeds: int, budget: int) -> list[HPORun]:
-    """All runs of a comparison."""
+    """All runs of a comparison.
+
+    Raises:
+        SettingError: an unknown method or task.
+        MissingExtra: scikit-learn is not installed.
+    """
     check_methods(names)
+    if importlib.util.find_spec("sklearn") is None:  # every evaluation would fail, and the table would be of nothing
+        raise missing_extra("scikit-learn", "hpo")
     for name in chosen:
         if name not in tasks():
             raise SettingError(f"tasks must be among {', '.join(tasks())}; got {name!r}{nearest(name, tasks())}")

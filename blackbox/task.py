@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,7 +153,7 @@ def find_objective(name: object) -> tuple[Callable[[Any], Any], Space | Box | No
 
 
 def _module(place: str, name: str) -> Any:
-    """The module of a dotted name or a file. Its own errors, which are the user's to see, pass through."""
+    """The module of a dotted name or a file."""
     if place.endswith(".py"):
         file = Path(place).resolve()
         if not file.is_file():
@@ -163,20 +163,27 @@ def _module(place: str, name: str) -> Any:
         folder, module, file = os.getcwd(), place, None
     if folder not in sys.path:  # worker processes inherit the path and import by name
         sys.path.insert(0, folder)
+    missing = SettingError(f"objective {name!r}: there is no module {module!r} here or among the installed packages")
+    if not module or module.startswith("."):
+        raise missing
     try:
-        is_there = bool(module) and importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise  # something else that a parent package imports
-        is_there = False
-    except ValueError:  # a relative name
-        is_there = False
-    if not is_there:
-        raise SettingError(f"objective {name!r}: there is no module {module!r} here or among the installed packages")
-    found = importlib.import_module(module)
+        found = importlib.import_module(module)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise missing from None
+        raise _failed_import(name, module, error) from error
     if file is not None and Path(getattr(found, "__file__", None) or "").resolve() != file:
         raise SettingError(f"objective {name!r}: another module is called {module!r} too; rename the file")
     return found
+
+
+def _failed_import(name: str, module: str, error: Exception) -> SettingError:
+    """The error of a module that raises when it is imported, with the line that did."""
+    place = ""
+    if error.__traceback__ is not None and not isinstance(error, SyntaxError):  # which says so itself
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" ({frame.filename}, line {frame.lineno})"
+    return SettingError(f"objective {name!r}: importing {module!r} raised {type(error).__name__}: {error}{place}")
 
 
 def read_space(path: Path) -> Space | Box:

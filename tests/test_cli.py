@@ -125,12 +125,14 @@ def test_methods_describes_one() -> None:
     facts = as_json("methods", "cma-es")
     assert {"name": "popsize", "type": "int | None", "default": "None"} in facts["hyperparameters"]
     assert "popsize" in blackbox("methods", "cma-es").stdout
+    assert "Source: Hansen 2016" in blackbox("methods", "cma-es").stdout
     assert "did you mean 'cma-es'" in refused("methods", "cma-s")
+    assert "``cat-cma``" in blackbox("methods", "auto").stdout
 
 
 def test_problems_can_all_be_loaded() -> None:
     listed = as_json("problems")
-    assert len(listed) == len(entries()) == 37
+    assert len(listed) == len(entries())
     for row in listed:
         objective, space = load(row["name"].replace("-fN", "-f1").replace("-dD", "-d5"))
         assert callable(objective)
@@ -247,14 +249,26 @@ def test_unknown_commands_and_missing_files() -> None:
     assert "nothing.toml" in refused("run", "nothing.toml")
 
 
-def test_unexpected_exceptions_are_not_hidden(folder: Path) -> None:
-    (folder / "faulty.py").write_text("import nosuchlibrary\n")
-    with pytest.raises(ModuleNotFoundError, match="nosuchlibrary"):
-        blackbox("minimize", "faulty:loss")
+def test_a_module_that_cannot_be_imported_is_named_with_the_line(folder: Path) -> None:
+    (folder / "faulty.py").write_text("\nimport nosuchlibrary\n")
+    (folder / "unclosed.py").write_text("def loss(x:\n")
     (folder / "package").mkdir()
-    (folder / "package" / "__init__.py").write_text("import nosuchlibrary\n")
-    with pytest.raises(ModuleNotFoundError, match="nosuchlibrary"):
-        blackbox("minimize", "package.module:loss")
+    (folder / "package" / "__init__.py").write_text("raise RuntimeError('not\\ntoday')\n")
+    for name, message in {
+        "faulty:loss": f"raised ModuleNotFoundError: No module named 'nosuchlibrary' ({folder}/faulty.py, line 2)",
+        "unclosed.py:loss": "raised SyntaxError: '(' was never closed (unclosed.py, line 1)",
+        "package.module:loss": f"raised RuntimeError: not today ({folder}/package/__init__.py, line 1)",
+    }.items():
+        assert message in refused("minimize", name)
+
+
+def test_unexpected_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("blackbox.problems.entries", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        blackbox("problems")
 
 
 def test_a_file_named_like_a_loaded_module_is_refused(folder: Path) -> None:
@@ -409,11 +423,13 @@ def test_ctrl_c_leaves_a_journal_and_says_how_to_go_on() -> None:
         "--seed",
         5,
     )
-    found = blackbox(*command, "--journal", "run.db", "--json", code=130)
+    found = blackbox(*command, "--journal", "my run.db", "--json", code=130)
     assert json.loads(found.stdout)["evaluations"] == 6
-    assert "interrupted after 6 evaluations; go on with: blackbox resume run.db" in found.stderr
+    assert "interrupted after 6 evaluations; go on with: blackbox resume 'my run.db'" in found.stderr
     whole = as_json(*command[:1], "objectives:loss", *command[2:])
-    assert as_json("resume", "run.db", "--objective", "objectives:loss")["value"] == whole["value"]
+    resumed = as_json("resume", "my run.db", "--objective", "objectives:loss")
+    assert resumed["value"] == whole["value"]
+    assert (resumed["evaluations"], resumed["statuses"]) == (50, {"ok": 44})
 
 
 def test_show_as_table_json_picture_and_page(folder: Path) -> None:
@@ -489,6 +505,11 @@ def test_bench_hpo_ranks_methods() -> None:
         values = [run["value"] for run in data["runs"] if run["method"] == row["method"]]
         assert row["svc_breast_cancer"] == pytest.approx(np.mean(values))
         assert 0 <= row["svc_breast_cancer test"] < 0.6
+
+
+def test_bench_hpo_without_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    assert "pip install 'blackbox-engine[hpo]'" in refused("bench", "hpo", "--budget", 2)
 
 
 def test_bench_errors() -> None:

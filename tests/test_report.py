@@ -208,16 +208,30 @@ def test_points_of_many_variables_are_shortened(tmp_path: Path) -> None:
     assert all(row[-1].startswith("x0=") and len(row[-1]) <= 100 for row in rows)
 
 
-def test_outcome_of_a_call_says_why_it_ended() -> None:
+@pytest.mark.parametrize("width", [200, 100, 60, 44])
+def test_no_number_and_no_name_is_broken_however_narrow_the_terminal(width: int) -> None:
+    columns = ["name", "a long heading", "value", "words"]
+    rows = [["gradient_boosting_wine", -1.23456e-200, 123456.0, "several words that may be broken"], ["b", 1.5, 2, "c"]]
+    lines = printed([tables.table("Title", columns, rows)], width).splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    assert {"gradient_boosting_wine", "-1.23456e-200", "123456", "several"} <= words
+
+
+def test_outcome_of_a_call_says_how_evaluations_ended_and_why_it_stopped() -> None:
     from blackbox.task import Task
 
     result = minimize(lambda x: float("nan"), Box(0, 1, 2), method="random", budget=4, seed=0)
-    facts = outcome(result.optimizer, Task("f", abs, Box(0, 1, 2), {}), 0.5, result.stopped)
+    task = Task("f", abs, Box(0, 1, 2), {})
+    facts = outcome(result.optimizer, task, {"failed": 4}, 0.5, result.stopped)
     assert facts["x"] is None
     assert facts["failures"] == 4
     text = printed(tables.outcome_tables(facts))
-    assert "No evaluation had a value" in text
+    assert text.startswith("No evaluation had a value\nRun\n")  # and no empty table
+    assert "4 (4 failed) in 0.5 s" in text
     assert "4 evaluations are done" in text
+    resumed = outcome(result.optimizer, task, {"ok": 1, "timeout": 1}, 0.5, result.stopped)
+    assert "4 (2 of them now: 1 ok, 1 timeout) in 0.5 s" in printed(tables.outcome_tables(resumed))
 
 
 # ---- axes and importance

@@ -15,6 +15,7 @@ import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.journal import Journal
+from blackbox.shell.auto import choose_method
 from blackbox.shell.replay import Evaluation, replay
 from blackbox.shell.settings import Settings, fingerprint
 from blackbox.strategy import methods, nearest
@@ -165,8 +166,18 @@ def coordinates(x: Any) -> dict[str, Any]:
     return dict(x) if isinstance(x, Mapping) else {f"x{i}": value for i, value in enumerate(x.tolist())}
 
 
-def outcome(optimizer: Optimizer, task: Task, seconds: float, stopped: Mapping[str, str]) -> dict[str, Any]:
-    """What a call of minimize came to, as JSON values."""
+def outcome(
+    optimizer: Optimizer, task: Task, statuses: Mapping[str, int], seconds: float, stopped: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a call of minimize came to, as JSON values.
+
+    Args:
+        optimizer: as the call has left it.
+        task: what was minimized.
+        statuses: how many evaluations of this call ended how; a resumed run has earlier ones.
+        seconds: that the call took.
+        stopped: why it ended.
+    """
     best, journal = optimizer.best, task.settings.get("journal")
     return {
         "objective": task.name,
@@ -174,6 +185,7 @@ def outcome(optimizer: Optimizer, task: Task, seconds: float, stopped: Mapping[s
         "value": None if best is None else best.value,
         "evaluations": optimizer.evaluations,
         "failures": optimizer.failures,
+        "statuses": dict(statuses),
         "seconds": seconds,
         "stopped": dict(stopped),
         "method": optimizer.method,
@@ -185,14 +197,17 @@ def outcome(optimizer: Optimizer, task: Task, seconds: float, stopped: Mapping[s
 
 
 def describe_method(name: str) -> dict[str, Any]:
-    """A registered method as JSON values.
+    """A registered method, or the rule of ``auto``, as JSON values.
 
     Raises:
         SettingError: an unknown name.
     """
+    if name == "auto":
+        rule = inspect.getdoc(choose_method) or ""
+        return {"name": name, "tags": [], "source": "", "documentation": rule, "hyperparameters": []}
     known = methods()
     if name not in known:
-        raise SettingError(f"method must be one of {', '.join(known)}; got {name!r}{nearest(name, known)}")
+        raise SettingError(f"method must be one of auto, {', '.join(known)}; got {name!r}{nearest(name, known)}")
     method = known[name]
     cls = method.load()
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()

@@ -6,13 +6,13 @@ Names, values and reasons come from users' journals: they are shown as plain tex
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from blackbox.reporting.report import Report, coordinates
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderableType
     from rich.table import Table
 
 
@@ -33,23 +33,54 @@ def shown(value: Any, digits: int = 6) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], digits: int = 6) -> Group:
-    """A table for the terminal; numbers to the right, floats with so many significant digits."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    """A table for the terminal; numbers to the right, floats with so many significant digits.
 
-    rows = [list(row) for row in rows]
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        is_number = all(isinstance(row[i], int | float | None) for row in rows)
-        made.add_column(Text(plain(column)), justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(shown(cell, digits)) for cell in row))
-    return _titled(title, made)
+    Numbers and the first column are never broken: where a terminal is too narrow for that, each row is shown as lines
+    of column and value.
+    """
+    return _titled(title, _Rows(list(columns), [list(row) for row in rows], digits))
+
+
+class _Rows(NamedTuple):
+    """Rows that fit themselves to a terminal."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    digits: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        from rich.measure import Measurement
+
+        side_by_side = self._side_by_side()
+        if Measurement.get(console, options.update_width(10_000), side_by_side).minimum <= options.max_width:
+            yield side_by_side
+            return
+        for row in self.rows:
+            yield _lines(zip(self.columns, (shown(cell, self.digits) for cell in row), strict=True))
+
+    def _side_by_side(self) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, column in enumerate(self.columns):
+            is_number = all(isinstance(row[i], int | float | None) for row in self.rows)
+            justify: Literal["left", "right"] = "right" if is_number else "left"
+            made.add_column(Text(plain(column)), justify=justify, no_wrap=is_number or i == 0, overflow="fold")
+        for row in self.rows:
+            made.add_row(*(Text(shown(cell, self.digits)) for cell in row))
+        return made
 
 
 def pairs(title: str, facts: Mapping[str, Any]) -> Group:
     """A table of two columns, without the facts that are None or empty."""
+    known = [(name, shown(value, 12)) for name, value in facts.items() if value is not None and value != ""]
+    return _titled(title, *([_lines(known)] if known else []))
+
+
+def _lines(facts: Iterable[tuple[str, str]]) -> Table:
+    """Names, and what is known of each."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -57,17 +88,16 @@ def pairs(title: str, facts: Mapping[str, Any]) -> Group:
     made = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     made.add_column(no_wrap=True, style="dim")
     made.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value is not None and value != "":
-            made.add_row(Text(plain(name)), Text(shown(value, 12)))
-    return _titled(title, made)
+    for name, text in facts:
+        made.add_row(Text(plain(name)), Text(text))
+    return made
 
 
-def _titled(title: str, made: Table) -> Group:
+def _titled(title: str, *parts: RenderableType) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    return Group(Text(plain(title), "bold"), made)
+    return Group(Text(plain(title), "bold"), *parts)
 
 
 def exact(x: Any) -> dict[str, Any]:
@@ -104,7 +134,8 @@ def best_rows(report: Report, count: int) -> tuple[list[str], list[list[Any]]]:
     columns = ["#", "value", "seconds", *(["point"] if many else names)]
     rows = []
     for row, x in zip(chosen, points, strict=True):
-        head = [row["number"], row["value"], row["seconds"]]
+        seconds = None if row["seconds"] is None else float(f"{row['seconds']:.3g}")
+        head = [row["number"], row["value"], seconds]
         text = ", ".join(f"{name}={shown(value, 3)}" for name, value in x.items())
         shortened = text if len(text) < 100 else text[:97] + "..."
         rows.append([*head, *([shortened] if many else [x.get(name) for name in names])])
@@ -135,12 +166,15 @@ def show_tables(report: Report, count: int) -> list[Group]:
 
 
 def outcome_tables(facts: Mapping[str, Any]) -> list[Group]:
-    """The same for the terminal."""
-    failed = f" ({facts['failures']} failed)" if facts["failures"] else ""
+    """What a call of minimize came to, for the terminal."""
+    counts, told = facts["statuses"], sum(facts["statuses"].values())
+    now = "" if told == facts["evaluations"] else f"{told} of them now"
+    ended = ", ".join(f"{count} {status}" for status, count in counts.items()) if set(counts) - {"ok"} else ""
+    details = f" ({': '.join(filter(None, (now, ended)))})" if now or ended else ""
     words = {
         "objective": facts["objective"],
         "method": facts["method"] + (f" ({facts['reason']})" if facts["reason"] else ""),
-        "evaluations": f"{facts['evaluations']}{failed} in {facts['seconds']:.3g} s",
+        "evaluations": f"{facts['evaluations']}{details} in {facts['seconds']:.3g} s",
         "stopped": "; ".join(reason.partition("\n")[0] for reason in facts["stopped"].values()),
         "seed": facts["seed"],
         "journal": facts["journal"],
