@@ -96,6 +96,15 @@ def test_logarithmic_axes_where_values_span_decades(
     assert np.isfinite(labelled(panel, "best so far").get_ydata()).all()
 
 
+@pytest.mark.parametrize("values", [[1.0, 2.0, 1e308, 5.0], [1e-308, 3.0, 1e308], [-1e308, 0.0, 1e300, 4.0, 1e-300]])
+def test_huge_values_such_as_penalties_leave_the_rest_visible(tmp_path: Path, values: list[float]) -> None:
+    report = told(tmp_path / "run.db", Box(0, 1, 2), values)
+    plots.save(report, tmp_path / "run.png")  # warnings of overflow would be errors
+    low, high = drawn(plots.PLOTS[0], report).get_ylim()
+    assert np.isfinite([low, high]).all()
+    assert low < 2.0 < high
+
+
 def test_many_evaluations_are_thinned_but_the_best_is_exact(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(5000).tolist()
     panel = drawn(CONVERGENCE, told(tmp_path / "run.db", Box(0, 1, 2), values))

@@ -30,6 +30,7 @@ BLUE, VERMILION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#767676"
 MOST_POINTS = 4000  # dots of the convergence plot; of more evaluations, evenly spaced ones are shown
 MOST_LINES = 400  # of parallel coordinates; of more evaluations, the best half and others evenly spaced
 MOST_AXES, MOST_BARS = 10, 15
+HUGE = 1e100  # values beyond, such as penalties, are drawn here: axes of matplotlib overflow from some 1e250 on
 FORMATS = (".png", ".pdf", ".svg")
 
 _STYLE: dict[Any, Any] = {
@@ -122,19 +123,20 @@ class _Scale(NamedTuple):
     @classmethod
     def of(cls, report: Report) -> _Scale:
         """Logarithmic where the values span decades: of the values if all are positive, else of the distance to the
-        best one, which itself then lies on the lower edge.
+        best one, which itself then lies on the lower edge. Larger numbers than matplotlib can draw lie on the edge.
         """
-        values, minimizes = report.values, report.sign > 0
+        values, minimizes = np.clip(report.values, -HUGE, HUGE), report.sign > 0
         finite = values[report.is_ok]
         label = "value (lower is better)" if minimizes else "value (higher is better)"
         if finite.min() > 0:
-            return cls(values, label, bool(finite.max() / finite.min() >= 30), minimizes)
+            values = np.maximum(values, 1 / HUGE)
+            return cls(values, label, bool(finite.max() >= 30 * finite.min()), minimizes)
         best = finite.min() if minimizes else finite.max()
         distance = np.abs(values - best)
         positive = distance[report.is_ok & (distance > 0)]
         if len(positive) > 2 and np.quantile(positive, 0.95) / np.quantile(positive, 0.05) >= 100:
             label = "value \N{MINUS SIGN} best value" if minimizes else "best value \N{MINUS SIGN} value"
-            return cls(np.maximum(distance, positive.min()), label, True, True)
+            return cls(np.maximum(distance, max(positive.min(), 1 / HUGE)), label, True, True)
         return cls(values, label, False, minimizes)
 
 
@@ -142,10 +144,11 @@ def convergence(panel: Any, report: Report) -> None:
     """Every evaluation's value and the best so far, over the number of evaluations."""
     values, is_ok = report.values, report.is_ok
     number = np.arange(1, len(values) + 1)
-    panel.set(title="Convergence", xlabel="evaluations")
-    panel.grid(True)
+    panel.set(title="Convergence")
     if not is_ok.any():
         return _say(panel, "no evaluation has a value")
+    panel.grid(True)
+    panel.set(xlabel="evaluations")
     scale = _Scale.of(report)
     ok = np.flatnonzero(is_ok)
     dots = ok[:: math.ceil(len(ok) / MOST_POINTS)]
@@ -179,11 +182,10 @@ def parallel_coordinates(panel: Any, report: Report) -> None:
     from matplotlib.collections import LineCollection
 
     panel.set(title="Parallel coordinates")
+    if not report.is_ok.any():
+        return _say(panel, "no evaluation has a value")
     panel.spines[["left", "bottom"]].set_visible(False)
     panel.set_yticks([])
-    if not report.is_ok.any():
-        panel.set_xticks([])
-        return _say(panel, "no evaluation has a value")
     found, note = _chosen_axes(report)
     scale = _Scale.of(report)
     ranking = [i for i in report.ranking if report.is_ok[i]]
@@ -287,15 +289,14 @@ def importances(panel: Any, report: Report) -> None:
     panel.set(title="Importance of the variables")
     found = importance(report)
     if found is None:
-        panel.set_yticks([])
         return _say(panel, f"needs {LEAST} evaluations with different values")
     count = min(MOST_BARS, len(found.names))
     y = np.arange(count)[::-1]
     spread = None if found.spread is None else found.spread[:count]
     style = {"ecolor": GRAY, "capsize": 2.5}
     panel.barh(y, found.scores[:count], xerr=spread, color=BLUE, height=0.65, error_kw=style)
-    panel.set_yticks(y, [_label(name, 28) for name in found.names[:count]])
-    panel.set_xlabel(f"{found.label}\n{textwrap.fill(found.note, 75)}")
+    panel.set_yticks(y, [_label(name, 28) for name in found.names[:count]], fontsize=10 if count <= 10 else 8)
+    panel.set_xlabel(f"{found.label}\n{textwrap.fill(found.note, 95)}")
     panel.axvline(0.0, color="black", lw=0.8)
     panel.grid(axis="x")
     panel.set_ylim(-0.6, count - 0.4)
@@ -316,6 +317,8 @@ def _legend(panel: Any) -> None:
 
 
 def _say(panel: Any, text: str) -> None:
+    """A sentence instead of a plot."""
+    panel.set_axis_off()
     panel.text(0.5, 0.5, text, ha="center", va="center", transform=panel.transAxes, color=GRAY)
 
 
