@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -57,6 +57,8 @@ from blackbox.storage.journal_file import (
     verify_kind,
     verify_run,
 )
+
+Durability = Literal["process", "power"]
 
 _CHECKPOINTS_KEPT = 2
 _PAGE_ROWS, _PAGE_BYTES = 1000, 4_000_000  # fetched at a time
@@ -94,10 +96,12 @@ class Journal:
     Attributes:
         path: the file.
         configuration: settings, space, seed, fingerprint: JSON, fixed at creation.
+        durability: what an acknowledged result survives, fixed at creation.
     """
 
     path: Path
     configuration: dict[str, Any]
+    durability: str
 
     def __init__(self, path: Path, connection: sqlite3.Connection, token: str | None) -> None:
         self.path = path
@@ -113,7 +117,7 @@ class Journal:
         path: str | os.PathLike[str],
         configuration: Mapping[str, Any],
         *,
-        durability: Literal["process", "power"] = "process",
+        durability: Durability = "process",
     ) -> Journal:
         """Begin a journal in a new file; folders are made as needed.
 
@@ -126,7 +130,7 @@ class Journal:
             JournalError: if the file holds something already or cannot be made.
         """
         path = _path("journal", path)
-        if durability not in ("process", "power"):
+        if durability not in get_args(Durability):
             raise JournalError(f"durability must be 'process' or 'power', got {durability!r}")
         text = to_json("configuration", dict(configuration))
         with translated(path, "create the journal"):
@@ -213,7 +217,7 @@ class Journal:
                 stacklevel=2,
             )
         journal = cls(path, connection, token)
-        journal.configuration = configuration
+        journal.configuration, journal.durability = configuration, durability
         return journal
 
     def append(self, events: Sequence[Event]) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from blackbox.journal import Journal
 from blackbox.optimizer import Optimizer
 from blackbox.progress import Progress
 from blackbox.shell.candidate import Candidate
-from blackbox.shell.settings import Direction, positive_integer, positive_number
+from blackbox.shell.settings import Direction, finite_number, positive_integer
 from blackbox.space import Space, as_space
 from blackbox.workers import Executor, Outcome, Workers, start_workers
 
@@ -120,7 +120,8 @@ def minimize(
         callbacks: see :mod:`blackbox.callbacks`.
         catch: which exceptions of ``objective`` count as a failed evaluation: True for all; a type or tuple of
             types (not in processes); False or () for none. Others end the run and are raised.
-        **settings: further arguments of Optimizer, such as ``restarts`` and the method's hyperparameters.
+        **settings: further arguments of Optimizer: ``restarts``, ``durability``, the policies, and the method's
+            hyperparameters.
 
     Raises:
         SettingError, SpaceError, JournalError: as for Optimizer.
@@ -153,10 +154,15 @@ def minimize(
             pool.close(kill=True)
 
 
-def _resumed(journal: Any, space: Space | Box, given: Mapping[str, Any], budget: int | None) -> Optimizer:
+def _resumed(journal: Any, space: Space | Box, given: dict[str, Any], budget: int | None) -> Optimizer:
     """The optimizer of a journal, if it is the one meant; ``budget`` replaces its own."""
     optimizer = Optimizer.resume(journal)
     try:
+        durability = given.pop("durability", optimizer.durability)
+        if durability != optimizer.durability:
+            raise SettingError(
+                f"durability must be {optimizer.durability!r} as in the journal that is resumed; got {durability!r}"
+            )
         optimizer.settings.require_same(space, given)
         if budget is not None and budget != optimizer.budget:
             optimizer.budget = budget
@@ -183,9 +189,9 @@ class _Limits:
         if budget is not None:
             positive_integer("budget", budget)
         if seconds is not None:
-            seconds = positive_number("seconds", seconds)
-        if target is not None and (not isinstance(target, Real) or isinstance(target, bool) or math.isnan(target)):
-            raise SettingError(f"target must be a number; got {show(target)}")
+            seconds = finite_number("seconds", seconds, above=0.0)
+        if target is not None:
+            target = finite_number("target", target)
         if patience is not None:
             patience = positive_integer("patience", patience)
         if vectorized and (timeout is not None or workers not in (0, 1)):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from blackbox.box import Box
-from blackbox.errors import BudgetExhausted, JournalError
-from blackbox.journal import Journal
+from blackbox.errors import BudgetExhausted, JournalError, SettingError
+from blackbox.journal import Durability, Journal
 from blackbox.shell.candidate import Candidate
 from blackbox.shell.gate import Gate
+from blackbox.shell.interrupts import uninterrupted
 from blackbox.shell.record import replay, to_event
 from blackbox.shell.restarts import Schedule
-from blackbox.shell.search import Search
+from blackbox.shell.search import Closing, Search
 from blackbox.shell.settings import Direction, Settings, fingerprint, positive_integer
 from blackbox.shell.told import Policy, Told, read_value
 from blackbox.space import Space
@@ -50,6 +52,8 @@ class Optimizer:
         budget: evaluations in all, told from outside included; None is unlimited.
         direction: "minimize" or "maximize".
         journal: a new file for all settings and results; see :meth:`resume`.
+        durability: what told results in the journal survive: the death of the "process" at any moment, or, waiting
+            for the disk at each tell (some 10 ms), also the loss of "power".
         x0: start point in native values; by default the center of the space.
         restarts: "same", "ipop", "bipop" (see :mod:`blackbox.shell.restarts`) or "none"; None chooses by the method.
         nonfinite: what NaN and infinity told as values do: "fail" (rank last) or "raise" (NonFinite).
@@ -77,6 +81,7 @@ class Optimizer:
         budget: int | None = None,
         direction: Direction = "minimize",
         journal: str | os.PathLike[str] | None = None,
+        durability: Durability = "process",
         x0: Any = None,
         restarts: Schedule | None = None,
         nonfinite: Literal["fail", "raise"] = "fail",
@@ -87,7 +92,12 @@ class Optimizer:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
         settings = Settings.check(space, method, seed, budget, direction, x0, restarts, policy, hyperparameters)
         search = Search(settings.plan())
-        self._set_up(settings, search, None if journal is None else Journal.create(journal, settings.to_json()))
+        opened = None
+        if journal is not None:
+            opened = Journal.create(journal, settings.to_json(), durability=durability)
+        elif durability != "process":
+            raise SettingError(f'durability must be "process" without a journal; got {durability!r}')
+        self._set_up(settings, search, opened)
 
     def _set_up(self, settings: Settings, search: Search, journal: Journal | None) -> None:
         self.settings = settings
@@ -158,27 +168,24 @@ class Optimizer:
                     f"n must be at most {self.left} with a budget of {self._budget}, of which {self.evaluations} are "
                     f"told and {len(self._gate.waiting)} waited for; got {count}"
                 )
-            member, candidates = self._member, []
-            for _ in range(count):
-                candidate = self._candidate(member)
-                candidates.append(candidate)
-                member = candidate.id[1] + 1
-            for candidate in candidates:
-                self._gate.waiting[candidate.id] = candidate
-            self._member = member
+            candidates = list(itertools.islice(self._candidates(), count))
+            self._gate.waiting.update((candidate.id, candidate) for candidate in candidates)
+            self._member = candidates[-1].id[1] + 1
         return candidates[0] if n is None else candidates
 
-    def _candidate(self, member: int) -> Candidate:
-        """The next candidate of the open generation, from ``member`` on, that is neither told nor waited for."""
-        search = self._search
-        generation, waiting = search.generation, self._gate.waiting
-        while (id := (generation, member)) in waiting or member in search.results:
-            member += 1
-        row = search.row(member)
-        page, slot = divmod(member, search.popsize)
-        while page >= len(self._points):
-            self._points.append(self.space.decode_many(search.pages[len(self._points)]))
-        return Candidate(id, self._points[page][slot], row, self.settings.owner)
+    def _candidates(self) -> Iterator[Candidate]:
+        """The members of the open generation that are neither told nor waited for, without end."""
+        search, waiting, owner = self._search, self._gate.waiting, self.settings.owner
+        generation, popsize, results = search.generation, search.popsize, search.results
+        for page in itertools.count(self._member // popsize):
+            rows = search.page(page)
+            if page == len(self._points):
+                self._points.append(self.space.decode_many(rows))
+            points, first = self._points[page], page * popsize
+            for slot in range(max(0, self._member - first), popsize):
+                id = (generation, first + slot)
+                if id not in waiting and id[1] not in results:
+                    yield Candidate(id, points[slot], rows[slot], owner)
 
     def tell(self, candidate: Any, value: Any, *, seconds: float | None = None) -> None:
         """Take in the value of a candidate, the values of a list of candidates, or that of a point from outside.
@@ -225,22 +232,32 @@ class Optimizer:
         search, start = self._search, time.perf_counter()
         closing = search.prepare(told)
         self._strategy_seconds += time.perf_counter() - start
-        if self._journal is not None:
-            self._journal.append([to_event(t, search.generation, seconds, reason) for t in told])
-        best, popsize = search.best, search.popsize
+        popsize = search.popsize
+        if self._journal is None:
+            self._take_in(told, closing)
+        else:
+            events = [to_event(t, search.generation, seconds, reason) for t in told]
+            with uninterrupted():  # or the journal would hold results that are not known here
+                self._journal.append(events)
+                self._take_in(told, closing)
+        if closing is not None:
+            self._save_checkpoint()
+            if closing.barren[0] and (popsize > 1 or search.stopped):
+                text = search.stopped or f"generation {search.generation - 1} has no finite value and teaches nothing"
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+    def _take_in(self, told: Sequence[Told], closing: Closing | None) -> None:
+        search, waiting = self._search, self._gate.waiting
+        best = search.best
         search.commit(told, closing)
         if search.best is not best:
             self._best = None
         for t in told:
             if t.candidate is not None:
                 t.candidate.value, t.candidate.status = t.value, t.status
-                self._gate.waiting.pop(t.candidate.id, None)
+                waiting.pop(t.candidate.id, None)
         if closing is not None:
             self._member, self._points = 0, []
-            self._save_checkpoint()
-            if closing.barren[0] and (popsize > 1 or search.stopped):
-                text = search.stopped or f"generation {search.generation - 1} has no finite value and teaches nothing"
-                warnings.warn(text, RuntimeWarning, stacklevel=4)
 
     def _save_checkpoint(self) -> None:
         due = self._search.generation - self._checkpointed >= CHECKPOINT_GENERATIONS
@@ -306,6 +323,11 @@ class Optimizer:
     def generation(self) -> int:
         """Number of the open generation, restarts included."""
         return self._search.generation
+
+    @property
+    def durability(self) -> str | None:
+        """What told results survive; None without a journal."""
+        return None if self._journal is None else self._journal.durability
 
     @property
     def popsize(self) -> int:

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from typing import Any, NamedTuple
 
@@ -24,9 +25,14 @@ from blackbox.es.cma_es import CMAES
 from blackbox.journal import Journal
 from blackbox.minimizer import Stop, minimize
 from blackbox.optimizer import Optimizer
+from blackbox.shell.interrupts import uninterrupted
+from blackbox.shell.search import Search
 from blackbox.shell.states import flatten, unflatten
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
+from blackbox.storage.journal_file import Tail
 from blackbox.strategy import methods
+
+BOX = Box(-1, 1, D)
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +243,66 @@ def test_a_result_that_cannot_be_written_is_not_taken(tmp_path, monkeypatch):
     optimizer.close()
 
 
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_durability_is_kept_through_a_resume(tmp_path, durability):
+    arguments: dict[str, Any] = {"journal": tmp_path / "run.db", "durability": durability}
+    minimize(sphere, BOX, seed=1, budget=5, **arguments)
+    with Optimizer.resume(tmp_path / "run.db") as optimizer:
+        assert optimizer.durability == durability
+        (synchronous,) = optimizer._journal._connection.execute("PRAGMA synchronous").fetchone()
+        assert synchronous == (2 if durability == "power" else 1)
+    assert minimize(sphere, BOX, budget=8, resume=True, **arguments).evaluations == 8
+    with pytest.raises(JournalError, match="durability must be"):
+        make(journal=tmp_path / "other.db", durability="much")
+    assert make().durability is None
+
+
+@pytest.fixture
+def _interruptible():
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("moment", ["append", "write", "commit"])
+def test_an_interruption_within_a_tell_comes_after_it(tmp_path, monkeypatch, moment):
+    """Ctrl-C between the journal's commit and our own would leave us without a result that the journal has."""
+    cls = {"append": Journal, "write": Tail, "commit": Search}[moment]
+    act = getattr(cls, moment)
+
+    def interrupted(*arguments):
+        act(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0)  # where Python looks for signals
+
+    optimizer = make(journal=tmp_path / "run.db")
+    candidates = optimizer.ask(7)
+    for i, batch in enumerate((candidates[:1], candidates[1:])):
+        with monkeypatch.context() as patch:
+            patch.setattr(cls, moment, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                optimizer.tell(batch, [sphere(candidate.x) for candidate in batch])
+        assert [candidate.status for candidate in batch] == ["ok"] * len(batch)
+        assert (optimizer.evaluations, optimizer.generation) == ((1, 0), (7, 1))[i]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    optimizer.tell(candidate := optimizer.ask(), sphere(candidate.x))
+    optimizer.close()
+    with Optimizer.resume(tmp_path / "run.db") as resumed:
+        assert without_waiting(resumed) == without_waiting(optimizer)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_other_handlers_of_interruptions_stay(handler):
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with uninterrupted():
+            assert signal.getsignal(signal.SIGINT) == handler
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_refused_tell_leaves_the_journal_as_it_was(tmp_path):
     with make(journal=tmp_path / "run.db") as optimizer:
         candidates = optimizer.ask(3)
@@ -374,8 +440,6 @@ def test_a_killed_run_has_lost_nothing(tmp_path):
 
 # --- minimize -----------------------------------------------------------------------------------------------------
 
-BOX = Box(-1, 1, D)
-
 
 def test_minimize_goes_on_where_it_was_interrupted(tmp_path):
     arguments: dict[str, Any] = {"space": BOX, "seed": 3, "journal": tmp_path / "run.db", "resume": True}
@@ -444,6 +508,7 @@ def test_an_error_that_is_not_caught_leaves_a_resumable_journal(tmp_path):
         ({"popsize": 8}, "popsize"),
         ({"sigma0": 0.5}, "sigma0"),
         ({"nonfinite": "raise"}, "nonfinite"),
+        ({"durability": "power"}, "durability must be 'process' as in the journal"),
         ({"method": CMAES(popsize=6)}, "hyperparameters"),
     ],
 )

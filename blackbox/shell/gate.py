@@ -58,7 +58,8 @@ class Gate:
         """
         if isinstance(candidate, Candidate):
             number = read_value("value", value)
-            return self._result(candidate, number, self._policy.judge("value", number))
+            told = self._result(candidate, number, self._policy.judge("value", number))
+            return [] if told is None else [told]
         if isinstance(candidate, list | tuple) and (not candidate or isinstance(candidate[0], Candidate)):
             return self._results(candidate, read_values("value", value, len(candidate)))
         try:
@@ -81,37 +82,42 @@ class Gate:
             raise TellError(f"reason must be a string; got {show(reason)}")
         if status not in ("failed", "timeout", "crashed"):
             raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
-        return self._result(candidate, math.nan, status)
+        told = self._result(candidate, math.nan, status)
+        return [] if told is None else [told]
 
     def _results(self, candidates: Sequence[Any], values: list[float]) -> list[Told]:
         told: dict[tuple[int, int], Told] = {}
         for i, (candidate, value) in enumerate(zip(candidates, values, strict=True)):
             if not isinstance(candidate, Candidate):
                 raise TellError(f"candidate[{i}] must be one from ask() like candidate[0]; got {show(candidate)}")
-            usable = self._result(candidate, value, self._policy.judge(f"value[{i}]", value), f"[{i}]")
-            if candidate.id not in told:
-                told.update((candidate.id, t) for t in usable)
-            elif self._policy.if_told == "raise":
-                raise DuplicateTell(f"candidate[{i}] must not be in the list twice; {candidate.id} is")
+            status: CandidateStatus = "ok" if math.isfinite(value) else self._policy.judge(f"value[{i}]", value)
+            usable = self._result(candidate, value, status, i)
+            if candidate.id in told:
+                if self._policy.if_told == "raise":
+                    raise DuplicateTell(f"candidate[{i}] must not be in the list twice; {candidate.id} is")
+            elif usable is not None:
+                told[candidate.id] = usable
         return list(told.values())
 
-    def _result(self, candidate: Candidate, value: float, status: CandidateStatus, at: str = "") -> list[Told]:
-        """The result of a candidate; none if it is to be ignored."""
+    def _result(self, candidate: Candidate, value: float, status: CandidateStatus, i: int | None = None) -> Told | None:
+        """The result of a candidate, the ``i``-th of a list; None if it is to be ignored."""
         search, id = self._search, candidate.id
         generation, member = id
+        is_open = generation == search.generation
+        if candidate._owner == self._owner:
+            if id in self.waiting:
+                return Told(generation, member, candidate._row, value, status, not is_open, candidate)
+            if is_open and member not in search.results:  # asked before a resume, and not again since
+                return Told(generation, member, search.row(member), value, status, False, candidate)
+        at = "" if i is None else f"[{i}]"
         if candidate._owner != self._owner:
             raise UnknownCandidate(
                 f"candidate{at} must be one that this optimizer asked for; got {id} of another one (generation "
                 f"{search.generation} is open here)"
             )
-        is_open = generation == search.generation
-        if id in self.waiting:
-            return [Told(generation, member, candidate._row, value, status, not is_open, candidate)]
-        if is_open and member not in search.results:  # asked before a resume, and not again since
-            return [Told(generation, member, search.row(member), value, status, False, candidate)]
         if is_open or candidate.status != "asked":
             if self._policy.if_told == "ignore":
-                return []
+                return None
             raise DuplicateTell(f'candidate{at} must not have a result; {id} has one (if_told="ignore" would skip it)')
         raise UnknownCandidate(
             f"candidate{at} must be one that is waited for; got {id}, which was told, or whose generation had closed "

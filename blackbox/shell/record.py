@@ -51,19 +51,22 @@ def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Even
     only in the results that come after.
     """
     told: list[Told] = []
+    members: list[int] = []  # of those told that are of the open generation
     for event in events:
         row: Any = None
         open_generation = event.generation
         if event.generation == INJECTED:
             # Told on its own: if the results before it complete a generation, that one had closed.
-            open_generation = search.generation + search.is_complete([t.member for t in told if search.is_due(t)])
+            open_generation = search.generation + search.is_complete(members)
             row = np.frombuffer(event.payload or b"")
         elif event.payload:
             (open_generation,) = _OPEN.unpack_from(event.payload)
             row = np.frombuffer(event.payload, offset=_OPEN.size)
         if open_generation > search.generation:
             search.commit(told, search.prepare(told))
-            told = []
+            told, members = [], []
+        if event.generation == search.generation:
+            members.append(event.member)
         if row is None:
             row = search.row(event.member)
         value = math.nan if event.value is None else event.value

@@ -3,10 +3,13 @@
 No clock, no lock, no file, no user's types: :class:`blackbox.optimizer.Optimizer` adds those. All that matters is
 how generations close:
 
-* A generation closes when ``popsize`` results of it are in; for a ``positional`` strategy, when its first popsize
-  members are in. One that is missing still when 32 more results are in is given up: then any member of its slot
-  (member modulo popsize) will do. Results that are told together enter together, before this is looked at.
-* Its results are told to the strategy sorted by member, those of further members that are in by then included; for a
+* A generation closes when ``popsize`` results of it are in; for a ``positional`` strategy, when there is one of each
+  slot (member modulo popsize), since all members of a slot are samples for the same place. Results that are told
+  together enter together, before this is looked at.
+* A positional strategy of one candidate a generation is sequential: it waits for member 0, the point that is due, for
+  which no other can stand in. Only if 32 results have come for each that is missing, it is taken for lost, and the
+  next best will do.
+* Results are told to the strategy sorted by member, those of further members that are in by then included; for a
   positional strategy, exactly the lowest member of each slot.
 * Points from outside follow as further rows if the strategy is ``injectable``, and results of closed generations if it
   is not positional, too, sorted. What is not told still counts for the best.
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     Row = Float[np.ndarray, "d"]
 
 INJECTED = -1  # generation of the points that come from outside
-PATIENCE = 32  # further results for which a positional strategy's generation waits for a straggler
+PATIENCE = 32  # results for each missing one after which a sequential strategy takes the due one for lost
 MAX_BARREN = 3  # generations in a row without any finite result
 MIN_BARREN = 20  # evaluations in them, so that methods of few candidates a generation are not given up at once
 
@@ -108,36 +111,41 @@ class Search:
 
     def _open(self, strategy: Any, state: Any, population: Float[np.ndarray, "popsize d"]) -> None:
         self.strategy, self.state, self.population = strategy, state, population
+        self._positional: bool = getattr(strategy, "positional", False)
+        self._injectable: bool = getattr(strategy, "injectable", False)
         self.results: dict[int, tuple[Row, float]] = {}
         self.outside: dict[tuple[int, int], tuple[Row, float]] = {}
-        self.pages: list[list[Row]] = [list(population)]
+        self._pages: list[list[Row]] = [list(population)]
         self.popsize = len(population)
+
+    def page(self, number: int) -> list[Row]:
+        """The vectors of popsize members of the open generation, from ``number * popsize`` on."""
+        while number >= len(self._pages):
+            self._pages.append(list(self.strategy.ask(self.state, first=len(self._pages) * self.popsize)))
+        return self._pages[number]
 
     def row(self, member: int) -> Row:
         """The vector of a member of the open generation."""
         page, slot = divmod(member, self.popsize)
-        while page >= len(self.pages):
-            self.pages.append(list(self.strategy.ask(self.state, first=len(self.pages) * self.popsize)))
-        return self.pages[page][slot]
+        return self.page(page)[slot]
 
-    def is_complete(self, members: Iterable[int] = ()) -> bool:
-        """Whether the open generation closes once these members have results, too."""
-        told = {*self.results, *members}
-        if len(told) < self.popsize:
+    def is_complete(self, members: Collection[int]) -> bool:
+        """Whether the open generation closes once these members, without results so far, have some."""
+        if (count := len(self.results) + len(members)) < self.popsize:
             return False
-        if not self._is("positional") or all(member in told for member in range(self.popsize)):
+        if not self._positional:
             return True
-        return len(told) >= self.popsize + PATIENCE and len({member % self.popsize for member in told}) == self.popsize
-
-    def _is(self, attribute: str) -> bool:
-        return bool(getattr(self.strategy, attribute, False))
+        told = {*self.results, *members}
+        if self.popsize > 1:
+            return len({member % self.popsize for member in told}) == self.popsize
+        return 0 in told or count > PATIENCE * (max(told) + 1 - count)
 
     def prepare(self, told: Sequence[Told]) -> Closing | None:
         """What these results will lead to if their generation closes by them; changes nothing."""
         if len(self.results) + len(told) < self.popsize:
             return None
-        members = [t.member for t in told if self.is_due(t)]
-        if not self.is_complete(members):
+        generation = self.generation
+        if not self.is_complete([t.member for t in told if t.generation == generation]):
             return None
         results, outside = dict(self.results), dict(self.outside)
         for t in told:
@@ -149,7 +157,7 @@ class Search:
             state = self.strategy.tell(self.state, population, fitness)
         else:
             barren = (self.barren[0] + 1, self.barren[1] + len(fitness))
-            if self._is("positional") or len(fitness) == 1 or "generation" not in getattr(self.state, "_fields", ()):
+            if self._positional or len(fitness) == 1 or "generation" not in getattr(self.state, "_fields", ()):
                 state = self.strategy.tell(self.state, population, fitness)
             else:
                 state = self.state._replace(generation=self.state.generation + 1)
@@ -171,16 +179,12 @@ class Search:
         stop = getattr(self.strategy, "stop", None)
         return "" if stop is None else ", ".join(reason for reason, holds in stop(state).items() if holds)
 
-    def is_due(self, t: Told) -> bool:
-        """Whether a result is of the open generation."""
-        return t.generation == self.generation
-
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
         fitness = self.plan.sign * t.value
-        if self.is_due(t):
+        if t.generation == self.generation:
             results[t.member] = t.row, fitness
-        elif self._is("injectable") and (
-            t.generation == INJECTED or (t.generation >= self.run_generation and not self._is("positional"))
+        elif self._injectable and (
+            t.generation == INJECTED or (t.generation >= self.run_generation and not self._positional)
         ):
             outside[t.generation, t.member] = t.row, fitness
 
@@ -189,7 +193,7 @@ class Search:
     ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
         """Population and fitness to tell: a closed generation and what joins it, in a defined order."""
         members = sorted(results)
-        if self._is("positional"):
+        if self._positional:
             slots = {member % self.popsize: member for member in reversed(members)}
             members = [slots[slot] for slot in range(self.popsize)]
         pairs = [results[member] for member in members] + [outside[id] for id in sorted(outside)]
@@ -201,12 +205,13 @@ class Search:
     def commit(self, told: Sequence[Told], closing: Closing | None) -> None:
         """Take in results and what :meth:`prepare` has made of them."""
         for t in told:
-            self._sort_in(t, self.results, self.outside)
+            if closing is None:
+                self._sort_in(t, self.results, self.outside)
             if t.generation == INJECTED:
                 self.injected += 1
             if t.status == "ok":
-                rank = (self.plan.sign * t.value, (t.generation, t.member))
-                if self.best.row is None or rank < self.best.rank:
+                value = self.plan.sign * t.value
+                if value <= self.best.rank[0] and (rank := (value, (t.generation, t.member))) < self.best.rank:
                     self.best = Best(rank, t.row)
             elif t.status != "infeasible":
                 self.failures += 1

@@ -7,12 +7,14 @@ import inspect
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Set
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from blackbox.box import Box
+from blackbox.dimensions import show
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
 from blackbox.shell.auto import choose_method
@@ -195,12 +197,13 @@ def positive_integer(argument: str, value: Any) -> int:
     return int(value)
 
 
-def positive_number(argument: str, value: Any) -> float:
-    """``value`` as a finite float above 0, or SettingError."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise SettingError(f"{argument} must be a finite number > 0; got {value!r}")
-    return float(value)
+def finite_number(argument: str, value: Any, *, above: float = -math.inf) -> float:
+    """``value`` as a finite float, or SettingError."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if is_number and above < value and abs(value) <= sys.float_info.max:
+        return float(value)
+    allowed = "a finite number" if above == -math.inf else f"a finite number > {above:g}"
+    raise SettingError(f"{argument} must be {allowed}; got {show(value)}")
 
 
 def _is_integer(value: Any) -> bool:
@@ -228,7 +231,7 @@ def _given(instance: Any, hyperparameters: Mapping[str, Any]) -> tuple[Any, str,
 
 
 def _plain(value: Any) -> Any:
-    """NumPy scalars as Python's, lists as tuples: what a strategy compares and JSON keeps."""
-    if isinstance(value, np.generic):
-        return value.item()
+    """NumPy's values as Python's, lists as tuples: what a strategy compares and JSON keeps."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
