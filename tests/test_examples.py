@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,23 @@ def test_part_of_the_demonstration(part: str, tmp_path: Path, monkeypatch: pytes
     assert len(table.rows) == 2
     assert "nan" not in console.export_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    """The script is run twice, as after a kill; then the commands below it."""
+    text = (EXAMPLES.parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    commands = re.findall(r"^blackbox [^#\n]*", text, re.MULTILINE)
+    assert len(commands) == 4
+    script = tmp_path / "svc.py"
+    script.write_text(code.replace("budget=60, workers", "budget=20, workers"))
+    for _ in range(2):
+        result = run_example(script, tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert re.fullmatch(r"({'C': .*} 0\.\d+\n){2}", result.stdout), result.stdout
+    for command in commands:
+        arguments = shlex.split(command.replace("--budget 80", "--budget 22"))[1:]
+        module = [sys.executable, "-c", "from blackbox.cli import app; app()", *arguments]
+        finished = subprocess.run(module, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "svc.png").read_bytes().startswith(b"\x89PNG")
