@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from peers import SAME_METHOD
 from record import RESULTS, markdown
 
 README = Path(__file__).parent.parent / "README.md"
@@ -28,26 +29,34 @@ def results(name: str) -> Any:
 
 
 def bbob() -> Iterator[str]:
-    """Area and share of targets by solver, means over dimensions and functions."""
+    """Area and share of targets of ours and of the same methods elsewhere, means over dimensions and functions."""
     parts = results("bbob")
     dimensions, factors = sorted({p["dimension"] for p in parts}), sorted({p["factor"] for p in parts})
-    span = ", ".join(map(str, dimensions))
+    span, budgets = ", ".join(map(str, dimensions)), " and ".join(f"{factor} D" for factor in factors)
     yield "**BBOB.** Area under the curve of reached targets (0 to 1, higher is better) and share of targets reached"
-    yield f"within 100 D and 1000 D evaluations: means over 24 functions and the dimensions {span}."
-    rows: dict[str, dict[str, str]] = {}
+    yield f"within {budgets} evaluations: means over 24 functions and the dimensions {span}."
+    peers = {name for pair in SAME_METHOD for name in pair if not name.endswith(":known-wrong")}
+    scores: dict[str, dict[str, float]] = {}
     for factor in factors:
         by_solver: defaultdict[str, list[Any]] = defaultdict(list)
         for part in parts:
-            if part["factor"] == factor and len(part["functions"]) == 24:
+            is_shown = part["solver"] in peers or re.fullmatch("blackbox:[^:]+", part["solver"])
+            if part["factor"] == factor and len(part["functions"]) == 24 and is_shown:
                 by_solver[part["solver"]].append(part)
         for solver, own in by_solver.items():
             if len(own) == len(dimensions):  # means of fewer would be means of other problems
-                area, solved = (mean(mean(part[what]) for part in own) for what in ("area", "solved"))
-                row = rows.setdefault(solver, {"solver": f"`{solver}`"})
-                row |= {f"area, {factor} D": f"{area:.3f}", f"targets, {factor} D": f"{solved:.0%}"}
-    columns = ["solver", *(f"{what}, {factor} D" for factor in factors for what in ("area", "targets"))]
+                for what, column in (("area", "area"), ("solved", "targets")):
+                    score = mean(mean(part[what]) for part in own)
+                    scores.setdefault(solver, {})[f"{column}, {factor} D"] = score
+    columns = [f"{column}, {factor} D" for factor in factors for column in ("area", "targets")]
+    best_first = sorted(scores, key=lambda solver: [-scores[solver].get(column, 0.0) for column in columns])
+    rows = [{"solver": f"`{solver}`"} | _cells(scores[solver]) for solver in best_first]
     yield ""
-    yield markdown(columns, sorted(rows.values(), key=lambda row: row.get(columns[1], ""), reverse=True))
+    yield markdown(["solver", *columns], rows)
+
+
+def _cells(scores: dict[str, float]) -> dict[str, str]:
+    return {name: f"{score:.3f}" if name.startswith("area") else f"{score:.0%}" for name, score in scores.items()}
 
 
 def recorded(name: str, title: str) -> Iterator[str]:
@@ -55,7 +64,7 @@ def recorded(name: str, title: str) -> Iterator[str]:
     record = results(name)
     yield f"**{title}.** {record['note']}"
     yield ""
-    yield markdown(list(record["rows"][0]), record["rows"])
+    yield markdown(list(dict.fromkeys(column for row in record["rows"] for column in row)), record["rows"])
 
 
 def sections() -> Iterator[str]:
