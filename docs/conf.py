@@ -11,7 +11,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_build", "jupyter_execute"]
@@ -19,7 +18,7 @@ exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"blackbox {release}"
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
@@ -52,5 +51,12 @@ def insert_figures(app, page, source):
         source[0] = source[0].replace("<!-- bench/results/reliability.md -->", figures)
 
 
+def drop_aliases(app, what, name, obj, options, lines):
+    """Fields of named tuples without a sentence of their own are listed without the interpreter's."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
 def setup(app):
     app.connect("source-read", insert_figures)
+    app.connect("autodoc-process-docstring", drop_aliases)
