@@ -118,12 +118,26 @@ def test_small_generations_that_fail_need_twenty_evaluations_to_stop():
         single.tell(single.ask(), None)
 
 
+class Tracked:
+    """As an array of PyTorch with ``requires_grad``, or of CuPy: not to be copied, but for one number."""
+
+    def __init__(self, *values):
+        self._values = values
+
+    def __array__(self, *arguments, **options):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+    def __float__(self):
+        (value,) = self._values
+        return value
+
+
 NOT_VALUES = [
     "1", b"1", True, False, np.bool_(True), 1j, np.complex128(1), [1.0], (1.0,), {}, {1.0}, object(), len, float,
     np.array([1.0, 2.0]), np.array([]), np.array([[1.0, 2.0]]), np.array(True), np.array(1j), np.array("1"),
     np.datetime64("2026-01-01"), np.timedelta64(1, "ns"),
-    np.array(1, "m8[ns]"), np.str_("1"), np.array([None, 1.0]), 10**400, Decimal("sNaN"), slice(1), range(1),
-    Ellipsis, NotImplemented, np.array([object()]), type("Hostile", (), {"__float__": lambda self: 1 / 0})(),
+    np.array(1, "m8[ns]"), np.str_("1"), Tracked(1.0, 2.0), np.array([None, 1.0]), 10**400, Decimal("sNaN"), slice(1),
+    range(1), Ellipsis, NotImplemented, np.array([object()]), type("Hostile", (), {"__float__": lambda self: 1 / 0})(),
 ]  # fmt: skip
 
 
@@ -156,7 +170,7 @@ class Exported:
 @pytest.mark.parametrize(
     "value",
     [2, 2.0, np.float32(2), np.float64(2), np.int8(2), np.array(2), np.array([2.0]), np.array([[2]]),
-     np.array([2.0], dtype=object), Decimal(2), Fraction(2), Exported(2.0), Exported([2.0])],
+     np.array([2.0], dtype=object), Decimal(2), Fraction(2), Exported(2.0), Exported([2.0]), Tracked(2.0)],
     ids=lambda value: f"{type(value).__name__}",
 )  # fmt: skip
 def test_numbers_and_arrays_of_one_number_are_values(value):

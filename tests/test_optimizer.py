@@ -314,6 +314,18 @@ def test_a_strategy_instance_is_the_method():
     assert given_ready.method == "cma-es"
 
 
+@pytest.mark.parametrize(("method", "name"), [("sobol", "popsize"), ("cma-es", "sigma0"), ("l-shade", "evaluations")])
+def test_none_is_the_default_of_a_hyperparameter(method, name):
+    plain, given = (make(method, budget=40, **arguments) for arguments in ({}, {name: None}))
+    for _ in range(40):
+        a, b = plain.ask(), given.ask()
+        assert np.array_equal(a.x, b.x)
+        plain.tell(a, sphere(a.x))
+        given.tell(b, sphere(b.x))
+    with pytest.raises(SettingError, match="no hyperparameter 'popsiz'"):
+        make(method, popsiz=None)
+
+
 def test_numpy_numbers_and_arrays_are_numbers_and_tuples():
     assert make("cat-cma", layout=[["float"], ["int", np.array([0.5])], ["float"]]).ask()
     optimizer = make(seed=np.uint64(7), budget=np.int64(20), popsize=np.int64(6))

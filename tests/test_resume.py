@@ -222,6 +222,18 @@ def test_the_journal_keeps_values_reasons_and_durations(tmp_path):
     assert (fourth.value, fourth.status) == (-math.inf, "infeasible")
 
 
+def test_a_run_that_is_open_here_says_so(tmp_path):
+    first = make(journal=tmp_path / "run.db")
+    with pytest.raises(JournalError, match=r"this one: close .* or open the file with steal=True"):
+        Optimizer.resume(tmp_path / "run.db")
+    with Optimizer.resume(tmp_path / "run.db", steal=True) as second:
+        candidate = first.ask()
+        with pytest.raises(JournalError, match="taken over"):
+            first.tell(candidate, 1.0)
+        assert candidate.status == "asked"
+        second.tell(second.ask(), 1.0)
+
+
 def test_a_result_that_cannot_be_written_is_not_taken(tmp_path, monkeypatch):
     optimizer = make(journal=tmp_path / "run.db")
     candidates = optimizer.ask(7)

@@ -95,18 +95,21 @@ class Settings:
         Raises:
             SettingError: the strategy refuses its hyperparameters, or ``restarts`` does not fit it.
         """
-        strategy = create(self.method, **self.hyperparameters) if self.instance is None else self.instance
+        given = self.hyperparameters
+        strategy = create(self.method, **given) if self.instance is None else self.instance
         fields = _fields(strategy)
+        # A hyperparameter that is given as None is the default one.
+        defaults = {name: fields[name] for name, value in given.items() if value is None}
         follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget}
-        defaults = {
+        defaults |= {
             name: value
             for name, value in follows.items()
-            if name in fields and name not in self.hyperparameters and value is not None
+            if name in fields and given.get(name) is None and value is not None
         }
         if defaults:
             strategy = dataclasses.replace(strategy, **defaults)
-        horizon = self.budget if "evaluations" in defaults else None
-        schedule = self._schedule(hasattr(strategy, "stop"), fields)
+        horizon = self.budget if "evaluations" in fields and given.get("evaluations") is None else None
+        schedule = self._schedule(hasattr(strategy, "stop"), fields.keys())
         return Plan(strategy, key(self.seed), np.array(self.x0), schedule, self.policy.sign, horizon)
 
     def _schedule(self, stops: bool, fields: Set[str]) -> Schedule:
@@ -210,8 +213,9 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _fields(strategy: Any) -> set[str]:
-    return {f.name for f in dataclasses.fields(strategy)} if dataclasses.is_dataclass(strategy) else set()
+def _fields(strategy: Any) -> dict[str, Any]:
+    """The defaults of a strategy's hyperparameters by name."""
+    return {f.name: f.default for f in dataclasses.fields(strategy)} if dataclasses.is_dataclass(strategy) else {}
 
 
 def _given(instance: Any, hyperparameters: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:

@@ -135,8 +135,11 @@ def _as_numpy(argument: str, values: Any) -> np.ndarray:
     if not isinstance(values, np.ndarray):
         try:
             values = np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
-        except Exception as error:  # arrays that live on another device among them
-            raise TellError(f"{argument} could not be copied to a NumPy array: {error}") from error
+        except Exception as error:  # arrays that live on another device, or that gradients are tracked through
+            try:
+                return np.array(float(values))  # which one number may leave
+            except Exception:
+                raise TellError(f"{argument} could not be copied to a NumPy array: {error}") from error
     if values.dtype.kind in "mM":  # whose elements may become plain integers
         raise TellError(f"{argument} must be real numbers; got {values.dtype}")
     array: np.ndarray = values

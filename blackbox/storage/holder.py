@@ -114,6 +114,8 @@ def _refuse_live(connection: sqlite3.Connection, path: Path, steal: bool) -> Non
         return
     if (liveness := writer.liveness()) != "dead":
         why = "which is alive: end it first" if liveness == "alive" else "which cannot be asked from here: end it"
+        if writer == Holder.current():
+            why = "which is this one: close what writes it here first"
         raise JournalError(f"{path} is being written by {writer}, {why}, or open the file with steal=True")
 
 
