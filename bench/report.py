@@ -253,10 +253,10 @@ def _plot_areas(factor: int, runs: Sequence[Run], path: Path) -> None:
     axes.barh(names, areas, color=colors, height=0.75)
     for y, area in enumerate(areas):
         axes.text(area, y, f" {area:.3f}", va="center", fontsize=8)
-    each = len(solvers[names[0]])
-    axes.set(
-        xlabel="area under the runtime ECDF", title=f"{factor} · D evaluations, {each} runs a solver; ours in blue"
-    )
+    own = solvers[names[0]]
+    dimensions = _span([run.key.dimension for run in own])
+    title = f"{factor} · D evaluations, D = {dimensions}, {len(own)} runs a solver; ours in blue"
+    axes.set(xlabel="area under the runtime ECDF", title=title)
     axes.set_xlim(0, 1.1 * max(areas))
     axes.margins(y=0.01)
     axes.tick_params(axis="y", labelsize=8)

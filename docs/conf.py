@@ -5,6 +5,7 @@ from pathlib import Path
 
 project = "blackbox"
 author = "The blackbox developers"
+copyright = f"2026 {author}"
 version = release = installed_version("blackbox-engine")
 
 extensions = [
