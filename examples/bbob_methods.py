@@ -34,10 +34,11 @@ for panel, function in zip(panels, (8, 10, 15), strict=True):
     problem = BBOB(function, DIMENSION, 1)
     for method, color in METHODS.items():
         curve = distances(problem, method)
-        panel.plot(np.arange(1, len(curve) + 1), curve, color=color, label=method)
+        panel.step(np.arange(1, len(curve) + 1), curve, where="post", color=color, label=method)
         print(f"f{function:<2} {problem.name:24} {method:12} {curve[-1]:.1e}")
-    panel.set(title=f"f{function}: {problem.name}", xlabel="evaluations", xscale="log", yscale="log", ylim=(1e-9, None))
+    panel.set(title=f"f{function}: {problem.name}", xlabel="evaluations", xscale="log", yscale="log", xlim=(1, BUDGET))
     panel.grid(alpha=0.3)
+panels[0].set_ylim(bottom=1e-9)  # of all panels, once every curve is there
 panels[0].set_ylabel("distance to the optimal value")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS), frameon=False)
 path = Path("bbob_methods.png")
