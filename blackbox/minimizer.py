@@ -242,6 +242,7 @@ class _Run:
                     self._finished.popleft()
             raise
         finally:
+            self._optimizer.forget(running.values())
             self._emit("on_stop", None)
         return self._result()
 

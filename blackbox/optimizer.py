@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from blackbox.box import Box
@@ -186,6 +186,18 @@ class Optimizer:
                 id = (generation, first + slot)
                 if id not in waiting and id[1] not in results:
                     yield Candidate(id, points[slot], rows[slot], owner)
+
+    def forget(self, candidates: Iterable[Candidate]) -> None:
+        """No longer wait for candidates that nobody will evaluate: they are left again, and may be asked for again.
+
+        Raises:
+            TellError: one of ``candidates`` is not from this optimizer.
+        """
+        with self._lock:
+            for generation, member in self._gate.own(candidates):
+                known = self._gate.waiting.pop((generation, member), None)
+                if known is not None and generation == self._search.generation:
+                    self._member = min(self._member, member)
 
     def tell(self, candidate: Any, value: Any, *, seconds: float | None = None) -> None:
         """Take in the value of a candidate, the values of a list of candidates, or that of a point from outside.

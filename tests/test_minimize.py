@@ -307,6 +307,7 @@ def test_time_over_gives_up_what_runs():
     assert list(result.stopped) == ["seconds"]
     assert result.evaluations == 0
     assert time.monotonic() - begin < 15
+    assert [candidate.id for candidate in result.optimizer.ask(2)] == [(0, 0), (0, 1)]
 
 
 def test_an_interruption_keeps_what_the_workers_have_ended():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from recorder import D, Injectable, Positional, Recorder, make, sphere, state_digest
 
-from blackbox.errors import BudgetExhausted, SettingError, SpaceError
+from blackbox.errors import BudgetExhausted, SettingError, SpaceError, TellError, UnknownCandidate
 from blackbox.es.cma_es import CMAES
 from blackbox.optimizer import Candidate, Optimizer
 from blackbox.shell.auto import choose_method
@@ -89,6 +89,25 @@ def test_the_budget_counts_what_is_told_and_what_is_waited_for():
         optimizer.ask()
     optimizer.budget = 11
     assert optimizer.ask().id == (0, 10)
+
+
+def test_forgotten_candidates_are_left_and_asked_for_again():
+    optimizer = make(budget=20)
+    late = optimizer.ask(8)
+    optimizer.tell(late[1:], [1.0] * 7)
+    candidates = optimizer.ask(9)
+    optimizer.tell(candidates[2], 1.0)
+    optimizer.forget([late[0], *candidates[1:5], candidates[2]])
+    assert optimizer.left == 20 - 8 - 5
+    assert [candidate.id for candidate in optimizer.ask(4)] == [(1, 1), (1, 3), (1, 4), (1, 9)]
+    with pytest.raises(UnknownCandidate):
+        optimizer.tell(late[0], 1.0)
+    before = state_digest(optimizer)
+    for wrong in ([candidates[0], make().ask()], [candidates[0], 3], candidates[0]):
+        with pytest.raises(TellError, match="candidates"):
+            optimizer.forget(wrong)
+    assert state_digest(optimizer) == before
+    optimizer.tell(candidates[0], 1.0)
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.0, "2", True, None.__class__])

@@ -18,7 +18,7 @@ a point that was not asked for                  the same; TellError if it is not
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blackbox.box import Box
@@ -84,6 +84,17 @@ class Gate:
             raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
         told = self._result(candidate, math.nan, status)
         return [] if told is None else [told]
+
+    def own(self, candidates: Any) -> list[tuple[int, int]]:
+        """The ids of candidates, told or not; TellError unless all are of this run."""
+        if not isinstance(candidates, Iterable):
+            raise TellError(f"candidates must be a list of those from ask(); got {show(candidates)}")
+        ids = []
+        for i, candidate in enumerate(candidates):
+            if not isinstance(candidate, Candidate) or candidate._owner != self._owner:
+                raise TellError(f"candidates[{i}] must be one that this optimizer asked for; got {show(candidate)}")
+            ids.append(candidate.id)
+        return ids
 
     def _results(self, candidates: Sequence[Any], values: list[float]) -> list[Told]:
         told: dict[tuple[int, int], Told] = {}
