@@ -168,7 +168,9 @@ def translated(path: Path, act: str) -> Iterator[None]:
             "SQLITE_BUSY": f"another process has locked the file for more than {_BUSY_SECONDS:g} s; repeat it",
             "SQLITE_NOTADB": "it is not a blackbox journal",
             "SQLITE_CORRUPT": f"the file is damaged ({error})",
-        }.get(name, f"{error} ({name or type(error).__name__})")
+            "SQLITE_CANTOPEN": f"it must be a file in a folder that may be written to; got {str(path)!r}",
+            "SQLITE_READONLY": f"the file and its folder must be such that they may be written to ({error})",
+        }.get("_".join(name.split("_")[:2]), f"{error} ({name or type(error).__name__})")
         raise JournalError(f"{path}: could not {act}: {what}") from error
     except (OSError, ValueError, RecursionError, OverflowError) as error:
         raise JournalError(f"{path}: could not {act}: {error}") from error
