@@ -171,7 +171,7 @@ class Journal:
             JournalError: it is no file of SQLite.
         """
         path = _path("journal", path)
-        if not path.exists():
+        if not path.is_file():
             return True
         with translated(path, "look into the journal"), contextlib.closing(connect(path, "ro")) as connection:
             return pragma(connection, "application_id") != APPLICATION_ID and _is_empty(connection)
