@@ -209,6 +209,21 @@ def test_every_public_name_is_in_the_api_pages() -> None:
     assert {f"blackbox.{name}" for name in bb.__all__} <= documented()
 
 
+def test_everything_that_a_page_imports_is_in_the_api_pages() -> None:
+    known, missing = documented(), []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for module, names in re.findall(
+            r"^(?:>>> )?from (blackbox[\w.]*) import (.+)$", page.read_text(), re.MULTILINE
+        ):
+            whole = module in known  # by automodule
+            missing += [
+                f"{page.name}: {module}.{name}"
+                for name in names.split(", ")
+                if not whole and not {f"{module}.{name}", f"blackbox.{name}"} & known
+            ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("package", ["es", "ga", "classic"])
 def test_every_strategy_class_is_in_the_api_pages(package: str) -> None:
     assert {f"blackbox.{package}.{name}" for name in getattr(bb, package).__all__} <= documented()
