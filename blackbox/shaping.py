@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blackbox.arrays import Array, namespace
 
@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
-def finite_or_worst(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Fitness with NaN replaced by plus infinity, so that failed members rank last."""
+def finite_or_worst(fitness: Float[Array, "n"], dtype: Any = None) -> Float[Array, "n"]:
+    """Fitness, as ``dtype`` if one is given, with NaN replaced by plus infinity, so that failed members rank last."""
     xp = namespace(fitness)
+    if dtype is not None and fitness.dtype != dtype:
+        fitness = xp.astype(fitness, dtype)
     return xp.where(xp.isnan(fitness), xp.asarray(xp.inf, dtype=fitness.dtype), fitness)
 
 

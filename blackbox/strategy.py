@@ -19,6 +19,7 @@ Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 import sys
@@ -26,8 +27,10 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
-from blackbox.arrays import Array, Key
-from blackbox.errors import SettingError
+import numpy as np
+
+from blackbox.arrays import Array, Key, namespace
+from blackbox.errors import SettingError, TellError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -51,6 +54,9 @@ def algorithm(cls: C) -> C:
 
     Fields of any other type fix shapes or code paths and are static. The class is registered with JAX when an
     instance is made after JAX was imported, so neither import order matters and JAX is never imported here.
+
+    ``init`` and ``tell`` check the arrays that they are given. A start point in NumPy is copied, so that changing it
+    afterwards does not change the state; fitness of integers or truth values becomes floats.
     """
     check = cls.__dict__.get("__post_init__")
 
@@ -60,6 +66,18 @@ def algorithm(cls: C) -> C:
         if check is not None:
             check(self)
 
+    init, tell = cls.init, cls.tell  # type: ignore[attr-defined]
+
+    @functools.wraps(init)
+    def checked_init(self: Any, key: Key, x0: Any) -> Any:
+        require_key(key)
+        return init(self, key, _start_point(x0))
+
+    @functools.wraps(tell)
+    def checked_tell(self: Any, state: Any, population: Any, fitness: Any) -> Any:
+        return tell(self, state, population, _told_fitness(population, fitness))
+
+    cls.init, cls.tell = checked_init, checked_tell  # type: ignore[attr-defined]
     cls.__post_init__ = post_init  # type: ignore[attr-defined]
     made: C = dataclasses.dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[assignment]
     return made
@@ -71,7 +89,8 @@ def register_with_jax(cls: type) -> None:
         return
     import jax
 
-    leaves = [f.name for f in dataclasses.fields(cls) if f.type in (float, "float", "float | None")]
+    numeric = (float, float | None, "float", "float | None")
+    leaves = [f.name for f in dataclasses.fields(cls) if f.type in numeric]
     static = [f.name for f in dataclasses.fields(cls) if f.name not in leaves]
 
     def flatten(strategy: Any) -> tuple[Any, Any]:
@@ -92,14 +111,53 @@ def register_with_jax(cls: type) -> None:
 _registered: set[type] = set()
 
 
+def require_key(key: Key) -> None:
+    """Raise :class:`SettingError` unless ``key`` is two 32-bit words."""
+    if getattr(key, "shape", None) != (2,) or str(getattr(key, "dtype", None)).rpartition(".")[2] != "uint32":
+        raise SettingError(f"key must be two uint32 words, as made by bb.key(seed); got {_described(key)}")
+
+
+def _start_point(x0: Any) -> Any:
+    """``x0`` as it enters a state; trees of parameters pass."""
+    if not hasattr(x0, "dtype"):
+        return x0
+    if len(x0.shape) != 1 or x0.shape[0] < 1 or not namespace(x0).isdtype(x0.dtype, "real floating"):
+        raise SettingError(f"x0 must be floating-point numbers of shape (d,) with d >= 1; got {_described(x0)}")
+    return x0.copy() if isinstance(x0, np.ndarray) else x0
+
+
+def _told_fitness(population: Any, fitness: Any) -> Any:
+    """``fitness`` as floats, one for each row of ``population``; virtual populations pass."""
+    if not hasattr(population, "dtype"):
+        return fitness
+    n = population.shape[0]
+    if getattr(fitness, "shape", None) != (n,) or n < 1:
+        expected = f"one number for each of the {n} rows of population" if n else "of a population of at least one row"
+        raise TellError(f"fitness must be an array, {expected}; got {_described(fitness)}")
+    if fitness.dtype == population.dtype:
+        return fitness
+    xp = namespace(fitness)
+    if xp.isdtype(fitness.dtype, "real floating"):
+        return fitness  # of its own precision, so that close values are still told apart
+    if xp.isdtype(fitness.dtype, ("bool", "integral")):
+        return xp.astype(fitness, population.dtype)
+    raise TellError(f"fitness must be real numbers; got {_described(fitness)}")
+
+
+def _described(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return repr(value)
+
+
 def require_number(
     name: str, value: Any, *, above: float | None = None, low: float | None = None, high: float | None = None
 ) -> None:
     """Raise :class:`SettingError` unless ``value`` is a finite real number in the range.
 
-    ``None`` (a default to be derived) and arrays, traced or not, pass.
+    ``None`` (a default to be derived) and arrays, traced or not, pass; NumPy's scalars are numbers.
     """
-    if value is None or hasattr(value, "shape"):
+    if value is None or (hasattr(value, "shape") and not isinstance(value, np.generic)):
         return
     bounds = [f"> {above}"] * (above is not None) + [f">= {low}"] * (low is not None)
     allowed = " and ".join(["a finite number", *bounds, *[f"<= {high}"] * (high is not None)])

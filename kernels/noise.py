@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blackbox.errors import SettingError
+
 from . import ref, spec
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ Array = Any
 
 
 def key(seed: int) -> UInt32[np.ndarray, "2"]:
-    """The key of a run: ``seed`` (an integer from 0 to 2**64 - 1) as two 32-bit words."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be an integer from 0 to 2**64 - 1, got {seed}")
+    """The key of a run: ``seed`` as two 32-bit words.
+
+    Raises:
+        SettingError: if ``seed`` is not an integer from 0 to 2**64 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise SettingError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
     return np.array((int(seed) & 0xFFFFFFFF, int(seed) >> 32), np.uint32)
 
 

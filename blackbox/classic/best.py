@@ -26,7 +26,7 @@ def none_yet(x0: Float[Array, "d"]) -> Best:
 def better_of(best: Best, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> Best:
     """The best of a generation if it beats ``best``, else ``best``."""
     xp = namespace(best.x)
-    fitness = finite_or_worst(fitness)
+    fitness = finite_or_worst(fitness, best.fitness.dtype)
     winner = xp.argmin(fitness)
     better = fitness[winner] < best.fitness
     return Best(

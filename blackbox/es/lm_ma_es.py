@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from blackbox.arrays import Array, Key, namespace
+from blackbox.errors import TellError
 from blackbox.es.cma_es import default_popsize
 from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import normal
@@ -57,6 +58,8 @@ class Constants(NamedTuple):
 @lru_cache(maxsize=256)
 def constants(popsize: int, d: int) -> Constants:
     """Default parameters for a population size and dimension."""
+    if popsize < 2:
+        raise TellError(f"population must have at least 2 rows to rank, got {popsize}")
     mu = popsize // 2
     raw = math.log(mu + 0.5) - np.log(np.arange(1, mu + 1))
     weights = raw / raw.sum()

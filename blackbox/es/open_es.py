@@ -79,7 +79,8 @@ class OpenES:
     def tell(self, state: OpenESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> OpenESState:
         xp = namespace(state.mean)
         z = (population - state.mean) / self.sigma
-        gradient = (centered_ranks(fitness) @ z) / (population.shape[0] * self.sigma)
+        weights = xp.astype(centered_ranks(fitness), z.dtype)
+        gradient = (weights @ z) / (population.shape[0] * self.sigma)
         generation = state.generation + 1
         if not self.adam:
             lr = self.sigma**2 if self.lr is None else self.lr

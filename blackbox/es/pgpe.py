@@ -118,6 +118,6 @@ def gradients(
 ) -> tuple[Float[Array, "d"], Float[Array, "d"]]:
     """Estimated gradients of the expected centered rank with respect to mean and stdev, both times the variance."""
     steps = population - mean
-    weights = centered_ranks(fitness) / population.shape[0]
+    weights = namespace(mean).astype(centered_ranks(fitness), mean.dtype) / population.shape[0]
     # The weights sum to 0, so that the -stdev^2 of each term drops out.
     return weights @ steps, (weights @ (steps * steps)) / stdev
