@@ -156,7 +156,7 @@ def test_trials_stay_in_the_box_and_reach_its_corner() -> None:
         x = strategy.ask(state)
         assert np.all((x >= 0.0) & (x <= 1.0))
         state = strategy.tell(state, x, -x.sum(axis=1))
-    assert np.array_equal(strategy.recommend(state), np.ones(4))
+    assert np.abs(strategy.recommend(state) - 1).max() < 1e-15  # to the last place
 
 
 def test_foreign_points_join_if_better_and_inside() -> None:
