@@ -11,6 +11,7 @@ broken. Strategies of flat vectors only.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -175,13 +176,36 @@ def check_order_of_members(strategy: Any, x0: Array) -> None:
     order = xp.asarray(np.random.default_rng(0).permutation(population.shape[0]))
     straight = strategy.tell(state, population, fitness)
     mixed = strategy.tell(state, xp.take(population, order, axis=0), xp.take(fitness, order, axis=0))
-    tolerance = 1e-9 if x0.dtype == xp.float64 else 2e-4
-    assert_same(
-        straight.mean if hasattr(straight, "mean") else straight,
-        mixed.mean if hasattr(mixed, "mean") else mixed,
-        "order of members",
-        rtol=tolerance,
-    )
+    assert_same(straight, mixed, "order of members", rtol=1e-9 if x0.dtype == xp.float64 else 2e-4)
+
+
+def check_types_of_fitness(strategy: Any, x0: Array) -> None:
+    """Fitness in integers, truth values or another float type is taken, and no leaf changes its type by it."""
+    xp = namespace(x0)
+    state = advance(strategy, strategy.init(key(12), x0), 3)
+    shapes = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
+    population = strategy.ask(state)
+    values = sphere(population) < 0.5
+    reference = strategy.tell(state, population, xp.astype(values, x0.dtype))
+    for dtype in (xp.int32, xp.bool, xp.float32, xp.float64):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Explicitly requested dtype")  # JAX without its 64-bit mode
+            told = strategy.tell(state, population, xp.astype(values, dtype))
+        now = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(told)]
+        assert now == shapes, f"types of fitness: {dtype} changes {set(now) - set(shapes)}"
+        assert_same(told, reference, f"types of fitness: {dtype}", rtol=1e-5)
+
+
+def check_sizes_of_population(strategy: Any, x0: Array) -> None:
+    """Fewer or more rows than asked may be told, two at least; leaves keep their shapes."""
+    xp = namespace(x0)
+    state = advance(strategy, strategy.init(key(13), x0), 3)
+    shapes = [np.shape(a) for _, a in leaves(state)]
+    rows = xp.concat([strategy.ask(state, first=i * strategy.ask(state).shape[0]) for i in range(40)])
+    for n in (2, 3, 40):
+        told = strategy.tell(state, rows[:n, :], sphere(rows[:n, :]))
+        assert [np.shape(a) for _, a in leaves(told)] == shapes, f"sizes of population: {n} rows change a shape"
+        assert np.all(np.isfinite(np.asarray(strategy.ask(told)))), f"sizes of population: {n} rows break ask"
 
 
 def check_further_members(strategy: Any, x0: Array) -> None:
@@ -237,10 +261,29 @@ CHECKS: tuple[Check, ...] = (
     check_total_on_fitness,
     check_nan_ranks_last,
     check_order_of_members,
+    check_types_of_fitness,
+    check_sizes_of_population,
     check_further_members,
     check_injected_points,
     check_improves_with_failures,
 )
+
+
+def check_endless_runs(strategy: Any, x0: Float[np.ndarray, "d"]) -> None:
+    """Runs that nobody stops stay finite: at a minimum, on a flat function, and on one without a minimum."""
+    functions: dict[str, Callable[[Any], Any]] = {
+        "at a minimum": lambda population: (population**2).sum(axis=1),
+        "on a flat function": lambda population: np.zeros(len(population), population.dtype),
+        "down a slope": lambda population: population.sum(axis=1),
+    }
+    for name, function in functions.items():
+        state = strategy.init(key(14), x0)
+        with np.errstate(over="ignore", under="ignore"):
+            for generation in range(1500):
+                population = strategy.ask(state)
+                state = strategy.tell(state, population, function(population))
+                assert np.all(np.isfinite(population)), f"endless runs: not finite {name} after {generation}"
+        assert np.all(np.isfinite(strategy.recommend(state))), f"endless runs: recommendation not finite {name}"
 
 
 def check_scan_and_vmap(strategy: Any, x0: Array) -> None:
@@ -264,14 +307,16 @@ def check_scan_and_vmap(strategy: Any, x0: Array) -> None:
     tolerance = 1e-9 if x0.dtype == jnp.float64 else 1e-3
     assert_same(jax.tree.map(lambda a: a[1], many), alone, "vmap over keys", rtol=tolerance)
 
-    floats = [f.name for f in dataclasses.fields(strategy) if isinstance(getattr(strategy, f.name), float)]
-    for name in floats:
-        values = [getattr(strategy, name), getattr(strategy, name) * 0.9]
-        swept = jax.jit(jax.vmap(lambda v, f=name: rollout(dataclasses.replace(strategy, **{f: v}), keys[0])))(
-            jnp.asarray(values, x0.dtype)
-        )
-        single = jax.jit(rollout)(dataclasses.replace(strategy, **{name: values[1]}), keys[0])
-        assert_same(jax.tree.map(lambda a: a[1], swept), single, f"vmap over {name}", rtol=tolerance)
+    # One program for all settings: run i has the i-th of them changed.
+    settings = {f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy)}
+    floats = {name: value for name, value in settings.items() if isinstance(value, float)}
+    changed = [dataclasses.replace(strategy, **{name: 0.9 * value}) for name, value in floats.items()]
+    if changed:
+        stacked = jax.tree.map(lambda *values: jnp.asarray(values, x0.dtype), *changed)
+        swept = jax.jit(jax.vmap(rollout, in_axes=(0, None)))(stacked, keys[0])
+        for i, (name, variant) in enumerate(zip(floats, changed, strict=True)):
+            single = jax.jit(rollout)(variant, keys[0])
+            assert_same(jax.tree.map(lambda a, i=i: a[i], swept), single, f"vmap over {name}", rtol=tolerance)
 
 
 def check_libraries_agree(strategy: Any, x0: Float[np.ndarray, "d"]) -> None:
@@ -312,6 +357,8 @@ def check_strategy(strategy: Any, library: str = "numpy", d: int = 6, dtype: str
     x0 = start_point(library, d, dtype)
     for check in CHECKS:
         check(strategy, x0)
+    if library == "numpy":
+        check_endless_runs(strategy, x0)
     if library == "jax":
         check_scan_and_vmap(strategy, x0)
 

@@ -80,6 +80,50 @@ def test_unusual_popsizes(name: str, popsize: int) -> None:
     testing.check_total_on_fitness(strategy, np.full(5, 0.8))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_start_point_is_copied(name: str) -> None:
+    x0 = np.full(3, 0.8)
+    state = build(name).init(bb.key(0), x0)
+    population = build(name).ask(state).copy()
+    x0 += 1
+    assert np.array_equal(build(name).ask(state), population)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_of_init_and_tell_are_named(name: str) -> None:
+    strategy, key = build(name), bb.key(0)
+    for x0 in (np.array([1, 2]), np.zeros((2, 2)), np.zeros(0), np.zeros(())):
+        with pytest.raises(
+            bb.SettingError, match=r"x0 must be floating-point numbers of shape \(d,\) with d >= 1; got"
+        ):
+            strategy.init(key, x0)
+    for wrong in (0, np.array([0, 1]), jax.random.key(0)):
+        with pytest.raises(bb.SettingError, match="key must be two uint32 words"):
+            strategy.init(wrong, np.ones(2))
+    state = strategy.init(key, np.ones(2))
+    population = strategy.ask(state)
+    fitness = population.sum(1)
+    for values in (fitness[:, None], np.append(fitness, 0.0), 1.0, fitness + 0j, fitness.astype(str)):
+        with pytest.raises(bb.TellError, match="fitness must be"):
+            strategy.tell(state, population, values)
+    with pytest.raises(bb.TellError, match="at least one row"):
+        strategy.tell(state, population[:0], fitness[:0])
+
+
+@pytest.mark.parametrize("name", ["cma-es", "sep-cma-es", "lm-ma-es", "cat-cma"])
+def test_one_row_cannot_be_ranked(name: str) -> None:
+    strategy = build(name)
+    state = strategy.init(bb.key(0), np.ones(2))
+    with pytest.raises(bb.TellError, match="population must have at least 2 rows to rank, got 1"):
+        strategy.tell(state, np.ones((1, 2)), np.ones(1))
+
+
+def test_numpy_scalars_are_checked_like_numbers() -> None:
+    for value in (np.float64(-1), np.float32("nan")):
+        with pytest.raises(bb.SettingError, match="sigma0 must be a finite number and > 0"):
+            bb.create("cma-es", sigma0=value)
+
+
 def test_exam_catches_a_strategy_that_prefers_high_fitness() -> None:
     @dataclasses.dataclass(frozen=True)
     class Backwards:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 INSIDE, OUTSIDE, REFLECT, EXPAND, START, SHRINK = range(6)
 """What the next evaluation is for."""
 
+FARTHEST = 1e30
+
 
 class NelderMeadState(NamedTuple):
     key: Key
@@ -101,13 +103,14 @@ class NelderMead:
             return centroid + step * (centroid - simplex[-1, :])
 
         vertex_by_vertex = (state.phase == START) | (state.phase == SHRINK)
-        return cond(vertex_by_vertex, toward_best, across_centroid)[None, :]
+        # The bounds keep a simplex finite that expands for ever, as on a linear function.
+        return xp.clip(cond(vertex_by_vertex, toward_best, across_centroid), -FARTHEST, FARTHEST)[None, :]
 
     def tell(
         self, state: NelderMeadState, population: Float[Array, "n d"], fitness: Float[Array, "n"]
     ) -> NelderMeadState:
         xp = namespace(state.simplex)
-        fitness = finite_or_worst(fitness)
+        fitness = finite_or_worst(fitness, state.values.dtype)
         vertex_by_vertex = (state.phase == START) | (state.phase == SHRINK)
         told = cond(
             vertex_by_vertex,

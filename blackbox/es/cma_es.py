@@ -12,6 +12,9 @@ the negative weights of active CMA-ES. Update, with y_i = (x_i - mean) / sigma s
 Cost per generation: O(popsize d^2), and O(d^3) each time C is decomposed. That is done only as often as C changes
 appreciably, every 1 / (2 d (c_1 + c_mu)) generations as in the author's short code (the tutorial, B.2, has a fifth
 of that; no difference on BBOB). State O(d^2).
+
+Runs that nobody stops stay finite: eigenvalues are at least the dtype's precision times the largest, a C that has
+drifted far from 1 hands its scale to sigma, and sigma has bounds.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from blackbox.arrays import Array, Key, cond, namespace
+from blackbox.errors import TellError
 from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import normal
 from blackbox.shaping import best_first
@@ -56,6 +60,8 @@ def default_popsize(d: int) -> int:
 @lru_cache(maxsize=256)
 def constants(popsize: int, d: int) -> Constants:
     """Default parameters for a population size and dimension."""
+    if popsize < 2:
+        raise TellError(f"population must have at least 2 rows to rank, got {popsize}")
     raw = math.log((popsize + 1) / 2) - np.log(np.arange(1, popsize + 1))  # (49)
     mu = popsize // 2
     positive, negative = raw[:mu], raw[mu:]
@@ -169,14 +175,16 @@ class CMAES:
         decay = (1 - c.c_1 - c.c_mu * c.sum_weights) + (1 - h_sigma) * (c.c_1 * c.c_c * (2 - c.c_c))
         C = decay * state.C + (c.c_1 * p_c)[:, None] * p_c + (y.T * (c.c_mu * weights)) @ y  # (47)
         change = (c.c_sigma / c.d_sigma) * (length / c.chi - 1)  # (44)
-        B, D = cond(generation % c.decompose_every == 0, lambda: _decompose(C), lambda: (state.B, state.D))
+        sigma = state.sigma * xp.exp(xp.minimum(change, 1.0))
+        is_due = generation % c.decompose_every == 0
+        C, B, D, scale = cond(is_due, lambda: _decompose(C), lambda: (C, state.B, state.D, xp.ones_like(sigma)))
         return CMAESState(
             key=state.key,
             generation=generation,
             mean=state.mean + state.sigma * step,  # (42)
-            sigma=state.sigma * xp.exp(xp.minimum(change, 1.0)),
+            sigma=xp.clip(sigma * scale, 1e-25, 1e25),  # finite products with D even in float32
             p_sigma=p_sigma,
-            p_c=p_c,
+            p_c=p_c / scale,
             C=C,
             B=B,
             D=D,
@@ -190,6 +198,7 @@ class CMAES:
         """Reasons to restart (appendix B.3 of the tutorial), each a scalar boolean."""
         xp = namespace(state.mean)
         longest, shortest = state.D[-1], state.D[0]
+        too_long = min(1e7, 0.9 / math.sqrt(xp.finfo(state.D.dtype).eps))  # less than what `_decompose` leaves
         axis = state.generation % state.mean.shape[0]
         along_axis = state.mean + (0.1 * state.sigma * state.D[axis]) * state.B[:, axis]
         along_coordinates = state.mean + (0.2 * state.sigma) * xp.sqrt(xp.linalg.diagonal(state.C))
@@ -197,13 +206,25 @@ class CMAES:
             "tolfun": state.stall.spread < 1e-12,
             "tolx": state.sigma * longest < 1e-12 * self.sigma0,
             "tolxup": state.sigma * longest > 1e4 * self.sigma0,
-            "condition": longest > 1e7 * shortest,
+            "condition": longest > too_long * shortest,
             "noeffectaxis": xp.all(state.mean == along_axis),
             "noeffectcoord": xp.any(state.mean == along_coordinates),
         }
 
 
-def _decompose(C: Float[Array, "d d"]) -> tuple[Float[Array, "d d"], Float[Array, "d"]]:
+def _decompose(
+    C: Float[Array, "d d"],
+) -> tuple[Float[Array, "d d"], Float[Array, "d d"], Float[Array, "d"], Float[Array, ""]]:
+    """C, its eigenvectors, the roots of its eigenvalues, and the scale that was taken out of C and these roots.
+
+    The scale is 1 as long as the longest axis of C is within five powers of ten of 1.
+    """
     xp = namespace(C)
     eigenvalues, B = xp.linalg.eigh(C)  # ascending
-    return B, xp.sqrt(xp.maximum(eigenvalues, 1e-16 * eigenvalues[-1]))
+    # Lesser ones are rounding errors of C: samples along them would be noise, and a negative one could only grow.
+    least = float(xp.finfo(C.dtype).eps) * eigenvalues[-1]
+    D = xp.sqrt(xp.maximum(eigenvalues, least))
+    far = (D[-1] < 1e-5) | (D[-1] > 1e5)
+    scale = xp.where(far, D[-1], xp.ones_like(D[-1]))[()]
+    D = D / scale
+    return cond(far | (eigenvalues[0] < least), lambda: (B * D) @ (B * D).T, lambda: C), B, D, scale
