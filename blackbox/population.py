@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blackbox.arrays import Array, is_jax, namespace
-from blackbox.errors import SettingError, missing_extra
+from blackbox.errors import SettingError
 
 
 def evaluate(
@@ -22,35 +22,67 @@ def evaluate(
 ) -> Any:
     """``fn(candidate, *args)`` for every member, stacked on a leading axis.
 
-    With JAX arrays this is one vectorized program; with NumPy arrays a loop, so ``fn`` may be anything.
+    With JAX arrays this is one vectorized program, compiled when ``fn`` is first seen and remembered: call it with
+    the same function again, and hand what changes from call to call over in ``args``. With NumPy arrays it is a
+    loop, so ``fn`` may be anything.
 
     Args:
         fn: a function of one candidate, shape ``(d,)``. It may return a scalar (the result is then the fitness,
             shape ``(n,)``) or a tuple, list or dictionary of arrays.
-        population: shape ``(n, d)``.
-        args: further arguments of ``fn``.
+        population: shape ``(n, d)``, at least one row.
+        args: further arguments of ``fn``: arrays, and trees of them.
         in_axes: per argument of ``args`` whether it is shared by all members (None) or has a leading axis of one
             entry per member (0), as in ``jax.vmap``; a single value holds for all.
-        chunk: members evaluated at once, to bound memory; all by default. JAX arrays only.
+        chunk: members evaluated at once, to bound memory; all by default, and always one in a loop. Each device of
+            a mesh counts its own.
         mesh: a one-dimensional ``jax.sharding.Mesh`` whose devices share the members. JAX arrays only.
 
     Raises:
-        SettingError: if ``in_axes``, ``chunk`` or ``mesh`` do not fit the other arguments.
+        SettingError: if ``population`` is no array of rows, or ``in_axes``, an argument of ``args``, ``chunk`` or
+            ``mesh`` does not fit it.
     """
+    if len(getattr(population, "shape", ())) != 2 or population.shape[0] < 1:
+        got = f"one of shape {tuple(population.shape)}" if hasattr(population, "shape") else repr(population)
+        raise SettingError(f"population must be an array of shape (n, d) with n >= 1, got {got}")
     axes = tuple(in_axes) if isinstance(in_axes, Sequence) else (in_axes,) * len(args)
     if len(axes) != len(args) or any(axis not in (None, 0) for axis in axes):
         raise SettingError(f"in_axes must be None or 0 for each of the {len(args)} arguments, got {in_axes!r}")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
         raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
+    for argument, axis in zip(args, axes, strict=True):
+        if axis is not None:
+            _require_rows(argument, population.shape[0])
     if is_jax(population):
         return _evaluate_jax(fn, axes, chunk, mesh, population, args)
     if mesh is not None:
         raise SettingError("mesh needs a population of JAX arrays; this one is a " + type(population).__name__)
     values = [
-        fn(population[i, ...], *(a if axis is None else a[i] for a, axis in zip(args, axes, strict=True)))
+        fn(population[i, ...], *(a if axis is None else _entry(a, i) for a, axis in zip(args, axes, strict=True)))
         for i in range(population.shape[0])
     ]
     return _stack(values, namespace(population))
+
+
+def _require_rows(argument: Any, n: int) -> None:
+    """Raise :class:`SettingError` unless every array of a tree has a leading axis of ``n``."""
+    if isinstance(argument, dict | tuple | list):
+        for part in argument.values() if isinstance(argument, dict) else argument:
+            _require_rows(part, n)
+    elif (shape := tuple(getattr(argument, "shape", ())))[:1] != (n,):
+        raise SettingError(f"in_axes is 0 for an argument of shape {shape}, but there are {n} members")
+
+
+def _entry(argument: Any, i: int) -> Any:
+    """Member ``i``'s share of a tree of arrays."""
+    if isinstance(argument, dict):
+        return {name: _entry(part, i) for name, part in argument.items()}
+    if isinstance(argument, tuple | list):
+        return _rebuilt(argument, [_entry(part, i) for part in argument])
+    return argument[i]
+
+
+def _rebuilt(like: Any, parts: list[Any]) -> Any:
+    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
 
 def _stack(values: list[Any], xp: Any) -> Any:
@@ -58,8 +90,7 @@ def _stack(values: list[Any], xp: Any) -> Any:
     if isinstance(first, dict):
         return {name: _stack([v[name] for v in values], xp) for name in first}
     if isinstance(first, tuple | list):
-        parts = [_stack([v[i] for v in values], xp) for i in range(len(first))]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+        return _rebuilt(first, [_stack([v[i] for v in values], xp) for i in range(len(first))])
     return np.asarray(values) if xp is np else xp.stack([xp.asarray(v) for v in values])
 
 
@@ -67,35 +98,37 @@ def _evaluate_jax(
     fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None, mesh: Any, population: Array, args: Any
 ) -> Any:
     import jax
-    from jax.sharding import PartitionSpec
 
-    batched = _batched(fn, axes, chunk)
+    if mesh is not None and len(getattr(mesh, "axis_names", ())) != 1:
+        raise SettingError(f"mesh must be a jax.sharding.Mesh of one axis, the members'; got {mesh!r}")
+    batched = _batched(hashable(fn), axes, chunk, mesh)
     if mesh is None:
         return batched(population, *args)
-    if len(mesh.axis_names) != 1:
-        raise SettingError(f"mesh must have one axis, the members'; it has {mesh.axis_names}")
     n, devices = population.shape[0], mesh.devices.size
     spare = -n % devices  # every device takes as many members as the others; the spare ones are dropped again
 
     def pad(a: Array) -> Array:
         return jax.numpy.concatenate([a, jax.numpy.broadcast_to(a[:1], (spare, *a.shape[1:]))]) if spare else a
 
-    members = PartitionSpec(mesh.axis_names[0])
-    specs = (members, *(PartitionSpec() if axis is None else members for axis in axes))
-    sharded = jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=members)
     padded = [a if axis is None else jax.tree.map(pad, a) for a, axis in zip(args, axes, strict=True)]
-    return jax.tree.map(lambda out: out[:n], sharded(pad(population), *padded))
+    return jax.tree.map(lambda out: out[:n], batched(pad(population), *padded))
+
+
+def hashable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn``, which what was compiled for it can be remembered by; each time another function if it has no hash."""
+    try:
+        hash(fn)
+    except TypeError:
+        return lambda *args: fn(*args)
+    return fn
 
 
 @lru_cache(maxsize=64)
-def _batched(fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None) -> Callable[..., Any]:
+def _batched(fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None, mesh: Any) -> Callable[..., Any]:
     """The jitted population version of ``fn``; remembered, so that repeated calls do not compile again."""
-    try:
-        import jax
-    except ImportError:
-        raise missing_extra("jax", "jax") from None
+    import jax
+    from jax.sharding import PartitionSpec
 
-    @jax.jit
     def batched(population: Array, *args: Any) -> Any:
         if chunk is None:
             return jax.vmap(fn, in_axes=(0, *axes))(population, *args)
@@ -108,4 +141,8 @@ def _batched(fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | 
 
         return jax.lax.map(one, (population, *own), batch_size=chunk)
 
-    return batched
+    if mesh is None:
+        return jax.jit(batched)
+    members = PartitionSpec(mesh.axis_names[0])
+    specs = (members, *(PartitionSpec() if axis is None else members for axis in axes))
+    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=members))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +33,39 @@ def test_arguments_are_shared_or_per_member(array: Any) -> None:
     population, scale, own = array(np.ones((5, 2))), array([2.0, 3.0]), array(np.arange(5.0))
     fitness = bb.evaluate(lambda x, s, o: (x * s).sum() + o, population, scale, own, in_axes=(None, 0))
     assert_allclose(fitness, 5 + np.arange(5))
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_arguments_may_be_trees(array: Any, chunk: int | None) -> None:
+    own = {"a": array(np.arange(5.0)), "b": (array(np.ones((5, 2))),)}
+    fitness = bb.evaluate(
+        lambda x, o: (x * o["b"][0]).sum() + o["a"], array(np.ones((5, 2))), own, in_axes=0, chunk=chunk
+    )
+    assert_allclose(fitness, 2 + np.arange(5))
+
+
+def test_functions_without_a_hash_are_evaluated() -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, x: Any) -> Any:
+            return x.sum()
+
+    assert_allclose(bb.evaluate(Unhashable(), jnp.ones((3, 2))), 2)
+
+
+def test_a_function_is_traced_once_for_a_mesh() -> None:
+    traces = []
+
+    def function(x: Any) -> Any:
+        traces.append(1)
+        return x.sum()
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("members",))
+    for _ in range(3):
+        bb.evaluate(function, jnp.ones((4, 2)), mesh=mesh)
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 100])
@@ -68,8 +102,13 @@ print(np.array_equal(one, many), many.shape)
         ({"in_axes": 1}, "in_axes must be None or 0"),
         ({"chunk": 0}, "chunk must be an integer >= 1, got 0"),
         ({"mesh": "cpu"}, "mesh needs a population of JAX arrays"),
+        ({"population": jnp.ones((2, 2)), "mesh": "cpu"}, "mesh must be a jax.sharding.Mesh of one axis.* got 'cpu'"),
+        ({"in_axes": 0}, r"in_axes is 0 for an argument of shape \(\), but there are 2 members"),
+        ({"population": np.ones((0, 2))}, r"population must be an array of shape \(n, d\) with n >= 1, got one of"),
+        ({"population": [[1.0]]}, r"population must be an array of shape \(n, d\) with n >= 1, got \[\[1.0\]\]"),
     ],
 )
 def test_bad_arguments_are_named(keywords: dict[str, Any], message: str) -> None:
+    population = keywords.pop("population", np.ones((2, 2)))
     with pytest.raises(bb.SettingError, match=message):
-        bb.evaluate(lambda x, y: 0.0, np.ones((2, 2)), 1.0, **keywords)
+        bb.evaluate(lambda x, y: 0.0, population, 1.0, **keywords)
