@@ -12,9 +12,9 @@ import numpy as np
 from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import fold
-from blackbox.population import evaluate
+from blackbox.population import evaluate, hashable
 from blackbox.shaping import best_first, finite_or_worst
-from blackbox.strategy import Strategy, register_with_jax
+from blackbox.strategy import Strategy, register_with_jax, require_key
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -62,17 +62,21 @@ def run(
     loop; with JAX arrays and an objective that JAX cannot trace, a loop over NumPy arrays. A run whose strategy
     says ``stop`` is frozen: its state and its count of evaluations no longer change.
 
+    A scanned program is remembered with its objective: equal calls compile once, each new lambda compiles anew, and
+    what the objective reads besides its argument is read when it is compiled.
+
     Args:
         strategy: a strategy of flat vectors.
-        objective: a function of one point, shape ``(d,)``; lower is better, NaN is a failure.
-        x0: start point, shape ``(d,)``, or ``(runs, d)`` with one start per run.
+        objective: a function of one point, shape ``(d,)``, that returns one real number; lower is better, NaN is a
+            failure.
+        x0: start point in floating-point numbers, shape ``(d,)``, or ``(runs, d)`` with one start per run.
         key: key of the run, see :func:`blackbox.key`.
         generations: number of generations; with ``runs`` also one number per run.
         runs: makes that many independent runs at once. Run ``i`` has the key ``fold(key, i)`` and does not
             depend on the number of runs.
         callback: called as ``callback(generation, best)`` after each generation (``best`` has shape ``(runs,)``
-            with ``runs``); a true return value ends the run. In a scanned program it sees the generations in
-            blocks of 50, so the run ends at the end of such a block.
+            with ``runs``) until all runs are frozen; a true return value ends the run. In a scanned program it sees
+            the generations in blocks of 50, so the run ends at the end of such a block.
 
     Returns:
         The final state (with a leading axis with ``runs``) and the :class:`History`.
@@ -81,14 +85,17 @@ def run(
         SettingError: for arguments that do not fit each other.
     """
     started = time.perf_counter()
+    if isinstance(strategy, type) or not all(hasattr(strategy, name) for name in ("init", "ask", "tell")):
+        raise SettingError(f"strategy must be one as made by bb.create(name), got {strategy!r}")
+    require_key(key)
     limits = _limits(x0, generations, runs)
     single = runs is None
-    keys = [key] if single else [fold(key, i) for i in range(len(limits))]
     if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, x0.shape[-1:], x0.dtype):
-        states, best, series = _scanned(strategy, objective, x0, keys, limits, single, callback)
+        states, best, series = _scanned(strategy, hashable(objective), x0, key, limits, single, callback)
     else:
         if is_jax(x0):  # an objective beyond JAX wants plain arrays, and the loop is faster with them
-            x0, keys = np.asarray(x0), [np.asarray(k) for k in keys]
+            x0, key = np.asarray(x0), np.asarray(key)
+        keys = [key] if single else [fold(key, i) for i in range(len(limits))]
         starts = x0 if x0.ndim == 2 else namespace(x0).stack([x0] * len(limits))
         states, best, series = _looped(strategy, objective, starts, keys, limits, single, callback)
     history = History(series[0], best.x, series[1], best.evaluations, time.perf_counter() - started)
@@ -96,11 +103,13 @@ def run(
 
 
 def _limits(x0: Array, generations: Any, runs: int | None) -> Int[np.ndarray, "runs"]:
-    if x0.ndim != 1 and (x0.ndim != 2 or runs is None or x0.shape[0] != runs):
-        expected = "(d,)" if runs is None else f"(d,) or ({runs}, d)"
-        raise SettingError(f"x0 must have shape {expected}, got {tuple(x0.shape)}")
-    if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
+    if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int | np.integer) or runs < 1):
         raise SettingError(f"runs must be None or an integer >= 1, got {runs!r}")
+    expected = "(d,)" if runs is None else f"(d,) or ({runs}, d)"
+    if not hasattr(x0, "shape") or not hasattr(x0, "dtype"):
+        raise SettingError(f"x0 must be an array of shape {expected}, got {x0!r}")
+    if x0.ndim != 1 and (x0.ndim != 2 or runs is None or x0.shape[0] != runs):
+        raise SettingError(f"x0 must have shape {expected}, got {tuple(x0.shape)}")
     limits = np.asarray(generations)
     if limits.dtype.kind not in "iu" or limits.shape not in ((), (runs,)) or np.any(limits < 1):
         shape = "an integer" if runs is None else f"an integer, or {runs} integers,"
@@ -130,8 +139,9 @@ def _looped(
         for i in np.flatnonzero(live):
             population = strategy.ask(states[i])
             fitness = evaluate(objective, population)
+            _require_numbers(fitness)
             states[i] = strategy.tell(states[i], population, fitness)
-            values = np.asarray(finite_or_worst(fitness), dtype=np.float64)
+            values = finite_or_worst(np.asarray(fitness), np.float64)
             winner = int(values.argmin())
             if values[winner] < best_fitness[i]:
                 best_fitness[i], best_x[i] = values[winner], population[winner, ...]
@@ -164,13 +174,25 @@ def _stack(trees: list[Any], xp: Any) -> Any:
     return xp.stack([xp.asarray(tree) for tree in trees])
 
 
-@lru_cache(maxsize=64)
+def _require_numbers(fitness: Any) -> None:
+    """Raise :class:`SettingError` unless the objective gave one number per member."""
+    if isinstance(fitness, tuple | list | dict):
+        got = f"a {type(fitness).__name__}"
+    elif fitness.ndim != 1:
+        got = f"an array of shape {tuple(fitness.shape[1:])}"
+    elif (dtype := np.asarray(fitness).dtype).kind not in "biuf":
+        got = f"values of type {dtype}"
+    else:
+        return
+    raise SettingError(f"objective must return one real number per point; it returned {got}")
+
+
 def _traceable(objective: Callable[[Any], Any], shape: tuple[int, ...], dtype: Any) -> bool:
     import jax
 
     try:
         out = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, dtype))
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError):
+    except Exception:  # whatever is wrong with an objective itself, it raises again when called with numbers
         return False
     return getattr(out, "shape", None) == ()
 
@@ -179,7 +201,7 @@ def _scanned(
     strategy: Any,
     objective: Callable[[Any], Any],
     x0: Array,
-    keys: list[Key],
+    key: Key,
     limits: Int[np.ndarray, "runs"],
     single: bool,
     callback: Callable[[int, Any], Any] | None,
@@ -188,22 +210,23 @@ def _scanned(
     import jax.numpy as jnp
 
     register_with_jax(type(strategy))
-    start, block = _programs(single)
+    start, block = _programs(objective, single)
     if single:
-        carry, limit = start(strategy, x0, keys[0]), limits[0]
+        carry, limit = start(strategy, x0, jnp.asarray(key)), limits[0]
     else:
         starts = x0 if x0.ndim == 2 else jnp.broadcast_to(x0, (len(limits), *x0.shape))
-        carry, limit = start(strategy, starts, jnp.stack([jnp.asarray(k) for k in keys])), limits
+        carry, limit = start(strategy, starts, jnp.asarray(key)), limits
     total = int(limits.max())
     length = total if callback is None else min(total, _CHUNK)
     pieces: list[tuple[Array, Array]] = []
     axis = 0 if single else 1
     for first in range(0, total, length):
-        carry, piece = block(strategy, objective, min(length, total - first), carry, limit, first)
+        carry, piece = block(strategy, min(length, total - first), carry, limit, first)
         pieces.append(piece)
         if callback is not None:
-            seen = np.asarray(piece[0])
-            answers = [callback(first + g, np.take(seen, g, axis=axis)) for g in range(seen.shape[axis])]
+            seen, spread = np.moveaxis(np.asarray(piece[0]), axis, 0), np.moveaxis(np.asarray(piece[1]), axis, 0)
+            lived = ~np.isnan(spread.reshape(len(spread), -1)).all(axis=1)  # frozen runs have no quantiles
+            answers = [callback(first + g, seen[g]) for g in np.flatnonzero(lived).tolist()]
             if any(answers):
                 break
     state, best = carry
@@ -214,22 +237,25 @@ def _scanned(
     return state, best, (best_so_far, quantiles)
 
 
-@lru_cache(maxsize=2)
-def _programs(single: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled start and the compiled block of generations; made once, so that equal runs compile once."""
+@lru_cache(maxsize=16)
+def _programs(objective: Callable[[Any], Any], single: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled start and the compiled block of generations, so that equal runs compile once.
+
+    Those of the last objectives only: a compiled program takes megabytes.
+    """
     import jax
     import jax.numpy as jnp
 
     def start(strategy: Any, x0: Array, key: Key) -> tuple[Any, _Best]:
-        nothing = jnp.asarray(jnp.inf, x0.dtype)
-        return strategy.init(key, x0), _Best(nothing, x0, jnp.asarray(0), jnp.asarray(False))
+        state = strategy.init(key, x0)
+        return state, _Best(jnp.asarray(jnp.inf, x0.dtype), x0, jnp.asarray(0), jnp.asarray(False))
 
-    def block(
-        strategy: Any, objective: Callable[[Any], Any], length: int, carry: Any, limit: Array, first: Array
-    ) -> Any:
+    def block(strategy: Any, length: int, carry: Any, limit: Array, first: Array) -> Any:
         def advance(state: Any, best: _Best) -> Any:
             population = strategy.ask(state)
             fitness = jax.vmap(objective)(population)
+            if not jnp.issubdtype(fitness.dtype, jnp.floating):
+                fitness = fitness.astype(best.fitness.dtype)
             state = strategy.tell(state, population, fitness)
             order = best_first(fitness)  # XLA sorts once for this and for the strategy's own
             spread = finite_or_worst(fitness)[order[(QUANTILES * (len(order) - 1)).astype(int)]]
@@ -256,15 +282,16 @@ def _programs(single: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return jax.lax.scan(generation, carry, first + jnp.arange(length))
 
     if single:
-        return jax.jit(start), jax.jit(block, static_argnums=(1, 2))
+        return jax.jit(start), jax.jit(block, static_argnums=1)
 
-    def start_all(strategy: Any, x0: Array, keys: Key) -> Any:
+    def start_all(strategy: Any, x0: Array, key: Key) -> Any:
+        keys = jax.vmap(lambda i: fold(key, i))(jnp.arange(x0.shape[0]))
         return jax.vmap(start, in_axes=(None, 0, 0))(strategy, x0, keys)
 
-    def block_all(strategy: Any, objective: Any, length: int, carry: Any, limits: Array, first: Array) -> Any:
+    def block_all(strategy: Any, length: int, carry: Any, limits: Array, first: Array) -> Any:
         def one(carry: Any, limit: Array) -> Any:
-            return block(strategy, objective, length, carry, limit, first)
+            return block(strategy, length, carry, limit, first)
 
         return jax.vmap(one)(carry, limits)
 
-    return jax.jit(start_all), jax.jit(block_all, static_argnums=(1, 2))
+    return jax.jit(start_all), jax.jit(block_all, static_argnums=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -115,20 +116,119 @@ def test_equal_runs_compile_once() -> None:
     assert len(traces) <= 3 + 1
 
 
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, x: Any) -> Any:
+        return (x * x).sum()
+
+
+@pytest.mark.parametrize("name", ["cma-es", "pgpe", "l-shade", "nelder-mead", "random"])
+@pytest.mark.parametrize("library", [np, jnp], ids=["loop", "scan"])
+def test_objectives_may_count(name: str, library: Any) -> None:
+    for objective in (lambda x: (x > 0.7).sum(), lambda x: int((x > 0.7).sum()), lambda x: (x > 0.7).any()):
+        x0 = library.full((3,), 0.8, dtype=library.float32)
+        history = bb.run(bb.create(name), objective, x0, key=bb.key(0), generations=12)[1]
+        assert float(history.best[-1]) in (0.0, 1.0)
+
+
+def test_objectives_may_have_another_precision_than_the_points() -> None:
+    with jax.enable_x64(True):
+        for name in bb.methods():
+            x0 = jnp.full((3,), 0.8, dtype=jnp.float32)
+            state, history = bb.run(
+                bb.create(name), lambda x: (x.astype(float) ** 2).sum(), x0, key=bb.key(0), generations=3
+            )
+            assert bb.create(name).ask(state).dtype == history.best.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [Unhashable(), lambda x: (x[x > 0] ** 2).sum(), lambda x: sum(value**2 for value in x.tolist())],
+    ids=["unhashable", "boolean-index", "list"],
+)
+def test_objectives_of_any_kind_run_from_jax_arrays(objective: Any) -> None:
+    history = bb.run(STRATEGY, objective, jnp.ones(3), key=bb.key(0), generations=5)[1]
+    assert history.best[-1] < history.best[0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "got"),
+    [
+        (lambda x: x[:1], r"an array of shape \(1,\)"),
+        (lambda x: (x.sum(), 1.0), "a tuple"),
+        (lambda x: None, "values of type object"),
+        (lambda x: 1j * x.sum(), "values of type complex128"),
+    ],
+)
+def test_objectives_that_return_no_number_are_named(objective: Any, got: str) -> None:
+    with pytest.raises(bb.SettingError, match=f"objective must return one real number per point; it returned {got}"):
+        bb.run(STRATEGY, objective, np.ones(3), key=bb.key(0), generations=2)
+
+
+def test_programs_of_former_objectives_are_forgotten() -> None:
+    from blackbox.runner import _programs
+
+    kept = _programs.cache_info().maxsize
+    assert kept is not None and kept <= 32
+    for i in range(3):
+        bb.run(bb.create("random"), lambda x, i=i: x.sum() + i, jnp.ones(2), key=bb.key(0), generations=1)
+    assert _programs.cache_info().currsize <= kept
+
+
+def test_the_program_of_many_runs_does_not_grow_with_their_number() -> None:
+    from blackbox.runner import _programs
+
+    def objective(x: Any) -> Any:
+        return (x * x).sum()
+
+    start = _programs(objective, single=False)[0]
+    key = jnp.asarray(bb.key(0))
+    sizes = {len(start.lower(STRATEGY, jnp.ones((m, 3)), key).as_text().splitlines()) for m in (2, 1000)}
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("library", [np, jnp], ids=["loop", "scan"])
+def test_callback_is_not_called_once_all_runs_are_frozen(library: Any) -> None:
+    seen: list[int] = []
+    x0 = library.ones(2, dtype=library.float32)
+    bb.run(STRATEGY, ellipsoid, x0, key=bb.key(0), generations=900, callback=lambda g, _: seen.append(g))
+    history = bb.run(STRATEGY, ellipsoid, x0, key=bb.key(0), generations=900)[1]
+    frozen = np.isnan(np.asarray(history.quantiles)[:, 0])
+    assert frozen[-1] and seen == np.flatnonzero(~frozen).tolist()
+
+
+def test_hyperparameters_can_be_vmapped_over_whole_runs() -> None:
+    def best(sigma0: Any) -> Any:
+        strategy = dataclasses.replace(STRATEGY, sigma0=sigma0)
+        return bb.run(strategy, ellipsoid, jnp.ones(3), key=bb.key(0), generations=5)[1].best[-1]
+
+    swept = jax.vmap(best)(jnp.array([0.1, 0.5]))
+    assert_allclose(swept, [best(0.1), best(0.5)], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"x0": np.ones((2, 2))}, r"x0 must have shape \(d,\), got \(2, 2\)"),
         ({"runs": 3, "x0": np.ones((2, 2))}, r"x0 must have shape \(d,\) or \(3, d\), got \(2, 2\)"),
         ({"runs": 0}, "runs must be None or an integer >= 1, got 0"),
+        ({"x0": [1.0, 2.0]}, r"x0 must be an array of shape \(d,\), got \[1.0, 2.0\]"),
+        ({"x0": np.array([1, 2])}, "x0 must be floating-point numbers .* got int64 of shape"),
+        ({"x0": jnp.array([1, 2])}, "x0 must be floating-point numbers .* got int32 of shape"),
+        ({"key": 0}, r"key must be two uint32 words, as made by bb.key\(seed\); got 0"),
+        ({"key": jax.random.key(0), "x0": jnp.ones(2)}, "key must be two uint32 words"),
+        ({"strategy": "cma-es"}, r"strategy must be one as made by bb.create\(name\), got 'cma-es'"),
+        ({"strategy": type(STRATEGY)}, "strategy must be one as made by bb.create"),
         ({"generations": 0}, "generations must be an integer >= 1, got 0"),
         ({"generations": 2.5}, "generations must be an integer >= 1, got 2.5"),
         ({"runs": 2, "generations": np.array([1, 2, 3])}, "generations must be an integer, or 2 integers, >= 1"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    defaults = {"strategy": STRATEGY, "x0": np.ones(3), "key": bb.key(0), "generations": 3}
     with pytest.raises(bb.SettingError, match=message):
-        bb.run(STRATEGY, ellipsoid, **{"x0": np.ones(3), "key": bb.key(0), "generations": 3, **arguments})
+        bb.run(objective=ellipsoid, **{**defaults, **arguments})  # type: ignore[arg-type]
 
 
 def test_strategies_made_before_jax_is_imported_work() -> None:
