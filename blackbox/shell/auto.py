@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from blackbox.box import Box
+from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.space import Space
 
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
@@ -22,7 +23,8 @@ class Chosen(NamedTuple):
 def choose_method(space: Space | Box, budget: int | None) -> Chosen:
     """The method for a space and a budget of evaluations.
 
-    * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly;
+    * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly, up to its 1,111
+      coordinates, and ``random`` beyond;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
     * up to 200 coordinates: ``cma-es``;
     * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
@@ -30,7 +32,8 @@ def choose_method(space: Space | Box, budget: int | None) -> Chosen:
     d = space.dimension
     generation = 4 + int(3 * math.log(d))  # popsize of the CMA family
     if budget is not None and budget < 2 * generation:
-        return Chosen("sobol", f"{budget} evaluations are too few for {d} coordinates to learn from: they cover evenly")
+        few = f"{budget} evaluations are too few for {d} coordinates to learn from"
+        return Chosen("sobol", f"{few}: they cover evenly") if d <= MAX_DIMENSION else Chosen("random", few)
     short = ""
     if budget is not None and budget < 10 * generation:
         short = f"; {budget} evaluations are only {budget // generation} generations, so expect a rough result"

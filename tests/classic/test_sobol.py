@@ -8,6 +8,7 @@ from scipy.stats import qmc
 
 import blackbox as bb
 from blackbox.classic.sobol import MAX_DIMENSION, Sobol, direction_numbers, points
+from blackbox.shell.auto import choose_method
 
 
 @pytest.mark.parametrize("d", [1, 2, 13, 100, 1000, MAX_DIMENSION])
@@ -86,3 +87,10 @@ def test_members_asked_ahead_are_not_those_of_later_generations() -> None:
             seen.update(row.tobytes() for row in strategy.ask(state, first=8 * page))
         state = strategy.tell(state, strategy.ask(state), np.zeros(8))
     assert len(seen) == 20 * 3 * 8
+
+
+def test_auto_does_not_choose_it_beyond_its_table() -> None:
+    for d, method in ((MAX_DIMENSION, "sobol"), (MAX_DIMENSION + 1, "random")):
+        space = bb.Box(0.0, 1.0, dimension=d)
+        assert choose_method(space, 20).method == method
+        assert bb.minimize(lambda x: float(x[0]), space, budget=20, seed=0).evaluations == 20
