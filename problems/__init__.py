@@ -3,6 +3,7 @@
 ``entries()`` lists them, ``load(name)`` makes one with its search space::
 
     objective, space = load("bbob-f8-d5")        # function 8 in 5 dimensions; "bbob-f8-d5-i2" is its second instance
+    objective, space = load("bbob-noisy-f107-d5")  # noise keyed by the point: the same point, the same value
     objective, space = load("svc_digits")
 
 The modules offer more: :mod:`blackbox.problems.bbob` and its noisy and mixed-integer suites,
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from blackbox.errors import SettingError
 
-_BBOB = re.compile(r"(bbob|bbob-mixint)-f(\d{1,2})-d(\d{1,5})(?:-i(\d{1,9}))?")
+_BBOB = re.compile(r"(bbob|bbob-noisy|bbob-mixint)-f(\d{1,3})-d(\d{1,5})(?:-i(\d{1,9}))?")
 _CONTROL = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0")
 
 
@@ -38,6 +39,8 @@ def entries() -> tuple[Entry, ...]:
     from blackbox.problems.control import ControlTask
 
     found = [Entry(f"bbob-f{n}-dD", "bbob", title, "D real") for n, (title, *_) in bbob.FUNCTIONS.items()]
+    title = "ten of these functions under Gaussian, uniform and Cauchy noise, N from 101 to 130"
+    found.append(Entry("bbob-noisy-fN-dD", "bbob-noisy", title, "D real, 2 to 40"))
     title = "the same 24 functions with integer variables"
     found.append(Entry("bbob-mixint-fN-dD", "bbob-mixint", title, "D, four of five integer; a multiple of 5"))
     for name in hpo.tasks():
@@ -71,6 +74,12 @@ def load(name: str) -> tuple[Callable[[Any], Any], Any]:
 
             continuous = BBOB(function, dimension, instance)
             return continuous, Box(*continuous.bounds, dimension=dimension)
+        if match[1] == "bbob-noisy":
+            from blackbox.problems.bbob_noisy import KeyedByPoint, NoisyBBOB
+            from blackbox.space import Box
+
+            noisy = NoisyBBOB(function, dimension, instance)
+            return KeyedByPoint(noisy), Box(*noisy.bounds, dimension=dimension)
         from blackbox.problems.bbob_mixint import MixedBBOB
 
         mixed = MixedBBOB(function, dimension, instance)
@@ -79,7 +88,7 @@ def load(name: str) -> tuple[Callable[[Any], Any], Any]:
 
     if name not in hpo.tasks():
         raise SettingError(
-            f"name must be bbob-fN-dD, bbob-fN-dD-iI, bbob-mixint-fN-dD or one of "
+            f"name must be bbob-fN-dD, bbob-noisy-fN-dD, bbob-mixint-fN-dD, one of these with -iI, or one of "
             f"{', '.join([*hpo.tasks(), *_CONTROL])}; got {name!r}"
         )
     task = hpo.task(name)

@@ -7,11 +7,13 @@ the Cauchy model too. Noise comes from a key and the member's number, as in a st
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from numpy import ndarray
 
 from blackbox.kernels import noise
@@ -147,3 +149,31 @@ class NoisyBBOB:
 
     def __reduce__(self) -> tuple[type[NoisyBBOB], tuple[int, int, int]]:
         return NoisyBBOB, (self.function, self.dimension, self.instance)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedByPoint:
+    """A noisy problem as a function of the point alone, for an optimizer: the point's bytes make the noise's key.
+
+    A counter of evaluations would give other values in every worker process, after a resume, and with every order of
+    evaluation. Bytes give the same value wherever and whenever a point is evaluated, so runs repeat bit for bit; two
+    points that differ in one bit, or the same point of another problem, have independent noise. The price: to evaluate
+    a point again teaches nothing, so averages over repetitions need :class:`NoisyBBOB` and keys of your own.
+
+    Example:
+        >>> problem = KeyedByPoint(NoisyBBOB(107, 2))
+        >>> bool(problem([0.0, 1.0]) == problem([-0.0, 1.0]) != problem.problem.noiseless([0.0, 1.0]))
+        True
+    """
+
+    problem: NoisyBBOB
+
+    def __call__(self, x: Float[ndarray, "*n d"]) -> Float[ndarray, "*n"]:
+        """Noisy values (n,) of a batch (n, d) of NumPy, each as if alone, or the value of one point (d,)."""
+        points = np.asarray(x, np.float64)
+        if points.ndim == 2:
+            return np.array([self(point) for point in points], np.float64)
+        name = f"{self.problem.function} {self.problem.dimension} {self.problem.instance} "
+        data = (points + 0.0).astype("<f8").tobytes()  # the sum makes -0.0 and 0.0, equal numbers, the same bytes
+        seed = int.from_bytes(hashlib.blake2b(name.encode() + data, digest_size=8).digest(), "little")
+        return self.problem(points, noise.key(seed))

@@ -134,10 +134,14 @@ def test_problems_can_all_be_loaded() -> None:
     listed = as_json("problems")
     assert len(listed) == len(entries())
     for row in listed:
-        objective, space = load(row["name"].replace("-fN", "-f1").replace("-dD", "-d5"))
+        objective, space = load(
+            row["name"].replace("noisy-fN", "noisy-f101").replace("-fN", "-f1").replace("-dD", "-d5")
+        )
         assert callable(objective)
         assert space.decode(np.full(space.dimension, 0.5)) is not None
-    assert "bbob-f24-dD" in blackbox("problems").stdout
+    text = blackbox("problems").stdout
+    assert "bbob-f24-dD" in text
+    assert "bbob-noisy-fN-dD" in text
 
 
 def test_problems_of_a_number_are_those_of_cocos_suites() -> None:
@@ -146,9 +150,17 @@ def test_problems_of_a_number_are_those_of_cocos_suites() -> None:
     assert space == Box(-5, 5, 5)
     mixed, space = load("bbob-mixint-f3-d10")
     assert mixed(space.decode(np.full(10, 0.5))) > mixed.f_opt
-    for name in ("bbob-f25-d2", "bbob-f1-d1", "bbob-f1-d2-i0", "bbob-mixint-f1-d6", "bbob-f1", "svc"):
+    noisy, space = load("bbob-noisy-f108-d3-i2")
+    assert (noisy.problem.function, noisy.problem.dimension, noisy.problem.instance) == (108, 3, 2)
+    assert space == Box(-5, 5, 3)
+    for name in (
+        "bbob-f25-d2", "bbob-f1-d1", "bbob-f1-d2-i0", "bbob-mixint-f1-d6", "bbob-noisy-f1-d5", "bbob-noisy-f131-d5",
+        "bbob-f1", "svc",
+    ):  # fmt: skip
         with pytest.raises(SettingError):
             load(name)
+    with pytest.raises(SettingError, match="bbob-noisy-fN-dD"):
+        load("bbob-noisy")
 
 
 # ---- minimize
@@ -194,6 +206,15 @@ def test_problems_stand_for_objectives() -> None:
     found = as_json("minimize", "bbob-f1-d2", "--method", "cma-es", "--target", 79.49, "--seed", 0)
     assert found["value"] <= 79.49
     assert "target" in found["stopped"]
+
+
+def test_noisy_problems_stand_for_objectives_with_and_without_workers() -> None:
+    command = ("minimize", "bbob-noisy-f107-d2", "--method", "sobol", "--budget", 20, "--seed", 0)
+    found = as_json(*command)
+    assert found["failures"] == 0
+    objective, _ = load("bbob-noisy-f107-d2")
+    assert objective(np.array(found["x"])) == found["value"]
+    assert as_json(*command, "--workers", 1)["value"] == found["value"]
 
 
 def test_direction_and_seconds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy import ndarray
 from blackbox.errors import SettingError
 from blackbox.kernels import noise
 from blackbox.problems import bbob
-from blackbox.problems.bbob_noisy import NoisyBBOB
+from blackbox.problems.bbob_noisy import KeyedByPoint, NoisyBBOB
 
 ALL = range(101, 131)
 
@@ -118,3 +119,33 @@ def test_a_used_problem_can_be_copied_to_a_worker() -> None:
     value = problem(problem.x_opt, noise.key(0))
     assert copy.deepcopy(problem)(problem.x_opt, noise.key(0)) == value
     assert problem.name == "Gallagher, 101 peaks, Gaussian noise"
+
+
+@pytest.mark.parametrize("function", [107, 108, 109])
+def test_keyed_by_the_point_the_same_point_has_the_same_value(function: int) -> None:
+    problem = KeyedByPoint(NoisyBBOB(function, 4))
+    x = np.random.default_rng(function).uniform(-5.0, 5.0, (6, 4))
+    values = problem(x)
+    assert [problem(point) for point in x] == values.tolist()
+    assert [problem(point.tolist()) for point in x] == values.tolist()
+    twin = ForkingPickler.loads(ForkingPickler.dumps(problem))
+    np.testing.assert_array_equal(twin(x[::-1]), values[::-1])
+    assert problem(np.array([0.0, 0.0, 1.0, 2.0])) == problem(np.array([-0.0, 0.0, 1.0, 2.0]))
+
+
+def test_keyed_by_the_point_near_points_have_independent_noise_of_the_model() -> None:
+    problem = NoisyBBOB(107, 3)
+    x = np.tile([1.0, -2.0, 3.0], (4000, 1))
+    x[:, 0] += np.arange(4000) * 1e-12
+    normal = np.log((KeyedByPoint(problem)(x) - problem.f_opt) / (problem.noiseless(x) - problem.f_opt))
+    np.testing.assert_allclose(np.quantile(normal, [0.1, 0.5, 0.9]), [-1.2816, 0.0, 1.2816], atol=0.1)
+    assert abs(np.corrcoef(normal[:-1], normal[1:])[0, 1]) < 0.06
+    other = NoisyBBOB(107, 3, 2)
+    factor = np.log((KeyedByPoint(other)(x) - other.f_opt) / (other.noiseless(x) - other.f_opt))
+    assert abs(np.corrcoef(normal, factor)[0, 1]) < 0.06
+
+
+def test_keyed_by_the_point_wrong_shapes_are_refused() -> None:
+    for shape in [(), (3,), (1, 1, 5)]:
+        with pytest.raises(SettingError, match=r"allowed: \(5,\) or \(n, 5\)"):
+            KeyedByPoint(NoisyBBOB(101, 5))(np.zeros(shape))
