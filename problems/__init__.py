@@ -12,11 +12,12 @@ The modules offer more: :mod:`blackbox.problems.bbob` and its noisy and mixed-in
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from blackbox.errors import SettingError
+from blackbox.errors import SettingError, missing_extra
 
 _BBOB = re.compile(r"(bbob|bbob-noisy|bbob-mixint)-f(\d{1,3})-d(\d{1,5})(?:-i(\d{1,9}))?")
 _CONTROL = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0")
@@ -60,8 +61,10 @@ def load(name: str) -> tuple[Callable[[Any], Any], Any]:
 
     Raises:
         SettingError: an unknown name, or a dimension or instance outside its range.
+        MissingExtra: the problem needs a package that is not installed.
     """
     if name in _CONTROL:
+        _require("gymnasium", "gymnasium", "rl")
         from blackbox.problems.control import ControlTask
 
         control = ControlTask(name)
@@ -91,5 +94,12 @@ def load(name: str) -> tuple[Callable[[Any], Any], Any]:
             f"name must be bbob-fN-dD, bbob-noisy-fN-dD, bbob-mixint-fN-dD, one of these with -iI, or one of "
             f"{', '.join([*hpo.tasks(), *_CONTROL])}; got {name!r}"
         )
+    _require("sklearn", "scikit-learn", "hpo")
     task = hpo.task(name)
     return task, task.space
+
+
+def _require(module: str, package: str, extra: str) -> None:
+    """MissingExtra now, without the import: an optimizer would take it for the failure of each evaluation."""
+    if importlib.util.find_spec(module) is None:
+        raise missing_extra(package, extra)

@@ -131,6 +131,8 @@ def test_methods_describes_one() -> None:
 
 
 def test_problems_can_all_be_loaded() -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("gymnasium")
     listed = as_json("problems")
     assert len(listed) == len(entries())
     for row in listed:
