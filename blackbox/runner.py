@@ -11,13 +11,13 @@ import numpy as np
 
 from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.errors import SettingError
-from blackbox.kernels.noise import fold
+from blackbox.kernels.noise import fold_many
 from blackbox.population import evaluate, hashable
 from blackbox.shaping import best_first, finite_or_worst
 from blackbox.strategy import Strategy, register_with_jax, require_key
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, UInt32
 
 QUANTILES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 
@@ -91,11 +91,12 @@ def run(
     limits = _limits(x0, generations, runs)
     single = runs is None
     if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, x0.shape[-1:], x0.dtype):
-        states, best, series = _scanned(strategy, hashable(objective), x0, key, limits, single, callback)
+        keys = key if single else fold_many(key, len(limits))
+        states, best, series = _scanned(strategy, hashable(objective), x0, keys, limits, single, callback)
     else:
         if is_jax(x0):  # an objective beyond JAX wants plain arrays, and the loop is faster with them
             x0, key = np.asarray(x0), np.asarray(key)
-        keys = [key] if single else [fold(key, i) for i in range(len(limits))]
+        keys = [key] if single else list(fold_many(key, len(limits)))
         starts = x0 if x0.ndim == 2 else namespace(x0).stack([x0] * len(limits))
         states, best, series = _looped(strategy, objective, starts, keys, limits, single, callback)
     history = History(series[0], best.x, series[1], best.evaluations, time.perf_counter() - started)
@@ -201,7 +202,7 @@ def _scanned(
     strategy: Any,
     objective: Callable[[Any], Any],
     x0: Array,
-    key: Key,
+    keys: Key | UInt32[Array, "runs 2"],
     limits: Int[np.ndarray, "runs"],
     single: bool,
     callback: Callable[[int, Any], Any] | None,
@@ -212,10 +213,10 @@ def _scanned(
     register_with_jax(type(strategy))
     start, block = _programs(objective, single)
     if single:
-        carry, limit = start(strategy, x0, jnp.asarray(key)), limits[0]
+        carry, limit = start(strategy, x0, jnp.asarray(keys)), limits[0]
     else:
         starts = x0 if x0.ndim == 2 else jnp.broadcast_to(x0, (len(limits), *x0.shape))
-        carry, limit = start(strategy, starts, jnp.asarray(key)), limits
+        carry, limit = start(strategy, starts, jnp.asarray(keys)), limits
     total = int(limits.max())
     length = total if callback is None else min(total, _CHUNK)
     pieces: list[tuple[Array, Array]] = []
@@ -284,8 +285,7 @@ def _programs(objective: Callable[[Any], Any], single: bool) -> tuple[Callable[.
     if single:
         return jax.jit(start), jax.jit(block, static_argnums=1)
 
-    def start_all(strategy: Any, x0: Array, key: Key) -> Any:
-        keys = jax.vmap(lambda i: fold(key, i))(jnp.arange(x0.shape[0]))
+    def start_all(strategy: Any, x0: Array, keys: UInt32[Array, "runs 2"]) -> Any:
         return jax.vmap(start, in_axes=(None, 0, 0))(strategy, x0, keys)
 
     def block_all(strategy: Any, length: int, carry: Any, limits: Array, first: Array) -> Any:

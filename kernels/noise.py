@@ -44,6 +44,17 @@ def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[
     return ref.fold(np.asarray(key), int(a), int(b))
 
 
+def fold_many(key: UInt32[Array, "2"], count: int) -> UInt32[Array, "count 2"]:
+    """``fold(key, i)`` for ``i`` from 0 to ``count - 1``, at once."""
+    if _is_jax(key):
+        import jax
+
+        from . import xla
+
+        return jax.vmap(lambda i: xla.fold(key, i))(jax.numpy.arange(count))
+    return ref.fold_many(np.asarray(key), 0, count, 0)
+
+
 def noise(
     kind: spec.Kind,
     key: UInt32[Array, "2"],

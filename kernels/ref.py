@@ -203,14 +203,14 @@ def _noise_window(
 ) -> Float[ndarray, "length members size"]:
     per_block = spec.VALUES_PER_BLOCK[kind]
     blocks = -(-size // per_block)
-    keys = _fold_many(np.frombuffer(key, np.uint32), start, length, leaf)
+    keys = fold_many(np.frombuffer(key, np.uint32), start, length, leaf)
     out = _KINDS[kind](words(keys, first * blocks, members * blocks))
     out = np.ascontiguousarray(out.reshape(length, members, blocks * per_block)[..., :size])
     out.flags.writeable = False
     return out
 
 
-def _fold_many(key: UInt32[ndarray, "2"], start: int, length: int, b: int) -> UInt32[ndarray, "length 2"]:
+def fold_many(key: UInt32[ndarray, "2"], start: int, length: int, b: int) -> UInt32[ndarray, "length 2"]:
     """``fold(key, a, b)`` for ``a`` from ``start`` to ``start + length - 1``."""
     even, odd = np.empty((2, 2, length), np.uint32)
     even[0], odd[0] = np.arange(start, start + length, dtype=np.uint64) & np.uint64(_WORD), b & _WORD

@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
+from blackbox.kernels.noise import fold_many
 
 
 def ellipsoid(x: Any) -> Any:
@@ -183,9 +184,13 @@ def test_the_program_of_many_runs_does_not_grow_with_their_number() -> None:
         return (x * x).sum()
 
     start = _programs(objective, single=False)[0]
-    key = jnp.asarray(bb.key(0))
-    sizes = {len(start.lower(STRATEGY, jnp.ones((m, 3)), key).as_text().splitlines()) for m in (2, 1000)}
-    assert len(sizes) == 1
+    for key in (bb.key(0), jnp.asarray(bb.key(0))):
+        keys = fold_many(key, 1000)
+        assert_array_equal(keys[:20], [bb.fold(bb.key(0), i) for i in range(20)])
+        sizes = {len(start.lower(STRATEGY, jnp.ones((m, 3)), keys[:m]).as_text().splitlines()) for m in (2, 1000)}
+        assert len(sizes) == 1
+        making = {len(str(jax.make_jaxpr(lambda k, m=m: fold_many(k, m))(jnp.asarray(key)))) for m in (100, 900)}
+        assert len(making) == 1
 
 
 @pytest.mark.parametrize("library", [np, jnp], ids=["loop", "scan"])
