@@ -191,7 +191,7 @@ class Journal:
         """
         path = _path("path", path)
         if not path.is_file():
-            raise JournalError(f"path: there is no journal {str(path)!r}")
+            raise JournalError(f"there is no journal {str(path)!r}")
         with translated(path, "open the journal"):
             if not read_only:
                 refuse_network(path)

@@ -296,7 +296,7 @@ def test_files_of_others_are_left_alone(path: Path, write: Callable[..., Any], a
 @pytest.mark.parametrize(
     ("act", "what"),
     [
-        (lambda folder: Journal.open(folder / "none.db"), "there is no journal"),
+        (lambda folder: Journal.open(folder / "none.db"), "^there is no journal"),
         (lambda folder: Journal.open(folder), "there is no journal"),
         (lambda folder: Journal.open(None), "path must be the path of a file, got None"),  # type: ignore[arg-type]
         (lambda folder: Journal.is_blank(3), "journal must be the path of a file, got 3"),  # type: ignore[arg-type]
