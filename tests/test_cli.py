@@ -266,8 +266,8 @@ def test_errors_are_one_line_that_names_the_argument(arguments: str, message: st
 
 def test_unknown_commands_and_missing_files() -> None:
     assert "No such command 'minimise'" in refused("minimise")
-    assert "nothing.db" in refused("show", "nothing.db")
-    assert "nothing.db" in refused("resume", "nothing.db")
+    for command in ("show", "resume"):
+        assert refused(command, "nothing.db") == "error: there is no journal 'nothing.db'\n"
     assert "space.toml" in refused("show", "space.toml")
     assert "nothing.toml" in refused("run", "nothing.toml")
 
@@ -355,6 +355,8 @@ def test_every_key_of_a_config_reaches_minimize(folder: Path) -> None:
         direction = "minimize"
         restarts = "ipop"
         seed = 1
+        journal = "sphere.db"
+        durability = "power"
         """,
     )
     task = read_task(config)
@@ -363,6 +365,8 @@ def test_every_key_of_a_config_reaches_minimize(folder: Path) -> None:
     assert task.settings["restarts"] == "ipop"
     assert task.evaluation == {"workers": 0, "retries": 2, "seconds": 60, "target": 79.48, "patience": 300}
     assert set(as_json("run", config)["stopped"]) == {"target"}
+    with Journal.open("sphere.db", read_only=True) as journal:
+        assert journal.durability == "power"
 
 
 @pytest.mark.parametrize(
@@ -384,6 +388,8 @@ def test_every_key_of_a_config_reaches_minimize(folder: Path) -> None:
         ("objective = 'objectives:sphere'\nhyperparameters = 3", "hyperparameters must be a table"),
         ("objective = 'objectives:sphere'\njournal = 3", "journal must be"),
         ("objective = 'objectives:sphere'\nbudget = 'x'", "budget must be an integer"),
+        ("objective = 'objectives:sphere'\ndurability = 'power'", 'durability must be "process" without a journal'),
+        ("objective = 'objectives:sphere'\njournal = 'a.db'\ndurability = 'x'", "durability must be 'process' or"),
         ("objective = 'objectives:sphere'\nmethod = 3", "method must be"),
         ("objective = ", "is not TOML"),
     ],
