@@ -10,6 +10,8 @@ from blackbox.callbacks import Snapshot
 
 LINE_EVERY = 10.0  # seconds, where the output is no terminal
 REFRESH_EVERY = 0.1  # seconds
+BAR = 20  # columns, on terminals of at least
+BAR_FROM = 80
 
 
 class Progress:
@@ -26,6 +28,7 @@ class Progress:
         self._limit = seconds
         self._console = console or Console(stderr=True)
         self._live: Any = None
+        self._beside = 0
         self._evaluations = 0  # at the start
         self._next = 0.0
 
@@ -36,14 +39,14 @@ class Progress:
             from rich.progress import BarColumn, SpinnerColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(20),
-                TextColumn("{task.fields[text]}"),
-            )
+            self._beside = 2  # columns that the text does not have: the spinner's, the bar's and those between
+            columns: list[Any] = [SpinnerColumn()]
+            if self._console.width >= BAR_FROM:
+                columns.append(BarColumn(BAR))
+                self._beside += BAR + 1
+            columns.append(TextColumn("{task.description}", markup=False))
             self._live = Bar(*columns, console=self._console)
-            self._live.add_task(snapshot.optimizer.method, total=1.0 if self._bounded(snapshot) else None, text="")
+            self._live.add_task("", total=1.0 if self._bounded(snapshot) else None)
             self._live.start()
             self._next = 0.0
 
@@ -70,11 +73,11 @@ class Progress:
         return self._limit is not None or snapshot.optimizer.budget is not None
 
     def _draw(self, snapshot: Snapshot) -> None:
-        self._live.update(self._live.task_ids[0], completed=self._share(snapshot), text=self._text(snapshot))
+        text = self._text(snapshot, self._console.width - self._beside)
+        self._live.update(self._live.task_ids[0], completed=self._share(snapshot), description=text)
 
     def _line(self, snapshot: Snapshot) -> None:
-        text = f"{snapshot.optimizer.method}: {self._text(snapshot)}"
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(self._text(snapshot), markup=False, highlight=False, soft_wrap=True)
 
     def _share(self, snapshot: Snapshot) -> float:
         """How much of the run is done, by whichever limit is nearer."""
@@ -82,21 +85,36 @@ class Progress:
         spent = snapshot.evaluations / budget if budget else 0.0
         return min(1.0, max(spent, snapshot.seconds / self._limit if self._limit else 0.0))
 
-    def _text(self, snapshot: Snapshot) -> str:
+    def _text(self, snapshot: Snapshot, width: float = math.inf) -> str:
+        """The line. Where ``width`` columns are too few, best value, rate and time left stay, which fit into 50."""
         optimizer, best = snapshot.optimizer, snapshot.best
-        count = f"{snapshot.evaluations}" + (f"/{optimizer.budget}" if optimizer.budget else "") + " evaluations"
+        count = f"{snapshot.evaluations}" + (f"/{optimizer.budget}" if optimizer.budget else "")
         rate = (snapshot.evaluations - self._evaluations) / max(snapshot.seconds, 1e-9)
-        parts = [count, "no value yet" if best is None else f"best {best.value:.6g}", f"{rate:.3g}/s"]
-        if optimizer.failures:
-            parts.append(f"{optimizer.failures} failed")
+        parts = {
+            "method": f"{optimizer.method}: ",
+            "count": f"{count} evaluations",
+            "best": "no value yet" if best is None else f"best {best.value:.6g}",
+            "rate": f"{rate:.3g}/s",
+            "failed": f"{optimizer.failures} failed" if optimizer.failures else "",
+            "left": "",
+        }
         if not snapshot.stopped and self._bounded(snapshot):
-            parts.append(f"{_clock(self._left(snapshot, rate))} left")
-        return ", ".join(parts)
+            parts["left"] = f"{_clock(self._left(snapshot, rate))} left"
+        text = _joined(**parts)
+        for name, shorter in (("count", count), ("method", ""), ("count", ""), ("failed", "")):
+            if len(text) > width:
+                parts[name] = shorter
+                text = _joined(**parts)
+        return text
 
     def _left(self, snapshot: Snapshot, rate: float) -> float:
         budget = snapshot.optimizer.budget
         by_budget = (budget - snapshot.evaluations) / rate if budget and rate > 0 else math.inf
         return max(0.0, min(by_budget, self._limit - snapshot.seconds if self._limit else math.inf))
+
+
+def _joined(method: str, **parts: str) -> str:
+    return method + ", ".join(part for part in parts.values() if part)
 
 
 def _clock(seconds: float) -> str:

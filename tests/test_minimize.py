@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -470,6 +471,37 @@ def test_progress_draws_a_live_line_on_a_terminal(limits):
     console = Console(file=output, width=120, force_terminal=True)
     result = run(callbacks=[Progress(limits.get("seconds"), console)], **limits)
     assert f"best {result.value:.6g}" in output.getvalue()
+
+
+@pytest.mark.parametrize("width", [50, 60, 79, 80, 100, 120])
+def test_progress_keeps_best_value_rate_and_time_left_on_a_narrow_terminal(width, monkeypatch):
+    monkeypatch.setattr("blackbox.progress.REFRESH_EVERY", 0.0)
+    monkeypatch.setattr("blackbox.progress._clock", lambda seconds: "123:45:06")
+    output, lines = io.StringIO(), []
+    progress = Progress(console=Console(file=output, width=width, height=9, force_terminal=True, color_system=None))
+
+    class Screen:
+        def on_start(self, snapshot):
+            progress.on_start(snapshot)
+
+        def on_tell(self, snapshot):
+            progress.on_tell(snapshot)
+            if snapshot.evaluations > 1:
+                before = len(output.getvalue())
+                progress._live.refresh()
+                lines.append(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", output.getvalue()[before:]).strip())
+
+        def on_stop(self, snapshot):
+            progress.on_stop(snapshot)
+
+    run(lambda x: -1.234567e-105 * (2 - fails_on(0.2)(x)), callbacks=[Screen()], budget=30)
+    assert len(lines) == 29
+    for line in lines:
+        assert "\n" not in line
+        assert re.search(r"best -[\d.]+e-1\d\d, [\d.e+]+/s, (\d+ failed, )?123:45:06 left$", line), line
+        assert ("━" in line) == (width >= 80)
+    if width >= 100:
+        assert "cma-es: 2/30 evaluations, " in lines[0]
 
 
 def test_progress_is_an_argument(capsys):
