@@ -254,6 +254,18 @@ def test_every_method_is_in_the_tables(page: str) -> None:
     assert [name for name in bb.methods() if f"`{name}`" not in text] == []
 
 
+def test_solvers_that_the_documentation_compares_are_in_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    for name in ("objective", "peers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    solvers = importlib.import_module("peers").SOLVERS
+    section = (ROOT / "docs" / "choosing.md").read_text().partition("## Where others win")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+:[\w:-]+)`", section)
+    assert named
+    assert [name for name in named if name not in solvers] == []
+    assert re.findall(r"lq-CMA-ES|COBYQA|TPE|SMAC", section) == []
+
+
 def test_every_public_callable_says_what_it_does() -> None:
     assert [name for name in bb.__all__ if not (getattr(bb, name).__doc__ or "").strip()] == []
 
