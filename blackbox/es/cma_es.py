@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 
+SIGMA_BOUNDS = (1e-25, 1e25)
+
+
 class Constants(NamedTuple):
     """Strategy parameters, functions of popsize and dimension alone (table 1 and equations 49-58)."""
 
@@ -176,15 +179,18 @@ class CMAES:
         C = decay * state.C + (c.c_1 * p_c)[:, None] * p_c + (y.T * (c.c_mu * weights)) @ y  # (47)
         change = (c.c_sigma / c.d_sigma) * (length / c.chi - 1)  # (44)
         sigma = state.sigma * xp.exp(xp.minimum(change, 1.0))
-        is_due = generation % c.decompose_every == 0
-        C, B, D, scale = cond(is_due, lambda: _decompose(C), lambda: (C, state.B, state.D, xp.ones_like(sigma)))
+        sigma, p_c, C, B, D = cond(
+            generation % c.decompose_every == 0,
+            lambda: _decomposed(sigma, p_c, C),
+            lambda: (sigma, p_c, C, state.B, state.D),
+        )
         return CMAESState(
             key=state.key,
             generation=generation,
             mean=state.mean + state.sigma * step,  # (42)
-            sigma=xp.clip(sigma * scale, 1e-25, 1e25),  # finite products with D even in float32
+            sigma=sigma,
             p_sigma=p_sigma,
-            p_c=p_c / scale,
+            p_c=p_c,
             C=C,
             B=B,
             D=D,
@@ -198,7 +204,7 @@ class CMAES:
         """Reasons to restart (appendix B.3 of the tutorial), each a scalar boolean."""
         xp = namespace(state.mean)
         longest, shortest = state.D[-1], state.D[0]
-        too_long = min(1e7, 0.9 / math.sqrt(xp.finfo(state.D.dtype).eps))  # less than what `_decompose` leaves
+        too_long = min(1e7, 0.9 / math.sqrt(xp.finfo(state.D.dtype).eps))  # less than what `_decomposed` leaves
         axis = state.generation % state.mean.shape[0]
         along_axis = state.mean + (0.1 * state.sigma * state.D[axis]) * state.B[:, axis]
         along_coordinates = state.mean + (0.2 * state.sigma) * xp.sqrt(xp.linalg.diagonal(state.C))
@@ -212,12 +218,12 @@ class CMAES:
         }
 
 
-def _decompose(
-    C: Float[Array, "d d"],
-) -> tuple[Float[Array, "d d"], Float[Array, "d d"], Float[Array, "d"], Float[Array, ""]]:
-    """C, its eigenvectors, the roots of its eigenvalues, and the scale that was taken out of C and these roots.
+def _decomposed(
+    sigma: Float[Array, ""], p_c: Float[Array, "d"], C: Float[Array, "d d"]
+) -> tuple[Float[Array, ""], Float[Array, "d"], Float[Array, "d d"], Float[Array, "d d"], Float[Array, "d"]]:
+    """sigma, p_c and C, repaired where they went out of bounds, and C's eigenvectors and roots of eigenvalues.
 
-    The scale is 1 as long as the longest axis of C is within five powers of ten of 1.
+    As long as the longest axis of C is within five powers of ten of 1, C keeps its scale.
     """
     xp = namespace(C)
     eigenvalues, B = xp.linalg.eigh(C)  # ascending
@@ -225,6 +231,12 @@ def _decompose(
     least = float(xp.finfo(C.dtype).eps) * eigenvalues[-1]
     D = xp.sqrt(xp.maximum(eigenvalues, least))
     far = (D[-1] < 1e-5) | (D[-1] > 1e5)
-    scale = xp.where(far, D[-1], xp.ones_like(D[-1]))[()]
-    D = D / scale
-    return cond(far | (eigenvalues[0] < least), lambda: (B * D) @ (B * D).T, lambda: C), B, D, scale
+
+    def repaired() -> tuple[Array, ...]:
+        scale = xp.where(far, D[-1], xp.ones_like(D[-1]))[()]
+        axes = B * (D / scale)
+        # Products of these bounds and D are finite even in float32.
+        return xp.clip(sigma * scale, *SIGMA_BOUNDS)[()], p_c / scale, axes @ axes.T, B, D / scale
+
+    out = far | (eigenvalues[0] < least) | (sigma < SIGMA_BOUNDS[0]) | (sigma > SIGMA_BOUNDS[1])
+    return cond(out, repaired, lambda: (sigma, p_c, C, B, D))

@@ -34,7 +34,9 @@ def watch(stall: Stall, best: Float[Array, ""], generation: Int[Array, ""], wind
     """Account for the best fitness of one generation (the ``generation``-th told, from 1)."""
     xp = namespace(stall.low)
     # A generation without any finite fitness says nothing about convergence: it counts as a change.
-    best = xp.asarray(xp.where(xp.isfinite(best), best, xp.inf), dtype=stall.low.dtype)[()]
+    best = xp.where(xp.isfinite(best), best, xp.inf)
+    if best.dtype != stall.low.dtype:
+        best = xp.astype(best, stall.low.dtype)[()]
     low, high = xp.minimum(stall.low, best), xp.maximum(stall.high, best)
 
     def next_half() -> Stall:
