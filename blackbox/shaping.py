@@ -23,12 +23,6 @@ def best_first(fitness: Float[Array, "n"]) -> Int[Array, "n"]:
     return namespace(fitness).argsort(fitness, stable=True)
 
 
-def ranks(fitness: Float[Array, "n"]) -> Int[Array, "n"]:
-    """Rank of each member, 0 for the best."""
-    xp = namespace(fitness)
-    return xp.argsort(best_first(fitness))
-
-
 def centered_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     """Ranks scaled to [-1/2, 1/2], best member -1/2 (Salimans et al. 2017, section 2.1, for minimization).
 
@@ -44,20 +38,3 @@ def centered_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     up_to = xp.searchsorted(ordered, f, side="right")
     mean_rank = xp.astype(below + up_to - 1, f.dtype) / 2
     return mean_rank / (n - 1) - 0.5
-
-
-def z_scores(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Fitness centered and divided by its standard deviation; failed members count as the worst finite one.
-
-    Zero everywhere when all finite values are equal.
-    """
-    xp = namespace(fitness)
-    ok = xp.isfinite(fitness)
-    low = xp.asarray(-xp.inf, dtype=fitness.dtype)
-    worst = xp.max(xp.where(ok, fitness, low))
-    worst = xp.where(xp.isfinite(worst), worst, xp.zeros_like(worst))
-    f = xp.where(ok, fitness, worst)
-    centered = f - xp.mean(f)
-    scale = xp.sqrt(xp.mean(centered * centered))
-    one = xp.ones_like(scale)
-    return xp.where(scale > 0, centered / xp.where(scale > 0, scale, one), xp.zeros_like(centered))
