@@ -1,6 +1,6 @@
 """Many runs in one program: evaluations per second of scanned and vmapped runs against a Python loop over evosax.
 
-    python bench/batch.py                about two minutes on one core; writes bench/results/batch.md
+    python bench/batch.py                a minute on one core; writes bench/results/batch.md
 
 Each entry minimizes a 10-dimensional ellipsoid (condition 1e4) with CMA-ES, population 10, 350 generations, JAX arrays
 in float32, on one CPU core. ``first call`` has the compilation in it. The Python loop jits the peer's ask and tell and
@@ -33,6 +33,7 @@ from record import write
 import blackbox as bb
 
 D, POPSIZE, GENERATIONS = 10, 10, 350  # the run has not converged by then
+START = jnp.ones(D)
 WEIGHTS = jnp.asarray(10.0 ** (4 * np.arange(D) / (D - 1)), jnp.float32)
 
 
@@ -44,20 +45,20 @@ def scanned(runs: int | None, generations: int) -> Callable[[int], int]:
     strategy = bb.create("cma-es", popsize=POPSIZE, sigma0=1.0)
 
     def run(seed: int) -> int:
-        _, history = bb.run(strategy, ellipsoid, jnp.ones(D), key=bb.key(seed), generations=generations, runs=runs)
+        _, history = bb.run(strategy, ellipsoid, START, key=bb.key(seed), generations=generations, runs=runs)
         return int(np.sum(history.evaluations))
 
     return run
 
 
 def evosax_loop(generations: int) -> Callable[[int], int]:
-    strategy = CMA_ES(population_size=POPSIZE, solution=jnp.ones(D))
+    strategy = CMA_ES(population_size=POPSIZE, solution=START)
     parameters = strategy.default_params.replace(std_init=1.0)
     ask, tell, objective = jax.jit(strategy.ask), jax.jit(strategy.tell), jax.jit(jax.vmap(ellipsoid))
 
     def run(seed: int) -> int:
         key = jax.random.key(seed)
-        state = strategy.init(key, jnp.ones(D), parameters)
+        state = strategy.init(key, START, parameters)
         for _ in range(generations):
             key, ask_key, tell_key = jax.random.split(key, 3)
             population, state = ask(ask_key, state, parameters)
@@ -69,7 +70,7 @@ def evosax_loop(generations: int) -> Callable[[int], int]:
 
 
 def evosax_scan(runs: int, generations: int) -> Callable[[int], int]:
-    strategy = CMA_ES(population_size=POPSIZE, solution=jnp.ones(D))
+    strategy = CMA_ES(population_size=POPSIZE, solution=START)
     parameters = strategy.default_params.replace(std_init=1.0)
 
     @jax.jit
@@ -82,7 +83,7 @@ def evosax_scan(runs: int, generations: int) -> Callable[[int], int]:
                 state, _ = strategy.tell(tell_key, population, jax.vmap(ellipsoid)(population), state, parameters)
                 return (key, state), None
 
-            start = (key, strategy.init(key, jnp.ones(D), parameters))
+            start = (key, strategy.init(key, START, parameters))
             return jax.lax.scan(generation, start, length=generations)[0][1]
 
         return jax.vmap(one)(keys)

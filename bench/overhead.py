@@ -1,6 +1,6 @@
 """What ask and tell cost beside the objective, per evaluation, ours and the peers' in one process.
 
-    python bench/overhead.py             about three minutes on one core; writes bench/results/overhead.md
+    python bench/overhead.py             half a minute on one core; writes bench/results/overhead.md
 
 CPU time of one thread on an ellipsoid (condition 1e4) from the same start and step size with every library's
 default population; the objective's own time is left out. The libraries take turns; the median over the turns

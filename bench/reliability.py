@@ -1,6 +1,6 @@
 """The figures of reliability: what is lost when things go wrong.
 
-    python bench/reliability.py                     full size, about an hour on one core
+    python bench/reliability.py                     full size, about a quarter of an hour
     python bench/reliability.py --scale 0.1         a tenth, a few minutes; the test suite does the same
     python bench/reliability.py --only R1,R7
 

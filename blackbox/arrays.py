@@ -1,4 +1,4 @@
-"""Array libraries behind one text: which namespace an array belongs to, and the one control-flow operation."""
+"""Array libraries behind one text: which namespace an array belongs to, and what the standard lacks."""
 
 from __future__ import annotations
 
@@ -43,3 +43,12 @@ def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
             result: T = jax.lax.cond(predicate, true, false)
             return result
     return true() if bool(predicate) else false()
+
+
+def eigh(matrix: Array) -> tuple[Array, Array]:
+    """Ascending eigenvalues and, in columns, eigenvectors of a symmetric matrix, read from its lower triangle.
+
+    JAX by default averages both triangles first, which takes a sixth of the time of a small matrix.
+    """
+    xp = namespace(matrix)
+    return xp.linalg.eigh(matrix, symmetrize_input=False) if is_jax(matrix) else xp.linalg.eigh(matrix)

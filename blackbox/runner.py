@@ -90,7 +90,7 @@ def run(
     require_key(key)
     limits = _limits(x0, generations, runs)
     single = runs is None
-    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, x0.shape[-1:], x0.dtype):
+    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(hashable(objective), x0.shape[-1:], x0.dtype):
         keys = key if single else fold_many(key, len(limits))
         states, best, series = _scanned(strategy, hashable(objective), x0, keys, limits, single, callback)
     else:
@@ -188,6 +188,7 @@ def _require_numbers(fitness: Any) -> None:
     raise SettingError(f"objective must return one real number per point; it returned {got}")
 
 
+@lru_cache(maxsize=16)  # as many as there are programs; tracing again would cost more than a short run
 def _traceable(objective: Callable[[Any], Any], shape: tuple[int, ...], dtype: Any) -> bool:
     import jax
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from blackbox.arrays import Array, Key, cond, namespace
+from blackbox.arrays import Array, Key, cond, eigh, namespace
 from blackbox.errors import TellError
 from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import normal
@@ -226,7 +226,7 @@ def _decomposed(
     As long as the longest axis of C is within five powers of ten of 1, C keeps its scale.
     """
     xp = namespace(C)
-    eigenvalues, B = xp.linalg.eigh(C)  # ascending
+    eigenvalues, B = eigh(C)
     # Lesser ones are rounding errors of C: samples along them would be noise, and a negative one could only grow.
     least = float(xp.finfo(C.dtype).eps) * eigenvalues[-1]
     D = xp.sqrt(xp.maximum(eigenvalues, least))
