@@ -29,7 +29,7 @@ def evaluate(
     Args:
         fn: a function of one candidate, shape ``(d,)``. It may return a scalar (the result is then the fitness,
             shape ``(n,)``) or a tuple, list or dictionary of arrays.
-        population: shape ``(n, d)``, at least one row.
+        population: shape ``(n, d)``, at least one row, or a virtual population of a JAX model's parameters.
         args: further arguments of ``fn``: arrays, and trees of them.
         in_axes: per argument of ``args`` whether it is shared by all members (None) or has a leading axis of one
             entry per member (0), as in ``jax.vmap``; a single value holds for all.
@@ -41,7 +41,8 @@ def evaluate(
         SettingError: if ``population`` is no array of rows, or ``in_axes``, an argument of ``args``, ``chunk`` or
             ``mesh`` does not fit it.
     """
-    if len(getattr(population, "shape", ())) != 2 or population.shape[0] < 1:
+    virtual = hasattr(population, "candidates")
+    if not virtual and (len(getattr(population, "shape", ())) != 2 or population.shape[0] < 1):
         got = f"one of shape {tuple(population.shape)}" if hasattr(population, "shape") else repr(population)
         raise SettingError(f"population must be an array of shape (n, d) with n >= 1, got {got}")
     axes = tuple(in_axes) if isinstance(in_axes, Sequence) else (in_axes,) * len(args)
@@ -49,9 +50,14 @@ def evaluate(
         raise SettingError(f"in_axes must be None or 0 for each of the {len(args)} arguments, got {in_axes!r}")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
         raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
+    members = len(population)
     for argument, axis in zip(args, axes, strict=True):
         if axis is not None:
-            _require_rows(argument, population.shape[0])
+            _require_rows(argument, members)
+    if virtual:
+        from blackbox.virtual import evaluate_virtual
+
+        return evaluate_virtual(fn, axes, chunk, mesh, population, args)
     if is_jax(population):
         return _evaluate_jax(fn, axes, chunk, mesh, population, args)
     if mesh is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from . import spec
@@ -180,3 +181,29 @@ def noise(
     blocks = -(-size // per_block)
     values = _KINDS[kind](words(key, _word(first) * _u32(blocks), members * blocks))
     return values.reshape(members, blocks * per_block)[:, :size]
+
+
+@partial(jax.jit, static_argnames=("sizes", "kind"))
+def noise_of(
+    keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...], kind: spec.Kind = "normal"
+) -> tuple[Float[Array, "n size"], ...]:
+    """Noise of any members of several streams: of each the rows of :func:`noise` that ``members`` name.
+
+    One program for all streams, because what costs time to compile is the generator.
+    """
+    per_block = spec.VALUES_PER_BLOCK[kind]
+    blocks = [-(-size // per_block) for size in sizes]
+    n, ends = members.shape[0], np.cumsum(blocks)
+    index, high = [], []
+    for count in blocks:
+        # The index of a block has 64 bits: a large leaf has more blocks in all than 32 bits can count.
+        upper, lower = _multiply(count, members.astype(_u32))
+        index.append(lower[:, None] + lax.iota(_u32, count))
+        high.append(upper[:, None] + (index[-1] < lower[:, None]).astype(_u32))
+    of_block = np.repeat(np.arange(len(sizes)), blocks)
+    key = jnp.asarray(keys, _u32)[of_block]
+    k0, k1 = (jnp.broadcast_to(key[:, i], (n, len(of_block))).reshape(-1) for i in (0, 1))
+    w = philox((jnp.concatenate(index, 1).reshape(-1), jnp.concatenate(high, 1).reshape(-1), k0, k1), (k0, k1))
+    values = _KINDS[kind](w).reshape(n, len(of_block), per_block)
+    parts = zip(ends - blocks, ends, sizes, strict=True)
+    return tuple(values[:, a:b].reshape(n, -1)[:, :size] for a, b, size in parts)

@@ -7,6 +7,7 @@ __all__, __getattr__ = lazy_exports(
     {
         "cat_cma": ["CatCMA"],
         "cma_es": ["CMAES"],
+        "eggroll": ["Eggroll"],
         "lm_ma_es": ["LMMAES"],
         "open_es": ["OpenES"],
         "pgpe": ["PGPE"],

@@ -1,0 +1,224 @@
+"""EGGROLL: factored against formed members, the update against the dense sum, the estimator's moments, training."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import blackbox as bb
+from blackbox.errors import SettingError
+from blackbox.es.eggroll import Eggroll, gradients
+from blackbox.perturbed import Materialized
+from blackbox.virtual import Leaf, NoisePopulation, draw, structure_of
+
+
+def network(sizes: tuple[int, ...], seed: int = 0) -> list[dict[str, jax.Array]]:
+    rng = np.random.default_rng(seed)
+    return [
+        {"w": jnp.asarray(rng.normal(size=(m, n)) / m**0.5, jnp.float32), "b": jnp.zeros(n, jnp.float32)}
+        for m, n in itertools.pairwise(sizes)
+    ]
+
+
+def forward(params: Any, x: jax.Array) -> jax.Array:
+    for layer in params[:-1]:
+        x = jnp.tanh(x @ layer["w"] + layer["b"])
+    return x @ params[-1]["w"] + params[-1]["b"]
+
+
+def loss(params: Any, x: jax.Array) -> jax.Array:
+    return jnp.sum(forward(params, x) ** 2)
+
+
+X = jnp.asarray(np.random.default_rng(5).normal(size=(3, 20)), jnp.float32)
+
+
+def asked(strategy: Eggroll, params: Any = None, seed: int = 0) -> tuple[Any, NoisePopulation]:
+    state = strategy.init(bb.key(seed), network((20, 24, 18)) if params is None else params)
+    return state, strategy.ask(state)
+
+
+@pytest.mark.parametrize("rank", [1, 3, None])
+@pytest.mark.parametrize("chunk", [None, 4, 5])
+def test_evaluation_equals_that_of_each_member(rank: int | None, chunk: int | None) -> None:
+    _, population = asked(Eggroll(popsize=10, rank=rank, sigma=0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Materialized)
+        fitness = bb.evaluate(loss, population, X, chunk=chunk)
+    assert_allclose(fitness, [loss(population[i], X) for i in range(10)], rtol=1e-5)
+
+
+def test_arguments_of_each_member_and_outputs_of_any_form() -> None:
+    _, population = asked(Eggroll(popsize=6, sigma=0.1))
+    xs = jnp.stack([X * k for k in range(6)])
+
+    def both(params: Any, x: jax.Array, scale: float) -> dict[str, jax.Array]:
+        return {"loss": scale * loss(params, x), "outputs": forward(params, x)}
+
+    out = bb.evaluate(both, population, xs, 2.0, in_axes=(0, None), chunk=4)
+    assert out["outputs"].shape == (6, 3, 18)
+    assert_allclose(out["loss"], [2 * loss(population[i], xs[i]) for i in range(6)], rtol=1e-5)
+
+
+def test_members_are_mirrored_pairs_and_positions_do_not_matter() -> None:
+    _, population = asked(Eggroll(popsize=8, sigma=0.1))
+    for even, odd in ((0, 1), (6, 7)):
+        for x, y in zip(*(jax.tree.leaves(population.noise(i)) for i in (even, odd)), strict=True):
+            assert_array_equal(x, -y)
+    few = population.take(jnp.array([5, 2, 3]))
+    assert len(few) == 3
+    assert_allclose(bb.evaluate(loss, few, X), bb.evaluate(loss, population, X)[jnp.array([5, 2, 3])], rtol=1e-6)
+    assert_array_equal(few[0][0]["w"], population[5][0]["w"])
+
+
+def test_adding_a_layer_moves_no_other_noise() -> None:
+    strategy = Eggroll(popsize=4)
+    small = {"a": jnp.zeros((20, 20)), "c": jnp.zeros((20, 20))}
+    large = {**small, "b": jnp.zeros((20, 20))}
+    first, second = (asked(strategy, params)[1].noise(1) for params in (small, large))
+    for name in small:
+        assert_array_equal(first[name], second[name])
+    assert not np.array_equal(second["a"], second["b"])
+
+
+@pytest.mark.parametrize("rank", [1, 4, None])
+@pytest.mark.parametrize("update_chunk", [3, 1024])
+def test_update_is_the_dense_sum(rank: int | None, update_chunk: int) -> None:
+    strategy = Eggroll(popsize=10, rank=rank, sigma=0.1, update_chunk=update_chunk)
+    state, population = asked(strategy)
+    fitness = jnp.asarray(np.random.default_rng(0).normal(size=10), jnp.float32)
+    told = strategy.tell(state, population, fitness)
+    shaped = (fitness - fitness.mean()) / fitness.std()
+    noise = [population.noise(i) for i in range(10)]
+    step = jax.tree.map(lambda *e: sum(f * x for f, x in zip(shaped, e, strict=True)) / 10**0.5, *noise)
+    for new, old, s in zip(*map(jax.tree.leaves, (told.params, state.params, step)), strict=True):
+        assert_allclose(new, old - s, rtol=1e-5, atol=1e-6)
+
+
+def test_results_of_any_members_may_be_told() -> None:
+    """Lost and reordered results: the sum over those that are there."""
+    strategy = Eggroll(popsize=10, sigma=0.1)
+    state, population = asked(strategy)
+    ids = jnp.array([7, 0, 1, 4])
+    shaped = jnp.array([0.3, -1.0, 0.5, 0.2])
+    parts = gradients(population.take(ids), shaped, 1024)
+    noise = [population.noise(int(i)) for i in ids]
+    expected = jax.tree.map(lambda *e: sum(f * x for f, x in zip(shaped, e, strict=True)) / 4**0.5, *noise)
+    for ours, theirs in zip(parts, jax.tree.leaves(expected), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    assert np.isfinite(strategy.tell(state, population.take(ids), shaped).params[0]["w"]).all()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_second_moment_of_the_estimator(rank: int) -> None:
+    """(mn + 2 + (2m + 2n + 2) / r) |G|^2 for a linear function and normal factors."""
+    m, n, members = 16, 24, 400_000
+    structure = structure_of(jnp.zeros((m, n)), {}, Leaf(rank=rank))
+    ((a, b),) = draw(structure.weights, jnp.asarray(bb.key(3)), jnp.asarray(0), jnp.arange(members), "normal")
+    g = jnp.asarray(np.random.default_rng(1).normal(size=(m, n)), jnp.float32)
+    f = jnp.einsum("pmr,pnr,mn->p", a, b, g) / rank**0.5
+    squared = jnp.einsum("pmr,pms,pnr,pns->p", a, a, b, b) / rank  # |E|^2
+    moment = float(jnp.mean(f**2 * squared) / jnp.sum(g**2))
+    assert moment == pytest.approx(m * n + 2 + (2 * m + 2 * n + 2) / rank, rel=0.02)
+
+
+def test_bias_falls_as_one_over_the_rank() -> None:
+    """E tanh(2e) e over the law of one entry of A B^T / sqrt(r), by simulation: error times r is near -0.223."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=2_000_000)
+    exact = np.mean(np.tanh(2 * z) * z)
+    errors = []
+    for rank in (8, 16):
+        e = sum(rng.normal(size=2_000_000) * rng.normal(size=2_000_000) for _ in range(rank)) / rank**0.5
+        errors.append((np.mean(np.tanh(2 * e) * e) / exact - 1) * rank)
+    assert_allclose(errors, -0.28, atol=0.12)
+
+
+@pytest.mark.parametrize("noise", ["normal", "binom8", "sign"])
+@pytest.mark.parametrize("shaping", ["z-score", "centered-ranks", "sign"])
+def test_trains(noise: Any, shaping: Any) -> None:
+    target = network((20, 24, 18), seed=9)
+
+    def distance(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.mean((forward(params, x) - forward(target, x)) ** 2)
+
+    strategy = Eggroll(popsize=128, sigma=0.05, optimizer=optax.adam(0.03), noise=noise, shaping=shaping)
+    state = strategy.init(bb.key(0), network((20, 24, 18)))
+    x = jax.random.normal(jax.random.key(0), (64, 20))
+    before = float(distance(state.params, x))
+    for _ in range(60):
+        population = strategy.ask(state)
+        state = strategy.tell(state, population, bb.evaluate(distance, population, x))
+    assert float(distance(strategy.recommend(state), x)) < 0.5 * before
+
+
+def test_failed_members_are_the_worst_and_all_equal_moves_nothing() -> None:
+    strategy = Eggroll(popsize=4, sigma=0.1)
+    state, population = asked(strategy)
+    told = strategy.tell(state, population, jnp.array([1.0, jnp.nan, 2.0, jnp.inf]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(told.params))
+    same = strategy.tell(state, population, jnp.ones(4))
+    for x, y in zip(jax.tree.leaves(same.params), jax.tree.leaves(state.params), strict=True):
+        assert_array_equal(x, y)
+
+
+def test_noise_reuse_and_schedule_of_sigma() -> None:
+    strategy = Eggroll(popsize=4, noise_reuse=2, sigma=lambda g: 0.1 * 0.5**g)
+    state, first = asked(strategy)
+    fitness = jnp.arange(4.0)
+    second_state = strategy.tell(state, first, fitness)
+    second = strategy.ask(second_state)
+    third = strategy.ask(strategy.tell(second_state, second, fitness))
+    assert_allclose(first.noise(0)[0]["w"], 2 * second.noise(0)[0]["w"], rtol=1e-6)
+    assert not np.allclose(second.noise(0)[0]["w"], 2 * third.noise(0)[0]["w"])
+
+
+def test_population_is_small_beside_the_mean() -> None:
+    _, population = asked(Eggroll(popsize=4096), {"w": jnp.zeros((256, 256)), "name": "static"})
+    extra = len(pickle.dumps(jax.tree.map(np.asarray, population))) - 256 * 256 * 4
+    assert extra < 4096 * 4 + 2000  # the ids
+    assert population[0]["name"] == "static"
+
+
+def test_policy_by_path() -> None:
+    params = {
+        "embed": jnp.zeros((50, 20)),
+        "head": {"w": jnp.zeros((20, 50)), "b": jnp.zeros(50)},
+        "n": jnp.zeros(3, int),
+    }
+    policy = {"embed": Leaf(rank=4, scale=2.0), "*/b": Leaf(noise="frozen"), "head/*": Leaf(noise="dense")}
+    _, population = asked(Eggroll(popsize=4, policy=policy), params)
+    found = {w.name: (w.leaf.noise, w.leaf.rank, w.leaf.scale) for w in population.structure.weights}
+    assert found == {"embed": ("low-rank", 4, 2.0), "head/w": ("dense", 1, 1.0)}
+    assert not population.noise(0)["head"]["b"].any()
+    with pytest.raises(SettingError, match=r"policy: \['nothing'\] match no leaf; the leaves are"):
+        asked(Eggroll(popsize=4, policy={"nothing": Leaf()}), params)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"popsize": 3}, "popsize must be an even integer >= 2, got 3"),
+        ({"popsize": 4, "rank": 0}, "rank must be an integer >= 1, got 0"),
+        ({"popsize": 4, "sigma": -1.0}, "sigma must be a finite number and > 0, got -1.0"),
+        ({"popsize": 4, "shaping": "best"}, "shaping must be one of z-score, centered-ranks, sign, got 'best'"),
+        ({"popsize": 4, "noise": "uniform"}, 'noise must be "binom8", "normal" or "sign"'),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Eggroll(**settings)
+
+
+def test_params_without_arrays_are_refused() -> None:
+    with pytest.raises(SettingError, match="params has no floating-point array"):
+        Eggroll(popsize=4).init(bb.key(0), {"n": jnp.zeros(3, int)})

@@ -1,0 +1,141 @@
+"""Low-rank weights: each rule gives what the formed sum gives, and says so where there is none."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from numpy.testing import assert_allclose
+
+from blackbox.perturbed import LowRank, Materialized, perturbed, perturbed_matmul
+
+X = jnp.asarray(np.random.default_rng(1).normal(size=(7, 5)), jnp.float32)
+IMAGES = jnp.asarray(np.random.default_rng(2).normal(size=(2, 8, 8, 3)), jnp.float32)
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def weight(shape: tuple[int, ...], axes: str, rank: int = 2, dtype: Any = jnp.float32) -> LowRank:
+    rng = np.random.default_rng(0)
+    stacked = len(shape) - len(axes)
+    own = {kind: tuple(n for n, axis in zip(shape[stacked:], axes, strict=True) if axis == kind) for kind in "ab"}
+
+    def draw(*size: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=size), jnp.float32)
+
+    lead = shape[:stacked]
+    return LowRank(draw(*shape).astype(dtype), draw(*lead, *own["a"], rank), draw(*lead, *own["b"], rank), axes)
+
+
+@jax.custom_vjp
+def own_backward(w: jax.Array) -> jax.Array:
+    return X @ w
+
+
+own_backward.defvjp(lambda w: (X @ w, None), lambda _, g: (X.T @ g,))
+
+
+@jax.custom_jvp
+def own_tangent(w: jax.Array) -> jax.Array:
+    return jax.nn.relu(X @ w)
+
+
+own_tangent.defjvp(lambda p, t: (own_tangent(*p), own_tangent(*t)))
+
+
+def scanned(w: jax.Array) -> jax.Array:
+    return lax.scan(lambda c, w: (jnp.tanh(c @ w), c.sum()), X, w, reverse=True)[0]
+
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
+    "right": (lambda w: X @ w, (5, 3), "ab"),
+    "left": (lambda w: w @ X, (3, 7), "ab"),
+    "transposed": (lambda w: X @ w.T, (3, 5), "ab"),
+    "other factor first": (lambda w: X @ w, (5, 3), "ba"),
+    "heads": (lambda w: jnp.einsum("bd,dhk->bhk", X, w), (5, 2, 4), "abb"),
+    "heads back": (lambda w: jnp.einsum("bhk,hkd->bd", X.reshape(7, 5, 1), w), (5, 1, 4), "aab"),
+    "contracts axes of both factors": (lambda w: jnp.einsum("bd,dhb->h", X, w), (5, 2, 7), "abb"),
+    "experts, routed": (lambda w: jnp.einsum("be,eij->bij", X, w), (5, 2, 4), "ab"),
+    "experts, batched": (lambda w: jnp.einsum("ebi,eij->ebj", jnp.ones((3, 6, 2)), w), (3, 2, 4), "ab"),
+    "experts, vmap": (lambda w: jax.vmap(lambda w: jnp.ones((6, 2)) @ w)(w), (3, 2, 4), "ab"),
+    "embedding": (lambda w: w[jnp.array([[1, 2], [0, 3]])], (5, 3), "ab"),
+    "embedding, take": (lambda w: jnp.take(w, jnp.array([4, 0]), axis=0), (5, 3), "ab"),
+    "embedding, heads": (lambda w: w[jnp.array([1, 2])], (5, 3, 2), "abb"),
+    "embedding, tied": (lambda w: w[jnp.array([1, 2])] @ w.T, (5, 3), "ab"),
+    "one of a stack": (lambda w: X[:, :3] @ w[2], (4, 3, 2), "ab"),
+    "reshape to heads": (lambda w: jnp.einsum("bd,dhk->bhk", X, w.reshape(5, 2, 3)), (5, 6), "ab"),
+    "reshape of heads": (lambda w: X @ w.reshape(5, 6), (5, 2, 3), "abb"),
+    "split": (lambda w: [X @ v for v in jnp.split(w, 3, axis=1)], (5, 6), "ab"),
+    "slice": (lambda w: X[:, :2] @ w[1:3, ::2], (5, 6), "ab"),
+    "dynamic slice": (lambda w: X[:, :2] @ lax.dynamic_slice(w, (1, 2), (2, 3)), (5, 6), "ab"),
+    "new axis": (lambda w: X @ w[None][0], (5, 3), "ab"),
+    "convolution, HWIO": (lambda w: lax.conv_general_dilated(IMAGES, w, (1, 1), "SAME", dimension_numbers=NHWC),
+                          (3, 3, 3, 4), "aaab"),
+    "convolution, OIHW": (lambda w: lax.conv_general_dilated(IMAGES.transpose(0, 3, 1, 2), w, (2, 2), "VALID"),
+                          (4, 3, 3, 3), "abbb"),
+    "scan, stacked": (scanned, (4, 5, 5), "ab"),
+    "scan, not marked as stacked": (scanned, (4, 5, 5), "aab"),
+    "scan, constant": (lambda w: lax.scan(lambda c, _: (jnp.tanh(c @ w), None), X, None, length=3)[0], (5, 5), "ab"),
+    "fori": (lambda w: lax.fori_loop(0, 3, lambda _, c: jnp.tanh(c @ w), X), (5, 5), "ab"),
+    "while": (lambda w: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.tanh(c[1] @ w)), (0, X))[1],
+              (5, 5), "ab"),
+    "cond": (lambda w: lax.cond(X[0, 0] > 0, lambda w: X @ w, lambda w: -X @ w, w), (5, 5), "ab"),
+    "checkpoint": (lambda w: jax.checkpoint(lambda w: jnp.tanh(X @ w))(w), (5, 5), "ab"),
+    "custom_vjp": (own_backward, (5, 5), "ab"),
+    "custom_jvp": (own_tangent, (5, 5), "ab"),
+    "jit": (lambda w: jax.jit(lambda w: X @ w)(w), (5, 5), "ab"),
+    "stop_gradient": (lambda w: X @ lax.stop_gradient(w), (5, 5), "ab"),
+    "scaled and negated": (lambda w: X @ (-w * 0.5), (5, 5), "ab"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule_gives_what_the_sum_gives(name: str) -> None:
+    function, shape, axes = CASES[name]
+    w = weight(shape, axes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Materialized)
+        factored = jax.jit(perturbed(function))(w)
+    for ours, expected in zip(jax.tree.leaves(factored), jax.tree.leaves(function(w.materialise())), strict=True):
+        assert ours.dtype == expected.dtype
+        assert_allclose(ours, expected, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("function", [lambda w: (w + 1).sum(), lambda w: w / jnp.linalg.norm(w), lambda w: w.ravel()])
+def test_without_a_rule_the_sum_is_formed_with_a_warning(function: Callable[[Any], Any]) -> None:
+    w = weight((5, 3), "ab")
+    with pytest.warns(Materialized, match=r"no low-rank rule for the primitive \w+ on a weight of shape \(5, 3\)"):
+        factored = perturbed(function)(w)
+    assert_allclose(factored, function(w.materialise()), rtol=1e-5)
+
+
+def test_perturbation_below_the_last_place_of_bfloat16_counts() -> None:
+    """1e-3 beside 1 would vanish if the sum were rounded to bfloat16."""
+    w = LowRank(jnp.ones((64, 64), jnp.bfloat16), jnp.full((64, 1), 1e-3), jnp.ones((64, 1)), "ab")
+    x = jnp.ones((1, 64), jnp.bfloat16)
+    wide = perturbed(lambda w: lax.dot_general(x, w, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32))(w)
+    assert_allclose(wide, 64 * 1.001, rtol=1e-6)
+    assert w.materialise()[0, 0] == 1
+
+
+def test_perturbed_matmul() -> None:
+    w = weight((5, 3), "ab")
+    assert_allclose(perturbed_matmul(X, w), X @ w.materialise(), rtol=1e-5, atol=1e-5)
+    assert_allclose(perturbed_matmul(X, w.w), X @ w.w)
+
+
+def test_members_share_one_product_with_the_weight() -> None:
+    """Under vmap over members no array has a member axis and the weight's size."""
+    members, d = 6, 32
+
+    def one(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
+        return perturbed(lambda w: jnp.tanh(x @ w))(LowRank(jnp.ones((d, d)), a, b, "ab"))
+
+    shapes = jnp.zeros((members, d, 1)), jnp.zeros((members, d, 1)), jnp.zeros((members, d))
+    text = str(jax.make_jaxpr(jax.vmap(one))(*shapes))
+    assert f"{members},{d},{d}" not in text
