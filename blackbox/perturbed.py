@@ -17,6 +17,7 @@ import math
 import string
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -246,7 +247,9 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        left, right, sizes = [], [], [1, 1]
+        left: list[int] = []
+        right: list[int] = []
+        sizes = [1, 1]
         while True:
             if sizes[0] <= sizes[1] and i < len(old) and (sizes[0] < sizes[1] or not left):
                 sizes[0] *= old[i]
@@ -336,14 +339,11 @@ def _(operand: LowRank, *, sizes: Any, axis: int) -> list[LowRank]:
     for size in sizes:
         bounds.append(bounds[-1] + int(size))
     parts = pairwise(bounds)
-    return [
-        _each(
-            operand,
-            lambda x, own, i=i, j=j: lax.slice_in_dim(x, i, j, axis=own.index(axis)) if axis in own else x,
-            operand.axes,
-        )
-        for i, j in parts
-    ]
+
+    def view(i: int, j: int, x: Array, own: tuple[int, ...]) -> Array:
+        return lax.slice_in_dim(x, i, j, axis=own.index(axis)) if axis in own else x
+
+    return [_each(operand, partial(view, i, j), operand.axes) for i, j in parts]
 
 
 @quax.register(lax.convert_element_type_p)

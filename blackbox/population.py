@@ -57,7 +57,7 @@ def evaluate(
     if virtual:
         from blackbox.virtual import evaluate_virtual
 
-        return evaluate_virtual(fn, axes, chunk, mesh, population, args)
+        return evaluate_virtual(hashable(fn), axes, chunk, _required_mesh(mesh), population, args)
     if is_jax(population):
         return _evaluate_jax(fn, axes, chunk, mesh, population, args)
     if mesh is not None:
@@ -100,14 +100,19 @@ def _stack(values: list[Any], xp: Any) -> Any:
     return np.asarray(values) if xp is np else xp.stack([xp.asarray(v) for v in values])
 
 
+def _required_mesh(mesh: Any) -> Any:
+    """``mesh`` itself, or SettingError unless it is None or has one axis."""
+    if mesh is not None and len(getattr(mesh, "axis_names", ())) != 1:
+        raise SettingError(f"mesh must be a jax.sharding.Mesh of one axis, the members'; got {mesh!r}")
+    return mesh
+
+
 def _evaluate_jax(
     fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None, mesh: Any, population: Array, args: Any
 ) -> Any:
     import jax
 
-    if mesh is not None and len(getattr(mesh, "axis_names", ())) != 1:
-        raise SettingError(f"mesh must be a jax.sharding.Mesh of one axis, the members'; got {mesh!r}")
-    batched = _batched(hashable(fn), axes, chunk, mesh)
+    batched = _batched(hashable(fn), axes, chunk, _required_mesh(mesh))
     if mesh is None:
         return batched(population, *args)
     n, devices = population.shape[0], mesh.devices.size

@@ -247,7 +247,8 @@ class NoisePopulation:
         """Weights of some members, with the ``in_axes`` under which ``vmap`` maps over them."""
         pairs = ids[::2] // 2 if paired else ids // 2
         sign = (1.0 - 2.0 * (ids % 2)).astype(jnp.float32)
-        out, axes = [], []
+        out: list[Any] = []
+        axes: list[Any] = []
         drawn = draw(self.structure.weights, self.key, self.generation, pairs, self.kind)
         for w, weight, parts in zip(self.weights, self.structure.weights, drawn, strict=True):
             if paired:
@@ -304,56 +305,71 @@ def evaluate_virtual(
     population: NoisePopulation,
     args: tuple[Any, ...],
 ) -> Any:
-    """:func:`blackbox.evaluate` of a virtual population: ``chunk`` members at once, noise made where it is used."""
+    """:func:`blackbox.evaluate` of a virtual population: noise is made where it is used, pairs stay on one device."""
+    devices = 1 if mesh is None else mesh.devices.size
     n = len(population)
-    size = min(chunk or n, n)
+    share = -(-n // (2 * devices)) * 2 if population.paired else -(-n // devices)  # members of a device
+    size = min(chunk or share, share)
     if population.paired and size % 2:
-        size += 1  # the two sides of a pair stay together
-    arrays, rest = _partition(args)
-    return _evaluated(fn, axes, size, rest, population, arrays)
-
-
-def _partition(args: Any) -> tuple[Any, Any]:
-    """Arrays of the arguments, and what jit cannot take, with the form of both."""
+        size += 1  # the two sides of a pair share their noise
     leaves, treedef = jax.tree.flatten(args)
-    arrays = tuple(x for x in leaves if isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool))
-    others = tuple(
-        None if isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) else (x,) for x in leaves
-    )
-    return arrays, (treedef, others)
+    is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) for x in leaves]
+    arrays = [x for x, yes in zip(leaves, is_array, strict=True) if yes]
+    static = tuple(None if yes else (x,) for x, yes in zip(leaves, is_array, strict=True))
+    return _evaluated(fn, axes, (treedef, static), size, share, mesh, population, arrays)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _evaluated(
-    fn: Callable[..., Any], axes: tuple[int | None, ...], size: int, rest: Any, population: NoisePopulation, arrays: Any
+    fn: Callable[..., Any],
+    axes: tuple[int | None, ...],
+    form: Any,
+    size: int,
+    share: int,
+    mesh: Any,
+    population: NoisePopulation,
+    arrays: list[Any],
 ) -> Any:
-    treedef, others = rest
+    treedef, static = form
     given = iter(arrays)
-    args = jax.tree.unflatten(treedef, [next(given) if other is None else other[0] for other in others])
-    n = population.ids.shape[0]
-    steps = -(-n // size)
-    spare = steps * size - n
+    args = jax.tree.unflatten(treedef, [next(given) if part is None else part[0] for part in static])
     own = [a for a, axis in zip(args, axes, strict=True) if axis == 0]
+    shared = [a for a, axis in zip(args, axes, strict=True) if axis is None]
+    steps = -(-share // size)
 
-    def pad(x: Array) -> Array:
-        last = jnp.concatenate([x, x[:spare]]) if spare else x
-        return last.reshape(steps, size, *x.shape[1:])
-
-    def one(weights: tuple[Any, ...], mine: list[Any]) -> Any:
-        now = iter(mine)
-        full = [next(now) if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
+    def one(population: NoisePopulation, shared: list[Any], weights: tuple[Any, ...], own: list[Any]) -> Any:
+        both = {0: iter(own), None: iter(shared)}
+        full = [next(both[axis]) for axis in axes]
 
         def call(weights: tuple[Any, ...]) -> Any:
             return fn(population.structure.join(weights, population.arrays), *full)
 
         return perturbed(call)(weights)
 
-    def block(_: None, part: tuple[Array, list[Any]]) -> tuple[None, Any]:
-        ids, mine = part
-        weights, in_axes = population.candidates(ids, population.paired)
-        return None, jax.vmap(one, in_axes=(in_axes, 0))(weights, mine)
+    def device(population: NoisePopulation, shared: list[Any], ids: Array, own: list[Any]) -> Any:
+        def block(part: tuple[Array, list[Any]]) -> Any:
+            weights, in_axes = population.candidates(part[0], population.paired)
+            return jax.vmap(partial(one, population, shared), in_axes=(in_axes, 0))(weights, part[1])
 
-    if steps == 1:
-        return block(None, (population.ids, own))[1]
-    _, out = jax.lax.scan(block, None, jax.tree.map(pad, (population.ids, own)))
-    return jax.tree.map(lambda x: x.reshape(steps * size, *x.shape[2:])[:n], out)
+        parts = jax.tree.map(lambda x: _fill(x, steps * size).reshape(steps, size, *x.shape[1:]), (ids, own))
+        if steps == 1:
+            return block(jax.tree.map(lambda x: x[0], parts))
+        out = jax.lax.scan(lambda _, part: (None, block(part)), None, parts)[1]
+        return jax.tree.map(lambda x: x.reshape(steps * size, *x.shape[2:])[:share], out)
+
+    n = population.ids.shape[0]
+    if mesh is None:
+        out = device(population, shared, _fill(population.ids, share), jax.tree.map(lambda x: _fill(x, share), own))
+    else:
+        total = share * mesh.devices.size
+        whole, members = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names[0])
+        sharded = jax.shard_map(
+            device, mesh=mesh, in_specs=(whole, whole, members, members), out_specs=members, check_vma=False
+        )
+        out = sharded(population, shared, _fill(population.ids, total), jax.tree.map(lambda x: _fill(x, total), own))
+    return jax.tree.map(lambda x: x[:n], out)
+
+
+def _fill(x: Array, n: int) -> Array:
+    """``n`` rows: those of ``x``, and its first ones again."""
+    return x if x.shape[0] == n else jnp.resize(x, (n, *x.shape[1:]))

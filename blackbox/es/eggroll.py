@@ -174,7 +174,7 @@ def _streamed(
         return [total + more for total, more in zip(totals, added, strict=True)], None
 
     totals = [jnp.zeros(weight.shape, jnp.float32) for weight in weights]
-    return jax.lax.scan(add, totals, parts)[0] if steps > 1 else add(totals, tuple(x[0] for x in parts))[0]
+    return jax.lax.scan(add, totals, parts)[0] if steps > 1 else add(totals, (parts[0][0], parts[1][0]))[0]
 
 
 def weighted_sum(weight: Weight, drawn: tuple[Array, ...], f: Float[Array, "pairs"]) -> Float[Array, "..."]:
