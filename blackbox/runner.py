@@ -90,9 +90,10 @@ def run(
     require_key(key)
     limits = _limits(x0, generations, runs)
     single = runs is None
-    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(hashable(objective), x0.shape[-1:], x0.dtype):
+    objective = hashable(objective)
+    if is_jax(x0) and getattr(strategy, "pure", True) and _traceable(objective, x0.shape[-1:], x0.dtype):
         keys = key if single else fold_many(key, len(limits))
-        states, best, series = _scanned(strategy, hashable(objective), x0, keys, limits, single, callback)
+        states, best, series = _scanned(strategy, objective, x0, keys, limits, single, callback)
     else:
         if is_jax(x0):  # an objective beyond JAX wants plain arrays, and the loop is faster with them
             x0, key = np.asarray(x0), np.asarray(key)
