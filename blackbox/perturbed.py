@@ -55,6 +55,11 @@ class LowRank(quax.ArrayValue):
     b: Array
     axes: str = eqx.field(static=True)
 
+    @property
+    def stacked(self) -> int:
+        """How many leading axes count separate weights."""
+        return self.w.ndim - len(self.axes)
+
     def aval(self) -> Any:
         return jax.core.ShapedArray(self.w.shape, self.w.dtype)
 
@@ -62,7 +67,7 @@ class LowRank(quax.ArrayValue):
         """The sum, rounded once to the dtype of the weight."""
         w, a, b = _letters(self)
         noise = jnp.einsum(f"{a}R,{b}R->{w}", self.a, self.b)
-        return (self.w.astype(noise.dtype) + noise).astype(self.w.dtype)
+        return _added(self.w, noise)
 
     @staticmethod
     def default(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -92,8 +97,7 @@ def perturbed_matmul(x: Array, w: Array) -> Array:
 
 def _letters(value: LowRank) -> tuple[str, str, str]:
     """Einsum letters of the axes of the weight and of its two factors, without the rank."""
-    stacked = value.w.ndim - len(value.axes)
-    w = string.ascii_lowercase[: value.w.ndim]
+    stacked, w = value.stacked, string.ascii_lowercase[: value.w.ndim]
     of = {kind: "".join(x for x, axis in zip(w[stacked:], value.axes, strict=True) if axis == kind) for kind in "ab"}
     return w, w[:stacked] + of["a"], w[:stacked] + of["b"]
 
@@ -101,6 +105,14 @@ def _letters(value: LowRank) -> tuple[str, str, str]:
 def _wide(x: Array) -> Array:
     """At least float32, so that a perturbation far below the last place of a bfloat16 weight still counts."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def _added(plain: Array, noise: Array) -> Array:
+    """The sum in the precision of the noise, rounded once to the dtype of what is perturbed."""
+    return (plain.astype(noise.dtype) + noise).astype(plain.dtype)
+
+
+_FREE = string.ascii_uppercase.replace("R", "")  # einsum letters for what is no axis of a weight; R is the rank
 
 
 # ---- products
@@ -119,7 +131,7 @@ def _product(
     contract, batch = dimension_numbers
     mine, other = (0, 1) if weight_first else (1, 0)
     w, a, b = _letters(value)
-    free = iter(string.ascii_uppercase.replace("R", ""))
+    free = iter(_FREE)
     letters = {axis: w[own] for pairs in (contract, batch) for own, axis in zip(pairs[mine], pairs[other], strict=True)}
     x_letters = "".join(letters.get(axis) or next(free) for axis in range(x.ndim))
     used = set(contract[mine]) | set(batch[mine])
@@ -161,7 +173,7 @@ def _(
 ) -> Array:
     x, spec = jnp.asarray(lhs), dimension_numbers.rhs_spec
     out_axis = spec[0]
-    outer = rhs.axes[out_axis] if rhs.w.ndim == len(rhs.axes) else ""
+    outer = rhs.axes[out_axis] if not rhs.stacked else ""
     # The kernel's output channels must be one factor, all else the other; groups would need both in each.
     if rhs.axes.count(outer or "?") != 1 or params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
         return LowRank.default(
@@ -179,7 +191,7 @@ def _(
     )
     channel = dimension_numbers.out_spec[1]
     noise = jnp.moveaxis(jnp.moveaxis(narrow, channel, -1) @ outer_factor.T, -1, channel)
-    return (plain.astype(noise.dtype) + noise).astype(plain.dtype)
+    return _added(plain, noise)
 
 
 @quax.register(lax.gather_p)
@@ -203,7 +215,7 @@ def _(
         return LowRank.default(lax.gather_p, (operand, indices), whole)
     plain = lax.gather_p.bind(operand.w, indices, **whole)
     w, a, b = _letters(operand)
-    row_letters = string.ascii_uppercase.replace("R", "")[:rows]
+    row_letters = _FREE[:rows]
     picked = []
     for factor, letters in ((operand.a, a), (operand.b, b)):
         if w[axis] in letters:
@@ -215,7 +227,7 @@ def _(
         picked.append((factor, letters))
     (fa, la), (fb, lb) = picked
     noise = jnp.einsum(f"{la}R,{lb}R->{row_letters}{w.replace(w[axis], '')}", fa, fb)
-    return (plain.astype(noise.dtype) + noise).astype(plain.dtype)
+    return _added(plain, noise)
 
 
 # ---- views
@@ -223,7 +235,7 @@ def _(
 
 def _each(value: LowRank, view: Callable[[Array, tuple[int, ...]], Array], axes: str) -> LowRank:
     """The same view of the weight and of both factors; ``view`` also gets the weight's axes that an array has."""
-    stacked = value.w.ndim - len(value.axes)
+    stacked = value.stacked
     lead = tuple(range(stacked))
     own = {kind: lead + tuple(stacked + i for i, axis in enumerate(value.axes) if axis == kind) for kind in "ab"}
     return LowRank(view(value.w, tuple(range(value.w.ndim))), view(value.a, own["a"]), view(value.b, own["b"]), axes)
@@ -231,7 +243,7 @@ def _each(value: LowRank, view: Callable[[Array, tuple[int, ...]], Array], axes:
 
 @quax.register(lax.transpose_p)
 def _(operand: LowRank, *, permutation: Any) -> Any:
-    stacked = operand.w.ndim - len(operand.axes)
+    stacked = operand.stacked
     if any(p >= stacked for p in permutation[:stacked]):
         return LowRank.default(lax.transpose_p, (operand,), {"permutation": permutation})
 
@@ -276,7 +288,7 @@ def _(operand: LowRank, *, new_sizes: Any, dimensions: Any, **params: Any) -> An
 
 def _reshaped(operand: LowRank, shape: tuple[int, ...]) -> LowRank | None:
     """The weight in another shape, None where an axis would need both factors."""
-    stacked = operand.w.ndim - len(operand.axes)
+    stacked = operand.stacked
     kinds = "s" * stacked + operand.axes
     axes = ""
     for left, right in _blocks(operand.w.shape, shape):
@@ -306,7 +318,7 @@ def _(operand: LowRank, *dynamic: Any, shape: Any, broadcast_dimensions: Any, **
 
 @quax.register(lax.squeeze_p)
 def _(operand: LowRank, *, dimensions: Any) -> LowRank:
-    stacked = operand.w.ndim - len(operand.axes)
+    stacked = operand.stacked
 
     def view(x: Array, own: tuple[int, ...]) -> Array:
         return jnp.squeeze(x, tuple(own.index(k) for k in dimensions if k in own))
@@ -364,22 +376,22 @@ def _(x: LowRank, **params: Any) -> LowRank:
     return x
 
 
-def _scaled(value: LowRank, factor: Array) -> Any:
+def _scaled(value: LowRank, factor: Array, params: dict[str, Any]) -> Any:
     factor = jnp.asarray(factor)
     if factor.size != 1:
-        return LowRank.default(lax.mul_p, (value, factor), {})
+        return LowRank.default(lax.mul_p, (value, factor), params)
     scalar = factor.reshape(())
     return LowRank(value.w * scalar, value.a * scalar, value.b, value.axes)
 
 
 @quax.register(lax.mul_p)
 def _(x: LowRank, y: jax.typing.ArrayLike, **params: Any) -> Any:
-    return _scaled(x, y)
+    return _scaled(x, y, params)
 
 
 @quax.register(lax.mul_p)
 def _(x: jax.typing.ArrayLike, y: LowRank, **params: Any) -> Any:
-    return _scaled(y, x)
+    return _scaled(y, x, params)
 
 
 # ---- programs within programs that quax does not open by itself
@@ -428,7 +440,7 @@ def _(
 
 def _stack_first(value: LowRank) -> LowRank:
     """The same weight with its first axis stacked."""
-    if len(value.axes) < value.w.ndim:
+    if value.stacked:
         return value
     length, kind = value.w.shape[0], value.axes[0]
 

@@ -17,7 +17,7 @@ import fnmatch
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -74,7 +74,7 @@ class Weight:
     shape: tuple[int, ...]
     leaf: Leaf
 
-    @cached_property
+    @property
     def words(self) -> tuple[int, int]:
         """64 bits of the path's name, which name the leaf's stream."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=8).digest()
@@ -88,16 +88,13 @@ class Weight:
         return "a" * split + "b" * (len(own) - split)
 
     @property
-    def factors(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of A and B."""
-        s = self.leaf.stacked
-        stack, own, split = self.shape[:s], self.shape[s:], self.leaf.split or 0
-        return (*stack, *own[:split], self.leaf.rank), (*stack, *own[split:], self.leaf.rank)
-
-    @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of what is drawn for a pair: of A and B, or of E if dense."""
-        return self.factors if self.leaf.noise == "low-rank" else (self.shape,)
+        if self.leaf.noise == "dense":
+            return (self.shape,)
+        stacked, rank = self.leaf.stacked, self.leaf.rank
+        stack, own, split = self.shape[:stacked], self.shape[stacked:], self.leaf.split or 0
+        return (*stack, *own[:split], rank), (*stack, *own[split:], rank)
 
 
 def draw(
@@ -226,13 +223,13 @@ class NoisePopulation:
         """Member ``i``, as a pytree of parameters like the center."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"member {i} of a population of {len(self)}")
-        noise = _dense(self, i)
-        moved = [(w.astype(e.dtype) + e).astype(w.dtype) for w, e in zip(self.weights, noise, strict=True)]
-        return self.structure.join(moved, self.arrays)
+        return self.structure.join(_formed(self, i), self.arrays)
 
     def noise(self, i: int) -> Any:
         """What member ``i`` is away from the center, a pytree with zeros where nothing is perturbed."""
-        return self.structure.join(_dense(self, i), [jnp.zeros_like(x) for x in self.arrays])
+        around_zero = tuple(jnp.zeros(w.shape, jnp.float32) for w in self.weights)
+        formed = _formed(dataclasses.replace(self, weights=around_zero), i)
+        return self.structure.join(formed, [jnp.zeros_like(x) for x in self.arrays])
 
     def take(self, ids: Int[Array, "k"]) -> NoisePopulation:
         """The members at some positions."""
@@ -272,22 +269,10 @@ def _column(x: Array, like: Array) -> Array:
 
 
 @jax.jit
-def _dense(population: NoisePopulation, i: Any) -> list[Array]:
-    """The perturbation of one member, formed."""
-    member = population.ids[i]
-    sign = 1.0 - 2.0 * (member % 2)
-    out = []
-    weights, pair = population.structure.weights, (member // 2)[None]
-    for weight, parts in zip(
-        weights, draw(weights, population.key, population.generation, pair, population.kind), strict=True
-    ):
-        step = sign * population.sigma * weight.leaf.scale
-        if weight.leaf.noise == "low-rank":
-            zero = LowRank(jnp.zeros(weight.shape, jnp.float32), parts[0][0], parts[1][0], weight.axes)
-            out.append(zero.materialise() * (step / math.sqrt(weight.leaf.rank)))
-        else:
-            out.append(parts[0][0] * step)
-    return out
+def _formed(population: NoisePopulation, i: Any) -> list[Array]:
+    """The weights of one member, as evaluation has them but formed."""
+    weights, _ = population.candidates(population.ids[i][None], paired=False)
+    return [LowRank(w.w, w.a[0], w.b[0], w.axes).materialise() if isinstance(w, LowRank) else w[0] for w in weights]
 
 
 jax.tree_util.register_dataclass(

@@ -106,7 +106,15 @@ def test_rule_gives_what_the_sum_gives(name: str) -> None:
         assert_allclose(ours, expected, rtol=2e-5, atol=2e-4)
 
 
-@pytest.mark.parametrize("function", [lambda w: (w + 1).sum(), lambda w: w / jnp.linalg.norm(w), lambda w: w.ravel()])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w: (w + 1).sum(),
+        lambda w: w / jnp.linalg.norm(w),
+        lambda w: w.ravel(),
+        lambda w: w * jnp.arange(15.0).reshape(5, 3),
+    ],
+)
 def test_without_a_rule_the_sum_is_formed_with_a_warning(function: Callable[[Any], Any]) -> None:
     w = weight((5, 3), "ab")
     with pytest.warns(Materialized, match=r"no low-rank rule for the primitive \w+ on a weight of shape \(5, 3\)"):

@@ -112,7 +112,7 @@ class Eggroll:
         )  # fmt: skip
 
     def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n"]) -> EggrollState:
-        structure = self._structure(state.params)
+        structure = population.structure
         weights, arrays = structure.split(state.params)
         shaped = SHAPINGS[self.shaping](jnp.asarray(fitness, jnp.float32))
         gradient = gradients(population, shaped, self.update_chunk)
