@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,16 +49,14 @@ def evaluate(
         raise SettingError(f"in_axes must be None or 0 for each of the {len(args)} arguments, got {in_axes!r}")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
         raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
-    members = len(population)
     for argument, axis in zip(args, axes, strict=True):
         if axis is not None:
-            _require_rows(argument, members)
-    if virtual:
-        from blackbox.virtual import evaluate_virtual
+            _require_rows(argument, len(population))
+    if virtual or is_jax(population):
+        from blackbox.vectorized import StoredPopulation, evaluate_vectorized
 
-        return evaluate_virtual(hashable(fn), axes, chunk, _required_mesh(mesh), population, args)
-    if is_jax(population):
-        return _evaluate_jax(fn, axes, chunk, mesh, population, args)
+        members = population if virtual else StoredPopulation(population)
+        return evaluate_vectorized(hashable(fn), axes, chunk, _required_mesh(mesh), members, args)
     if mesh is not None:
         raise SettingError("mesh needs a population of JAX arrays; this one is a " + type(population).__name__)
     values = [
@@ -107,24 +104,6 @@ def _required_mesh(mesh: Any) -> Any:
     return mesh
 
 
-def _evaluate_jax(
-    fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None, mesh: Any, population: Array, args: Any
-) -> Any:
-    import jax
-
-    batched = _batched(hashable(fn), axes, chunk, _required_mesh(mesh))
-    if mesh is None:
-        return batched(population, *args)
-    n, devices = population.shape[0], mesh.devices.size
-    spare = -n % devices  # every device takes as many members as the others; the spare ones are dropped again
-
-    def pad(a: Array) -> Array:
-        return jax.numpy.concatenate([a, jax.numpy.broadcast_to(a[:1], (spare, *a.shape[1:]))]) if spare else a
-
-    padded = [a if axis is None else jax.tree.map(pad, a) for a, axis in zip(args, axes, strict=True)]
-    return jax.tree.map(lambda out: out[:n], batched(pad(population), *padded))
-
-
 def hashable(fn: Callable[..., Any]) -> Callable[..., Any]:
     """``fn``, which what was compiled for it can be remembered by; each time another function if it has no hash."""
     try:
@@ -132,28 +111,3 @@ def hashable(fn: Callable[..., Any]) -> Callable[..., Any]:
     except TypeError:
         return lambda *args: fn(*args)
     return fn
-
-
-@lru_cache(maxsize=64)
-def _batched(fn: Callable[..., Any], axes: tuple[int | None, ...], chunk: int | None, mesh: Any) -> Callable[..., Any]:
-    """The jitted population version of ``fn``; remembered, so that repeated calls do not compile again."""
-    import jax
-    from jax.sharding import PartitionSpec
-
-    def batched(population: Array, *args: Any) -> Any:
-        if chunk is None:
-            return jax.vmap(fn, in_axes=(0, *axes))(population, *args)
-        own = tuple(a for a, axis in zip(args, axes, strict=True) if axis == 0)
-
-        def one(member: tuple[Array, ...]) -> Any:
-            candidate, *rest = member
-            mine = iter(rest)
-            return fn(candidate, *(a if axis is None else next(mine) for a, axis in zip(args, axes, strict=True)))
-
-        return jax.lax.map(one, (population, *own), batch_size=chunk)
-
-    if mesh is None:
-        return jax.jit(batched)
-    members = PartitionSpec(mesh.axis_names[0])
-    specs = (members, *(PartitionSpec() if axis is None else members for axis in axes))
-    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=members))

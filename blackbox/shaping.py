@@ -28,16 +28,17 @@ def centered_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
 
     Members of equal fitness share the mean of their ranks, so the result does not depend on their order.
     """
+    return whole_ranks(fitness) / (2 * max(1, fitness.shape[0] - 1))
+
+
+def whole_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
+    """Centered ranks as whole numbers: ``1 - n, 3 - n, ..., n - 1`` from the best member to the worst."""
     xp = namespace(fitness)
     f = finite_or_worst(fitness)
-    n = f.shape[0]
-    if n == 1:
-        return xp.zeros_like(f)
     ordered = xp.sort(f)
     below = xp.searchsorted(ordered, f, side="left")
     up_to = xp.searchsorted(ordered, f, side="right")
-    mean_rank = xp.astype(below + up_to - 1, f.dtype) / 2
-    return mean_rank / (n - 1) - 0.5
+    return xp.astype(below + up_to - f.shape[0], f.dtype)
 
 
 def z_scores(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
@@ -45,16 +46,48 @@ def z_scores(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
 
     Zero everywhere when all finite values are equal.
     """
+    f = _filled(fitness, axis=0)
+    return _over_deviation(f - namespace(f).mean(f), f)
+
+
+def group_relative(fitness: Float[Array, "n *items"], size: int) -> Float[Array, "n"]:
+    """Fitness less the mean of its group, over the standard deviation of all (Sarkar et al. 2025, section 6.3).
+
+    Members of a group share a data item, whose difficulty cancels; one deviation for all groups keeps the weight of
+    each. Failed members count as the worst of their group.
+
+    Args:
+        fitness: shape ``(n,)`` in groups of ``size`` members that follow each other, or ``(n, items)`` where each
+            member has met every item: then a group is what met one item, and a member's items are averaged.
+        size: members of a group, a divisor of n.
+    """
+    xp = namespace(fitness)
+    f = _filled(xp.reshape(fitness, (-1, size, *fitness.shape[1:])), axis=1)
+    shaped = xp.reshape(_over_deviation(f - xp.mean(f, axis=1, keepdims=True), f), fitness.shape)
+    return shaped if shaped.ndim == 1 else xp.mean(shaped, axis=tuple(range(1, shaped.ndim)))
+
+
+def _filled(fitness: Float[Array, "*shape"], axis: int) -> Float[Array, "*shape"]:
+    """Fitness between -1 and 1, with what is not finite replaced by the worst along an axis (of all if none is)."""
     xp = namespace(fitness)
     ok = xp.isfinite(fitness)
-    low = xp.asarray(-xp.inf, dtype=fitness.dtype)
-    worst = xp.max(xp.where(ok, fitness, low))
-    worst = xp.where(xp.isfinite(worst), worst, xp.zeros_like(worst))
-    f = xp.where(ok, fitness, worst)
-    centered = f - xp.mean(f)
-    scale = xp.sqrt(xp.mean(centered * centered))
-    one = xp.ones_like(scale)
-    return xp.where(scale > 0, centered / xp.where(scale > 0, scale, one), xp.zeros_like(centered))
+    zero = xp.zeros_like(fitness)
+    largest = xp.max(xp.abs(xp.where(ok, fitness, zero)))  # squares of huge values would overflow
+    f = fitness / xp.where(largest > 0, largest, xp.ones_like(largest))
+    low = xp.asarray(-xp.inf, dtype=f.dtype)
+    worst = xp.max(xp.where(ok, f, low), axis=axis, keepdims=True)
+    of_all = xp.max(worst)
+    of_all = xp.where(xp.isfinite(of_all), of_all, xp.zeros_like(of_all))
+    return xp.where(ok, f, xp.where(xp.isfinite(worst), worst, of_all))
+
+
+def _over_deviation(centered: Float[Array, "*shape"], of: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """``centered`` over the standard deviation of ``of``; zeros where that is zero."""
+    xp = namespace(centered)
+    spread = of - xp.mean(of)
+    scale = xp.sqrt(xp.mean(spread * spread))
+    positive = scale > 0
+    return xp.where(positive, centered / xp.where(positive, scale, xp.ones_like(scale)), xp.zeros_like(centered))
 
 
 def pair_signs(fitness: Float[Array, "n"]) -> Float[Array, "n"]:

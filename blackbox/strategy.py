@@ -127,8 +127,13 @@ def _start_point(x0: Any) -> Any:
 
 
 def _told_fitness(population: Any, fitness: Any) -> Any:
-    """``fitness`` as floats, one for each row of ``population``; virtual populations pass."""
+    """``fitness`` as floats, one for each member of ``population``; a virtual one may have several for each."""
     if not hasattr(population, "dtype"):
+        if getattr(fitness, "shape", ())[:1] != (len(population),):
+            raise TellError(
+                f"fitness must be an array with an entry for each of the {len(population)} members, "
+                f"got {_described(fitness)}"
+            )
         return fitness
     n = population.shape[0]
     if getattr(fitness, "shape", None) != (n,) or n < 1:

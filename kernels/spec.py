@@ -25,6 +25,10 @@ Kind = Literal["normal", "uniform", "sign", "binom8"]
 
 VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16}
 
+# What centered noise is multiplied with for unit variance: fair signs as they are, binomial counts from -4 to 4, and
+# uniform numbers from -1/2 to 1/2.
+UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5}
+
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)

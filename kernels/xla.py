@@ -183,13 +183,25 @@ def noise(
     return values.reshape(members, blocks * per_block)[:, :size]
 
 
+def _centered_uniform(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 4"]:
+    return _uniform(w) - _f32(0.5)
+
+
+def _counts(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
+    return binom8_counts(w).astype(_f32)
+
+
+_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
+
+
 @partial(jax.jit, static_argnames=("sizes", "kind"))
-def noise_of(
+def centered_noise(
     keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...], kind: spec.Kind = "normal"
 ) -> tuple[Float[Array, "n size"], ...]:
-    """Noise of any members of several streams: of each the rows of :func:`noise` that ``members`` name.
+    """Centered noise of any members of several streams: of each the rows of :func:`noise` that ``members`` name.
 
-    One program for all streams, because what costs time to compile is the generator.
+    Times ``spec.UNIT[kind]`` it has unit variance: entries of "sign" and "binom8" are whole numbers, whose sums and
+    products are exact. One program for all streams, because what costs time to compile is the generator.
     """
     per_block = spec.VALUES_PER_BLOCK[kind]
     blocks = [-(-size // per_block) for size in sizes]
@@ -204,6 +216,6 @@ def noise_of(
     key = jnp.asarray(keys, _u32)[of_block]
     k0, k1 = (jnp.broadcast_to(key[:, i], (n, len(of_block))).reshape(-1) for i in (0, 1))
     w = philox((jnp.concatenate(index, 1).reshape(-1), jnp.concatenate(high, 1).reshape(-1), k0, k1), (k0, k1))
-    values = _KINDS[kind](w).reshape(n, len(of_block), per_block)
+    values = _CENTERED[kind](w).reshape(n, len(of_block), per_block)
     parts = zip(ends - blocks, ends, sizes, strict=True)
     return tuple(values[:, a:b].reshape(n, -1)[:, :size] for a, b, size in parts)

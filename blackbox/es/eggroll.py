@@ -12,24 +12,29 @@ For z-scored random fitness an entry of G has the root mean square sigma, whatev
 is a root mean square step in units of sigma. In the paper's units alpha = lr sigma sqrt(N); on the unbiased gradient of
 the smoothed objective the learning rate is lr sigma^2 sqrt(N).
 
-Vectors and narrow matrices have noise of independent entries. Memory O(parameters), whatever the population.
+Vectors and narrow matrices have noise of independent entries; ``rank=None`` gives it to all leaves, which is OpenAI-ES.
+Memory O(parameters), whatever the population.
+
+Where an episode is longer than what one generation evaluates, ``noise_reuse=K`` keeps a member's noise for the K
+generations of an episode (noise-reuse ES, Li et al. 2023, arXiv:2304.12180), and ``persistent=K`` draws fresh noise but
+credits a fitness to all of the member's noise since the episode began (persistent ES, Vicol et al. 2021,
+arXiv:2112.13835): G sums sigma E_p of those generations, each made again from its seed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from functools import partial
+import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from blackbox.errors import SettingError
-from blackbox.shaping import centered_ranks, pair_signs, z_scores
+from blackbox.errors import SettingError, TellError
+from blackbox.shaping import group_relative, pair_signs, whole_ranks, z_scores
 from blackbox.strategy import algorithm, require_integer, require_number
-from blackbox.virtual import Leaf, NoisePopulation, Structure, Weight, draw, structure_of
+from blackbox.virtual import Leaf, NoisePopulation, Structure, structure_of, weighted_noise
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -37,14 +42,8 @@ if TYPE_CHECKING:
     from blackbox.arrays import Key
     from blackbox.kernels.spec import Kind
 
-SHAPINGS: dict[str, Callable[[Array], Array]] = {
-    "z-score": z_scores,
-    "centered-ranks": centered_ranks,
-    "sign": pair_signs,
-}
-
-
-LARGEST = 2**24  # entries of noise in memory at once in ``tell``
+SHAPINGS = ("z-score", "centered-ranks", "sign", "group-relative")
+NOISES = ("binom8", "normal", "sign", "uniform")
 
 
 class EggrollState(NamedTuple):
@@ -64,64 +63,118 @@ class Eggroll:
         popsize: members per generation, even.
         rank: of the perturbation of each matrix; None for independent entries (OpenAI-ES).
         sigma: standard deviation of the perturbation, in units of the parameters, or a function of the generation.
-        optimizer: any optax optimizer; by default ``optax.sgd(1.0)``.
-        shaping: "z-score", "centered-ranks" or "sign" (which side of each pair is better).
+        optimizer: any optax optimizer; by default ``optax.sgd(1.0)``. Schedules of the learning rate are optax's.
+        shaping: "z-score", "centered-ranks", "sign" (which side of each pair is better), or "group-relative" (less
+            the mean of those who met the same data, over the standard deviation of all).
+        group_size: members that share a data item, for "group-relative": members 0 to G - 1 the first item and so
+            on. None: all members met all items, and fitness of shape ``(n, items)`` is told.
         policy: :class:`blackbox.virtual.Leaf` by shell pattern of the leaf's path: ``{"*embed*": Leaf(rank=4)}``.
-        noise: distribution of the entries, "binom8" (fastest but sign), "normal", "sign"; all train alike.
+        noise: distribution of the entries, "binom8" (fast), "sign" (fastest), "normal" or "uniform"; all train alike.
         noise_reuse: generations that keep the same noise; 1 is fresh noise each time.
+        persistent: generations of an episode over which noise is credited; 1 credits a generation's own alone.
         dtype: of the population's weights, such as ``jnp.bfloat16``; the mean keeps its own. None: as the mean.
         update_chunk: pairs whose factors are in memory at once in ``tell``.
+        mesh: devices that share the pairs in ``tell``, with one all-reduce; None: each device that holds the state
+            makes the whole update, with no communication.
     """
 
     popsize: int
     rank: int | None = 1
     sigma: Any = 0.02
     optimizer: Any = None
-    shaping: Literal["z-score", "centered-ranks", "sign"] = "z-score"
+    shaping: Literal["z-score", "centered-ranks", "sign", "group-relative"] = "z-score"
+    group_size: int | None = None
     policy: Mapping[str, Leaf] | None = None
     noise: Kind = "binom8"
     noise_reuse: int = 1
+    persistent: int = 1
     dtype: Any = None
     update_chunk: int = 1024
+    mesh: Any = None
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, even=True)
-        require_integer("rank", self.rank, low=1)
-        require_integer("noise_reuse", self.noise_reuse, low=1)
-        require_integer("update_chunk", self.update_chunk, low=1)
+        for name in ("rank", "noise_reuse", "persistent", "update_chunk"):
+            require_integer(name, getattr(self, name), low=1)
+        require_integer("group_size", self.group_size, low=2, even=True)
         if not callable(self.sigma):
             require_number("sigma", self.sigma, above=0)
         if self.shaping not in SHAPINGS:
             raise SettingError(f"shaping must be one of {', '.join(SHAPINGS)}, got {self.shaping!r}")
-        if self.noise not in ("binom8", "normal", "sign"):
-            raise SettingError(f'noise must be "binom8", "normal" or "sign", got {self.noise!r}')
+        if self.noise not in NOISES:
+            raise SettingError(f"noise must be one of {', '.join(NOISES)}, got {self.noise!r}")
+        if self.group_size is not None and (self.shaping != "group-relative" or self.popsize % self.group_size):
+            raise SettingError(
+                f'group_size must divide popsize {self.popsize} and goes with shaping="group-relative", '
+                f"got {self.group_size} with {self.shaping!r}"
+            )
 
     def init(self, key: Key, params: Any) -> EggrollState:
         weights, _ = self._structure(params).split(params)
         return EggrollState(jnp.asarray(key), jnp.asarray(0), params, self._optimizer.init(weights))
 
-    def ask(self, state: EggrollState) -> NoisePopulation:
+    def ask(self, state: EggrollState, first: int = 0) -> NoisePopulation:
         structure = self._structure(state.params)
         weights, arrays = structure.split(state.params)
         if self.dtype is not None:
             weights = tuple(w.astype(self.dtype) for w in weights)
-        sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
-        return NoisePopulation(
-            weights, arrays, state.key, state.generation // self.noise_reuse, jnp.arange(self.popsize),
-            jnp.asarray(sigma, jnp.float32), structure, self.noise, paired=True,
-        )  # fmt: skip
+        ids = None if first == 0 else first + jnp.arange(self.popsize)
+        population = NoisePopulation(
+            weights, arrays, structure, state.key, state.generation, jnp.float32(0), ids, self.popsize, self.noise
+        )
+        return self._at(state.generation, population)
 
-    def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n"]) -> EggrollState:
-        structure = population.structure
-        weights, arrays = structure.split(state.params)
-        shaped = SHAPINGS[self.shaping](jnp.asarray(fitness, jnp.float32))
-        gradient = gradients(population, shaped, self.update_chunk)
+    def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n *items"]) -> EggrollState:
+        weights, arrays = population.structure.split(state.params)
+        gradient = self._gradient(state.generation, population, self._shaped(jnp.asarray(fitness, jnp.float32)))
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, weights)
         moved = tuple((w + u).astype(w.dtype) for w, u in zip(weights, updates, strict=True))
-        return EggrollState(state.key, state.generation + 1, structure.join(moved, arrays), optimizer)
+        return EggrollState(state.key, state.generation + 1, population.structure.join(moved, arrays), optimizer)
 
     def recommend(self, state: EggrollState) -> Any:
         return state.params
+
+    def _at(self, generation: Int[Array, ""], population: NoisePopulation) -> NoisePopulation:
+        """The population with the noise of a generation."""
+        sigma = self.sigma(generation) if callable(self.sigma) else self.sigma
+        counter = generation // self.noise_reuse
+        return dataclasses.replace(population, generation=counter, sigma=jnp.asarray(sigma, jnp.float32))
+
+    def _shaped(self, fitness: Float[Array, "n *items"]) -> tuple[Float[Array, "n"], float]:
+        """Weights of the members, whole numbers if ranks or signs, and what their sum is yet to be multiplied with."""
+        n = fitness.shape[0]
+        if fitness.ndim != 1 and (self.shaping != "group-relative" or self.group_size is not None):
+            raise TellError(
+                f"fitness must be of shape ({n},), got {fitness.shape}; one with a second axis of items goes with "
+                'shaping="group-relative" and no group_size'
+            )
+        if n != self.popsize and (self.shaping == "sign" or self.group_size is not None):
+            raise TellError(f'with shaping="{self.shaping}" all {self.popsize} members are told at once, got {n}')
+        if self.shaping == "z-score":
+            return z_scores(fitness), 1.0
+        if self.shaping == "centered-ranks":
+            return whole_ranks(fitness), 0.5 / max(1, n - 1)
+        if self.shaping == "sign":
+            return pair_signs(fitness), 1.0
+        return group_relative(fitness, self.group_size or n), 1.0
+
+    def _gradient(
+        self, generation: Int[Array, ""], population: NoisePopulation, shaped: tuple[Float[Array, "n"], float]
+    ) -> tuple[Float[Array, "..."], ...]:
+        f, unit = shaped
+
+        def of(past: Int[Array, ""]) -> tuple[Array, ...]:
+            return weighted_noise(self._at(past, population), f, self.update_chunk, self.mesh)
+
+        if self.persistent == 1:
+            total = of(generation)
+        else:  # the episode's generations so far; each one's noise is made again
+            began = generation - generation % self.persistent
+            zeros = tuple(jnp.zeros(weight.shape, jnp.float32) for weight in population.structure.weights)
+            total = jax.lax.fori_loop(
+                began, generation + 1, lambda past, sums: jax.tree.map(jnp.add, sums, of(past)), zeros
+            )
+        return tuple(x * (unit / len(population) ** 0.5) for x in total)
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -130,60 +183,3 @@ class Eggroll:
     def _structure(self, params: Any) -> Structure:
         default = Leaf(noise="dense") if self.rank is None else Leaf(rank=self.rank)
         return structure_of(params, self.policy or {}, default)
-
-
-@partial(jax.jit, static_argnames="chunk")
-def gradients(population: NoisePopulation, shaped: Float[Array, "n"], chunk: int) -> tuple[Float[Array, "..."], ...]:
-    """``sigma / sqrt(n) sum_i F_i s_i E_i`` for each weight, streamed over chunks of pairs."""
-    ids, n = population.ids, population.ids.shape[0]
-    signed = shaped * (1.0 - 2.0 * (ids % 2)).astype(shaped.dtype)
-    if population.paired:  # both sides of a pair have the same noise: half the draws, half the depth of the product
-        pairs, signed = ids[::2] // 2, signed[::2] + signed[1::2]
-    else:
-        pairs = ids // 2
-    weights = population.structure.weights
-    sums: dict[Weight, Array] = {}
-    for kind in ("low-rank", "dense"):
-        group = [weight for weight in weights if weight.leaf.noise == kind]
-        # Noise of independent entries is as large as the weights for every pair: few pairs at once.
-        entries = sum(math.prod(part) for weight in group for part in weight.parts)
-        if group:
-            size = max(1, min(chunk, LARGEST // entries))
-            sums |= zip(group, _streamed(population, group, pairs, signed, size), strict=True)
-    scale = population.sigma / n**0.5
-    rank = {weight: weight.leaf.rank if weight.leaf.noise == "low-rank" else 1 for weight in weights}
-    return tuple(sums[weight] * (scale * weight.leaf.scale / rank[weight] ** 0.5) for weight in weights)
-
-
-def _streamed(
-    population: NoisePopulation,
-    weights: list[Weight],
-    pairs: Int[Array, "pairs"],
-    signed: Float[Array, "pairs"],
-    size: int,
-) -> list[Float[Array, "..."]]:
-    """The weighted sums of unit noise, ``size`` pairs at a time."""
-    steps = -(-pairs.shape[0] // size)
-    size = min(size, pairs.shape[0])
-    spare = steps * size - pairs.shape[0]
-    parts = (jnp.pad(pairs, (0, spare)).reshape(steps, size), jnp.pad(signed, (0, spare)).reshape(steps, size))
-
-    def add(totals: list[Array], part: tuple[Array, Array]) -> tuple[list[Array], None]:
-        drawn = draw(weights, population.key, population.generation, part[0], population.kind)
-        added = [weighted_sum(weight, noise, part[1]) for weight, noise in zip(weights, drawn, strict=True)]
-        return [total + more for total, more in zip(totals, added, strict=True)], None
-
-    totals = [jnp.zeros(weight.shape, jnp.float32) for weight in weights]
-    return jax.lax.scan(add, totals, parts)[0] if steps > 1 else add(totals, (parts[0][0], parts[1][0]))[0]
-
-
-def weighted_sum(weight: Weight, drawn: tuple[Array, ...], f: Float[Array, "pairs"]) -> Float[Array, "..."]:
-    """``sum_p f_p A_p B_p^T`` (or of E_p), as one product."""
-    if len(drawn) == 1:
-        return jnp.tensordot(f, drawn[0], axes=1)
-    a, b = drawn
-    s = weight.leaf.stacked
-    stack, left, right = weight.shape[:s], a.shape[1 + s : -1], b.shape[1 + s : -1]
-    a = (a * f.reshape(-1, *[1] * (a.ndim - 1))).reshape(len(f), -1, math.prod(left), weight.leaf.rank)
-    b = b.reshape(len(f), -1, math.prod(right), weight.leaf.rank)
-    return jnp.einsum("plmr,plnr->lmn", a, b).reshape(*stack, *left, *right)

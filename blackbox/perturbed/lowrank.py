@@ -1,0 +1,80 @@
+"""The weight that stands for ``w + a b^T`` without being it."""
+
+from __future__ import annotations
+
+import string
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import quax
+from jax.extend.core import Primitive
+
+Array = Any
+
+
+class Materialized(UserWarning):
+    """A perturbed weight met an operation without a rule: every member of a chunk forms its own copy of it."""
+
+
+class LowRank(quax.ArrayValue):
+    """A weight and its perturbation of low rank.
+
+    Each axis of the weight but the leading stacked ones belongs to one of the two factors.
+
+    Attributes:
+        w: the weight, shape ``(*stacked, *axes)``.
+        a: shape ``(*stacked, *axes marked a, rank)``.
+        b: shape ``(*stacked, *axes marked b, rank)``.
+        axes: one letter, ``a`` or ``b``, for each axis that is not stacked.
+    """
+
+    w: Array
+    a: Array
+    b: Array
+    axes: str = eqx.field(static=True)
+
+    @property
+    def stacked(self) -> int:
+        """How many leading axes count separate weights."""
+        return self.w.ndim - len(self.axes)
+
+    def aval(self) -> Any:
+        return jax.core.ShapedArray(self.w.shape, self.w.dtype)
+
+    def materialise(self) -> Array:
+        """The sum, rounded once to the dtype of the weight."""
+        w, a, b = axis_letters(self)
+        noise = jnp.einsum(f"{a}R,{b}R->{w}", self.a, self.b)
+        return added(self.w, noise)
+
+    @staticmethod
+    def default(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
+        shapes = [value.w.shape for value in values if isinstance(value, LowRank)]
+        warnings.warn(
+            f"no low-rank rule for the primitive {primitive} on a weight of shape {shapes[0]}: each member forms its "
+            "own copy of it. Rewrite the operation as a product, or freeze the weight or give it dense noise",
+            Materialized,
+            stacklevel=2,
+        )
+        return primitive.bind(*(v.materialise() if isinstance(v, LowRank) else v for v in values), **params)
+
+
+def axis_letters(value: LowRank) -> tuple[str, str, str]:
+    """Einsum letters of the axes of the weight and of its two factors, without the rank."""
+    stacked, w = value.stacked, string.ascii_lowercase[: value.w.ndim]
+    of = {kind: "".join(x for x, axis in zip(w[stacked:], value.axes, strict=True) if axis == kind) for kind in "ab"}
+    return w, w[:stacked] + of["a"], w[:stacked] + of["b"]
+
+
+def widened(x: Array) -> Array:
+    """At least float32, so that a perturbation far below the last place of a bfloat16 weight still counts."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def added(plain: Array, noise: Array) -> Array:
+    """The sum in the precision of the noise, rounded once to the dtype of what is perturbed."""
+    return (plain.astype(noise.dtype) + noise).astype(plain.dtype)

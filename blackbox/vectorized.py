@@ -1,0 +1,130 @@
+"""Evaluation of a JAX population, stored or virtual, as one compiled program: in chunks, and shared by devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPopulation:
+    """An array of candidates, with the interface of a virtual population."""
+
+    rows: Float[Array, "n d"]
+    paired: bool = False
+
+    def candidates(self, rows: Float[Array, "k d"]) -> tuple[Float[Array, "k d"], int]:
+        return rows, 0
+
+    def member(self, candidate: Float[Array, "d"]) -> Float[Array, "d"]:
+        return candidate
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+
+jax.tree_util.register_dataclass(StoredPopulation, data_fields=["rows"], meta_fields=["paired"])
+
+
+def evaluate_vectorized(
+    fn: Callable[..., Any],
+    axes: tuple[int | None, ...],
+    chunk: int | None,
+    mesh: Any,
+    population: Any,
+    args: tuple[Any, ...],
+) -> Any:
+    """:func:`blackbox.evaluate` with JAX. Pairs of members stay in one chunk and on one device.
+
+    Args:
+        fn: a function of one candidate and ``args``, hashable.
+        axes: of each argument 0 or None, as in ``jax.vmap``.
+        chunk: members at once on a device; None for all.
+        mesh: of one axis, over which members are shared; None for one device.
+        population: a :class:`StoredPopulation` or a virtual one.
+        args: trees of arrays and of hashable constants.
+    """
+    devices = 1 if mesh is None else mesh.devices.size
+    n = len(population)
+    share = -(-n // (2 * devices)) * 2 if population.paired else -(-n // devices)  # members of a device
+    size = min(chunk or share, share)
+    if population.paired and size % 2:
+        size += 1  # the two sides of a pair share their noise
+    leaves, treedef = jax.tree.flatten(args)
+    is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) for x in leaves]
+    arrays = [x for x, yes in zip(leaves, is_array, strict=True) if yes]
+    constants = tuple(None if yes else (x,) for x, yes in zip(leaves, is_array, strict=True))
+    return _evaluated(fn, axes, (treedef, constants), size, share, mesh, population, arrays)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def _evaluated(
+    fn: Callable[..., Any],
+    axes: tuple[int | None, ...],
+    form: Any,
+    size: int,
+    share: int,
+    mesh: Any,
+    population: Any,
+    arrays: list[Any],
+) -> Any:
+    treedef, constants = form
+    given = iter(arrays)
+    args = jax.tree.unflatten(treedef, [next(given) if part is None else part[0] for part in constants])
+    own = [a for a, axis in zip(args, axes, strict=True) if axis == 0]
+    shared = [a for a, axis in zip(args, axes, strict=True) if axis is None]
+    steps = -(-share // size)
+    virtual = not isinstance(population, StoredPopulation)
+
+    def one(population: Any, shared: list[Any], candidate: Any, own: list[Any]) -> Any:
+        both = {0: iter(own), None: iter(shared)}
+        full = [next(both[axis]) for axis in axes]
+
+        def call(candidate: Any) -> Any:
+            return fn(population.member(candidate), *full)
+
+        if not virtual:
+            return call(candidate)
+        from blackbox.perturbed import perturbed
+
+        return perturbed(call)(candidate)
+
+    def device(population: Any, shared: list[Any], rows: Any, own: list[Any]) -> Any:
+        def block(part: tuple[Any, list[Any]]) -> Any:
+            candidates, in_axes = population.candidates(part[0])
+            return jax.vmap(partial(one, population, shared), in_axes=(in_axes, 0))(candidates, part[1])
+
+        if steps == 1:
+            return block((rows, own))
+        parts = jax.tree.map(lambda x: _fill(x, steps * size).reshape(steps, size, *x.shape[1:]), (rows, own))
+        out = jax.lax.scan(lambda _, part: (None, block(part)), None, parts)[1]
+        return jax.tree.map(lambda x: x.reshape(steps * size, *x.shape[2:])[:share], out)
+
+    members = (population.rows, own)
+    n = len(population)
+    if mesh is None:
+        out = device(population, shared, *jax.tree.map(lambda x: _fill(x, share), members))
+    else:
+        whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+        sharded = jax.shard_map(
+            device, mesh=mesh, in_specs=(whole, whole, split, split), out_specs=split, check_vma=False
+        )
+        filled = jax.tree.map(lambda x: _fill(x, share * mesh.devices.size), members)
+        # Every process of a cluster sees all results: they are a few numbers per member.
+        out = jax.lax.with_sharding_constraint(sharded(population, shared, *filled), NamedSharding(mesh, whole))
+    return jax.tree.map(lambda x: x[:n], out)
+
+
+def _fill(x: Array, n: int) -> Array:
+    """``n`` rows: those of ``x``, and its first ones again."""
+    return x if x.shape[0] == n else jnp.resize(x, (n, *x.shape[1:]))

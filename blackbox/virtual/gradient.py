@@ -1,0 +1,102 @@
+"""Sums of members' noise: what every update of evolution strategies and zeroth-order methods is made of."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from blackbox.virtual.leaves import Weight, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from blackbox.virtual.noise import NoisePopulation
+
+LARGEST = 2**24  # entries of noise in memory at once
+
+
+@partial(jax.jit, static_argnames=("chunk", "mesh"))
+def weighted_noise(
+    population: NoisePopulation, f: Float[Array, "n"], chunk: int = 1024, mesh: Any = None
+) -> tuple[Float[Array, "..."], ...]:
+    """``sum_i f_i (candidate_i - center)`` for each weight: one product ``(diag(f) A)^T B`` over stacked pairs.
+
+    Noise of "sign" and "binom8" is of whole numbers: with whole numbers ``f`` the sums are exact as long as they stay
+    below 2^24, so they do not depend on chunks and devices.
+
+    Args:
+        population: of n members.
+        f: a number for each member.
+        chunk: pairs whose factors are in memory at once.
+        mesh: of one axis, whose devices each sum a share of the pairs; one all-reduce adds the sums. None: the
+            whole work on each device that has the population.
+    """
+    ids = population.rows
+    signed = f * (1.0 - 2.0 * (ids % 2)).astype(f.dtype)
+    if population.paired:  # both sides of a pair have the same noise: half the draws, half the depth of the product
+        pairs, signed = ids[::2] // 2, signed[::2] + signed[1::2]
+    else:
+        pairs = ids // 2
+
+    def total(population: NoisePopulation, pairs: Array, signed: Array) -> dict[Weight, Array]:
+        sums: dict[Weight, Array] = {}
+        for kind in ("low-rank", "dense"):
+            group = [weight for weight in population.structure.weights if weight.leaf.noise == kind]
+            # Noise of independent entries is as large as the weights for every pair: few pairs at once.
+            entries = sum(math.prod(part) for weight in group for part in weight.parts)
+            if group:
+                size = max(1, min(chunk, LARGEST // entries))
+                sums |= zip(group, _streamed(population, group, pairs, signed, size), strict=True)
+        return sums
+
+    if mesh is None:
+        sums = total(population, pairs, signed)
+    else:
+        whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+        spare = -pairs.shape[0] % mesh.devices.size
+        sums = jax.shard_map(
+            lambda *share: jax.lax.psum(total(*share), mesh.axis_names[0]),
+            mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False,
+        )(population, jnp.pad(pairs, (0, spare)), jnp.pad(signed, (0, spare)))  # fmt: skip
+    return tuple(
+        sums[weight] * (population.sigma * weight.scale(population.kind)) for weight in population.structure.weights
+    )
+
+
+def _streamed(
+    population: NoisePopulation,
+    weights: list[Weight],
+    pairs: Int[Array, "pairs"],
+    signed: Float[Array, "pairs"],
+    size: int,
+) -> list[Float[Array, "..."]]:
+    """The weighted sums of the drawn noise, ``size`` pairs at a time."""
+    steps = -(-pairs.shape[0] // size)
+    size = min(size, pairs.shape[0])
+    spare = steps * size - pairs.shape[0]
+    parts = (jnp.pad(pairs, (0, spare)).reshape(steps, size), jnp.pad(signed, (0, spare)).reshape(steps, size))
+
+    def add(totals: list[Array], part: tuple[Array, Array]) -> tuple[list[Array], None]:
+        drawn = draw(weights, population.key, population.generation, part[0], population.kind)
+        added = [_weighted_sum(weight, noise, part[1]) for weight, noise in zip(weights, drawn, strict=True)]
+        return [total + more for total, more in zip(totals, added, strict=True)], None
+
+    totals = [jnp.zeros(weight.shape, jnp.float32) for weight in weights]
+    return jax.lax.scan(add, totals, parts)[0] if steps > 1 else add(totals, (parts[0][0], parts[1][0]))[0]
+
+
+def _weighted_sum(weight: Weight, drawn: tuple[Array, ...], f: Float[Array, "pairs"]) -> Float[Array, "..."]:
+    """``sum_p f_p A_p B_p^T`` (or of E_p), as one product."""
+    if len(drawn) == 1:
+        return jnp.tensordot(f, drawn[0], axes=1)
+    a, b = drawn
+    s = weight.leaf.stacked
+    stack, left, right = weight.shape[:s], a.shape[1 + s : -1], b.shape[1 + s : -1]
+    a = (a * f.reshape(-1, *[1] * (a.ndim - 1))).reshape(len(f), -1, math.prod(left), weight.leaf.rank)
+    b = b.reshape(len(f), -1, math.prod(right), weight.leaf.rank)
+    return jnp.einsum("plmr,plnr->lmn", a, b).reshape(*stack, *left, *right)

@@ -1,0 +1,184 @@
+"""Leaves of a pytree of parameters: which have noise, of what form, and from which stream it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from blackbox.errors import SettingError
+from blackbox.kernels import xla
+from blackbox.kernels.spec import UNIT
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, UInt32
+
+    from blackbox.kernels.spec import Kind
+
+SMALL = 16  # a matrix with a shorter side than this has dense noise: low rank would save nothing and cost variance
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """How the leaves whose path matches a pattern are perturbed.
+
+    Attributes:
+        noise: "low-rank", "dense" or "frozen".
+        rank: of the perturbation, for "low-rank".
+        scale: what sigma is multiplied with.
+        stacked: leading axes that count separate weights, as of scanned layers or of experts.
+        split: how many of the other axes form the first factor of a low-rank perturbation; None chooses the most
+            square matrix (for a kernel (height, width, in, out): 3, for one (out, in, height, width): 1).
+    """
+
+    noise: Literal["low-rank", "dense", "frozen"] = "low-rank"
+    rank: int = 1
+    scale: float = 1.0
+    stacked: int = 0
+    split: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise not in ("low-rank", "dense", "frozen"):
+            raise SettingError(f'noise must be "low-rank", "dense" or "frozen", got {self.noise!r}')
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise SettingError(f"rank must be an integer >= 1, got {self.rank!r}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise SettingError(f'scale must be a finite number > 0 (noise="frozen" for none), got {self.scale!r}')
+        if isinstance(self.stacked, bool) or not isinstance(self.stacked, int) or self.stacked < 0:
+            raise SettingError(f"stacked must be an integer >= 0, got {self.stacked!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A leaf with noise: where it is, its shape and how it is perturbed, all resolved."""
+
+    name: str
+    shape: tuple[int, ...]
+    leaf: Leaf
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """64 bits of the path's name, which name the leaf's stream."""
+        digest = hashlib.blake2b(self.name.encode(), digest_size=8).digest()
+        return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+    def scale(self, kind: Kind) -> float:
+        """What drawn noise, or a product of its factors, is multiplied with for the policy's standard deviation."""
+        unit = UNIT[kind]
+        return self.leaf.scale * (unit if self.leaf.noise == "dense" else unit * unit / math.sqrt(self.leaf.rank))
+
+    @property
+    def axes(self) -> str:
+        """One letter, a or b, for each axis that is not stacked."""
+        own = self.shape[self.leaf.stacked :]
+        split = self.leaf.split or 0
+        return "a" * split + "b" * (len(own) - split)
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what is drawn for a pair: of A and B, or of E if dense."""
+        if self.leaf.noise == "dense":
+            return (self.shape,)
+        stacked, rank = self.leaf.stacked, self.leaf.rank
+        stack, own, split = self.shape[:stacked], self.shape[stacked:], self.leaf.split or 0
+        return (*stack, *own[:split], rank), (*stack, *own[split:], rank)
+
+
+def draw(
+    weights: Sequence[Weight], key: UInt32[Array, "2"], generation: Int[Array, ""], pairs: Int[Array, "n"], kind: Kind
+) -> list[tuple[Float[Array, "n ..."], ...]]:
+    """Centered noise of some pairs: for each weight (A, B), or (E,) if dense, with a leading axis of pairs.
+
+    Its entries times ``UNIT[kind]`` have unit variance; those of "sign" and "binom8" are small integers.
+    """
+    words = np.array([weight.words for weight in weights], np.uint32)
+    streams = jax.vmap(lambda w: xla.fold(xla.fold(key, w[0], w[1]), generation))(jnp.asarray(words))
+    shapes = [weight.parts for weight in weights]
+    sizes = tuple(sum(math.prod(part) for part in parts) for parts in shapes)
+    out = []
+    for values, parts in zip(xla.centered_noise(streams, pairs, sizes, kind), shapes, strict=True):
+        ends = np.cumsum([math.prod(part) for part in parts])
+        pieces = jnp.split(values, ends[:-1], axis=1)
+        out.append(tuple(piece.reshape(-1, *part) for piece, part in zip(pieces, parts, strict=True)))
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What is static of a pytree of parameters: its form, what is not an array, and the leaves with noise."""
+
+    treedef: Any
+    slots: tuple[str, ...]
+    """Of each leaf: "weight" if it has noise, "array", or "static"."""
+    static: tuple[Any, ...]
+    weights: tuple[Weight, ...]
+
+    def join(self, weights: Sequence[Any], arrays: Sequence[Any]) -> Any:
+        """The pytree."""
+        parts = {"weight": iter(weights), "array": iter(arrays), "static": iter(self.static)}
+        return jax.tree.unflatten(self.treedef, [next(parts[slot]) for slot in self.slots])
+
+    def split(self, params: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Weights and other arrays of a pytree of this form."""
+        leaves = jax.tree.leaves(params)
+        return tuple(
+            tuple(x for x, slot in zip(leaves, self.slots, strict=True) if slot == wanted)
+            for wanted in ("weight", "array")
+        )  # type: ignore[return-value]
+
+
+def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: int = SMALL) -> Structure:
+    """Which leaves of a pytree are perturbed, and how.
+
+    Args:
+        params: any pytree. Floating-point arrays are perturbed; other leaves are passed through.
+        policy: for shell patterns of paths such as ``"*/bias"``; the first that matches counts.
+        default: for all others. Vectors, scalars and matrices with a side below ``small`` then have dense noise.
+        small: see ``default``.
+
+    Raises:
+        SettingError: no floating-point leaf, a pattern that matches nothing, a setting that does not fit the leaf.
+    """
+    flat, treedef = jax.tree_util.tree_flatten_with_path(params)
+    slots, static, weights, unmatched = [], [], [], set(policy)
+    for path, x in flat:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+            slots.append("static")
+            static.append(x)
+            continue
+        matching = [pattern for pattern in policy if fnmatch.fnmatchcase(name, pattern)]
+        unmatched -= set(matching)
+        leaf = policy[matching[0]] if matching else default
+        if leaf.noise == "frozen" or not jnp.issubdtype(x.dtype, jnp.floating):
+            slots.append("array")
+            continue
+        slots.append("weight")
+        weights.append(Weight(name, tuple(x.shape), _resolved(leaf, name, x.shape, 0 if matching else small)))
+    if unmatched:
+        raise SettingError(f"policy: {sorted(unmatched)} match no leaf; the leaves are {[w.name for w in weights]}")
+    if not weights:
+        raise SettingError("params has no floating-point array to perturb")
+    return Structure(treedef, tuple(slots), tuple(static), tuple(weights))
+
+
+def _resolved(leaf: Leaf, name: str, shape: Sequence[int], small: int) -> Leaf:
+    own = shape[leaf.stacked :]
+    if leaf.stacked > len(shape):
+        raise SettingError(f"policy of {name}: stacked is {leaf.stacked}, but the shape is {tuple(shape)}")
+    if leaf.noise == "dense" or len(own) < 2:
+        return dataclasses.replace(leaf, noise="dense", split=None)
+    splits = range(1, len(own))
+    if leaf.split is not None and leaf.split not in splits:
+        raise SettingError(f"policy of {name}: split must be 1 to {len(own) - 1} for shape {tuple(shape)}")
+    split = leaf.split or min(splits, key=lambda k: math.prod(own[:k]) + math.prod(own[k:]))
+    if min(math.prod(own[:split]), math.prod(own[split:])) < small:
+        return dataclasses.replace(leaf, noise="dense", split=None)
+    return dataclasses.replace(leaf, split=split)

@@ -1,0 +1,92 @@
+"""Members around a center by seeded noise, of low rank or of independent entries."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from blackbox.perturbed import LowRank
+from blackbox.virtual.leaves import draw
+from blackbox.virtual.population import VirtualPopulation, added, column
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, UInt32
+
+    from blackbox.kernels.spec import Kind
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class NoisePopulation(VirtualPopulation):
+    """Mirrored pairs of members around a center: EGGROLL's and OpenAI-ES's.
+
+        candidate_i = center + sigma * scale * s_i * E_pair,       s_i = +1 for even members, -1 for odd ones
+
+    with ``E = A B^T / sqrt(rank)`` for leaves of low rank (Sarkar et al. 2025, arXiv:2511.16652, section 4.1) or of
+    independent entries. Entries of A, B and E have zero mean and unit variance, so that sigma means the same for
+    every rank.
+
+    Attributes:
+        weights: center of each perturbed leaf.
+        arrays: the other arrays, the same for every member.
+        structure: the form of the tree.
+        key: key of the run.
+        generation: the generation counter.
+        sigma: standard deviation of the noise, in units of the parameters.
+        ids: member numbers, shape ``(n,)``; None for all of the generation.
+        popsize: members of the generation.
+        kind: distribution of the noise.
+    """
+
+    key: UInt32[Array, "2"]
+    generation: Int[Array, ""]
+    sigma: Float[Array, ""]
+    ids: Int[Array, "n"] | None
+    popsize: int
+    kind: Kind
+
+    @property
+    def rows(self) -> Int[Array, "n"]:
+        return jnp.arange(self.popsize) if self.ids is None else self.ids
+
+    @property
+    def paired(self) -> bool:
+        return self.ids is None
+
+    def __len__(self) -> int:
+        return self.popsize if self.ids is None else int(self.ids.shape[0])
+
+    def take(self, ids: Int[Array, "k"]) -> NoisePopulation:
+        """The members at some positions."""
+        return dataclasses.replace(self, ids=self.rows[jnp.asarray(ids)])
+
+    def candidates(self, rows: Int[Array, "k"]) -> tuple[tuple[Any, ...], Any]:
+        """Weights of some members, with the ``in_axes`` under which ``vmap`` maps over them."""
+        paired = self.paired and rows.shape[0] % 2 == 0  # then members 2k and 2k + 1 follow each other
+        pairs = rows[::2] // 2 if paired else rows // 2
+        sign = (1.0 - 2.0 * (rows % 2)).astype(jnp.float32)
+        out: list[Any] = []
+        axes: list[Any] = []
+        drawn = draw(self.structure.weights, self.key, self.generation, pairs, self.kind)
+        for w, weight, parts in zip(self.weights, self.structure.weights, drawn, strict=True):
+            if paired:
+                parts = tuple(jnp.repeat(part, 2, axis=0, total_repeat_length=rows.shape[0]) for part in parts)
+            step = sign * (self.sigma * weight.scale(self.kind))
+            if weight.leaf.noise == "low-rank":
+                a, b = parts
+                out.append(LowRank(w, a * column(step, a), b, weight.axes))
+                axes.append(LowRank(None, 0, 0, weight.axes))
+            else:
+                (e,) = parts
+                out.append(added(w, e * column(step, e)))
+                axes.append(0)
+        return tuple(out), tuple(axes)
+
+
+jax.tree_util.register_dataclass(
+    NoisePopulation,
+    data_fields=["weights", "arrays", "key", "generation", "sigma", "ids"],
+    meta_fields=["structure", "popsize", "kind"],
+)
