@@ -1,8 +1,9 @@
 """Classic control as policy search: a flat vector of network weights in, minus the mean return out.
 
-:class:`ControlTask` plays gymnasium's environments; :class:`JaxControl` has two of them as pure JAX programs, for
+:class:`ControlTask` plays gymnasium's environments; :class:`JaxControl` has three of them as pure JAX programs, for
 populations and whole runs inside one compiled function. Both use the same policy, a tanh network, and the same
 episodes, fixed in advance: common random numbers, so that two policies differ by themselves and not by their luck.
+:meth:`JaxControl.cost` takes the network's layers as they are, for methods that perturb matrices, and any episodes.
 
 =========================  ============  =======================  ==================================================
 environment                steps         return per episode       solved, by gymnasium's convention
@@ -80,6 +81,17 @@ class Policy:
         """Number of weights d."""
         return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self.sizes))
 
+    def initial(self, seed: int = 0) -> list[Layer]:
+        """Layers to start from, float32: normal weights of variance 1/inputs (LeCun), zero biases."""
+        rng = np.random.default_rng(seed)
+        return [
+            (
+                (rng.standard_normal((inputs, outputs)) / math.sqrt(inputs)).astype(np.float32),
+                np.zeros(outputs, np.float32),
+            )
+            for inputs, outputs in itertools.pairwise(self.sizes)
+        ]
+
     def layers(self, parameters: FloatArray[Array, "d"]) -> list[Layer]:
         """The matrix and bias of each layer."""
         if parameters.shape != (self.dimension,):
@@ -114,8 +126,8 @@ def _check(known: Iterable[str], env: str, hidden: tuple[int, ...], episodes: in
             raise SettingError(f"{name} must be integer and >= {least}; got {number!r}")
 
 
-def _episode_seeds(seed: int, purpose: int, count: int) -> list[int]:
-    return [int(word) for word in np.random.SeedSequence((seed, purpose)).generate_state(count)]
+def _episode_seeds(seed: int, purpose: int, count: int, generation: int = 0) -> list[int]:
+    return [int(word) for word in np.random.SeedSequence((seed, purpose, generation)).generate_state(count)]
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,7 @@ class ControlTask:
 
 @dataclass(frozen=True)
 class JaxControl:
-    """CartPole-v1 or Pendulum-v1 in JAX: (d,) -> scalar, under jit, vmap and scan.
+    """CartPole-v1, Pendulum-v1 or Acrobot-v1 in JAX: (d,) -> scalar, under jit, vmap and scan.
 
     The same policy, episodes, dynamics and arguments as :class:`ControlTask`, in the dtype of the parameters.
     (gymnasium keeps its state in float64 and rounds observations to float32.)
@@ -217,31 +229,44 @@ class JaxControl:
 
     def __call__(self, parameters: FloatArray[Array, "d"]) -> FloatArray[Array, ""]:
         """Minus the mean return over the task's episodes."""
+        return self.cost(self.policy.layers(parameters), self.starts())
+
+    def test_score(self, layers: list[Layer]) -> FloatArray[Array, ""]:
+        """Minus the mean return over 50 episodes that the search never sees."""
+        return self.cost(layers, self._first_states(_episode_seeds(self.seed, 1, HELD_OUT)))
+
+    def starts(self, generation: int = 0) -> FloatArray[np.ndarray, "episodes state"]:
+        """The first states of the task's episodes as gymnasium draws them; each generation may have its own."""
+        return self._first_states(_episode_seeds(self.seed, 0, self.episodes, generation))
+
+    def cost(self, layers: list[Layer], starts: FloatArray[Array, "episodes state"]) -> FloatArray[Array, ""]:
+        """Minus the mean return of episodes from some first states; steps are taken until the last one is over."""
         try:
             import jax
             import jax.numpy as jnp
         except ImportError as error:
             raise missing_extra("jax", "jax") from error
-        step, observe, steps = _DYNAMICS[self.env]
-        policy = self.policy
-        layers = policy.layers(parameters)
+        dynamics, policy, dtype = _DYNAMICS[self.env], self.policy, layers[0][0].dtype
 
-        def advance(carry: Any, _: None) -> tuple[Any, Any]:
-            state, is_alive = carry
-            state, reward, is_over = step(state, policy.act(layers, observe(state), jnp))
-            return (state, is_alive & ~is_over), jnp.where(is_alive, reward, 0.0)
+        def is_running(carry: Any) -> Any:
+            time, _, _, is_over = carry
+            return (time < dynamics.steps) & ~is_over
+
+        def advance(carry: Any) -> Any:
+            time, state, total, _ = carry
+            state, reward, is_over = dynamics.step(state, policy.act(layers, dynamics.observe(state), jnp))
+            return time + 1, state, total + reward, is_over
 
         def play(start: FloatArray[Array, "state"]) -> FloatArray[Array, ""]:
-            return jax.lax.scan(advance, (start, jnp.asarray(True)), length=steps)[1].sum()
+            begin = (jnp.asarray(0), start, jnp.zeros((), dtype), jnp.asarray(False))
+            return jax.lax.while_loop(is_running, advance, begin)[2]
 
-        starts = jnp.asarray(self._starts(), dtype=parameters.dtype)
-        return -jax.vmap(play)(starts).mean()
+        return -jax.vmap(play)(jnp.asarray(starts, dtype)).mean()
 
-    def _starts(self) -> FloatArray[np.ndarray, "episodes state"]:
-        """The first state of each episode, as gymnasium draws it from the episode's seed."""
-        high = np.full(4, 0.05) if self.env == "CartPole-v1" else np.array([np.pi, 1.0])
-        seeds = _episode_seeds(self.seed, 0, self.episodes)
-        return np.array([np.random.default_rng(seed).uniform(-high, high) for seed in seeds])
+    def _first_states(self, seeds: list[int]) -> FloatArray[np.ndarray, "episodes state"]:
+        high = np.array(_DYNAMICS[self.env].spread)
+        states = np.array([np.random.default_rng(seed).uniform(-high, high) for seed in seeds])
+        return states.astype(np.float32) if self.env == "Acrobot-v1" else states  # gymnasium rounds these, too
 
 
 def cartpole_step(state: FloatArray[Array, "4"], action: Any) -> tuple[FloatArray[Array, "4"], Any, Any]:
@@ -277,13 +302,59 @@ def pendulum_step(state: FloatArray[Array, "2"], action: Any) -> tuple[FloatArra
     return jnp.stack([angle + 0.05 * speed, speed]), reward, jnp.asarray(False)
 
 
+def acrobot_step(state: FloatArray[Array, "4"], action: Any) -> tuple[FloatArray[Array, "4"], Any, Any]:
+    """The next state (two angles, two angular velocities), the reward, and whether the tip is above the line.
+
+    Sutton 1996 with the equations of Sutton and Barto's book, as in gymnasium 1.x: one Runge-Kutta step of 0.2 s;
+    links of 1 m, 1 kg and moment 1 kg m^2, g = 9.8 m/s^2; torque -1, 0 or 1 N m at the second joint.
+    """
+    import jax.numpy as jnp
+
+    torque = action - 1.0
+
+    def slope(state: Any) -> Any:
+        angle1, angle2, speed1, speed2 = state
+        cosine, sine = jnp.cos(angle2), jnp.sin(angle2)
+        d1, d2 = 3.5 + cosine, 1.25 + 0.5 * cosine
+        gravity2 = 4.9 * jnp.sin(angle1 + angle2)
+        gravity1 = 14.7 * jnp.sin(angle1) + gravity2 - 0.5 * speed2 * (speed2 + 2.0 * speed1) * sine
+        turn2 = (torque + d2 / d1 * gravity1 - 0.5 * speed1**2 * sine - gravity2) / (1.25 - d2**2 / d1)
+        return jnp.stack([speed1, speed2, -(d2 * turn2 + gravity1) / d1, turn2])
+
+    k1 = slope(state)
+    k2 = slope(state + 0.1 * k1)
+    k3 = slope(state + 0.1 * k2)
+    k4 = slope(state + 0.2 * k3)
+    angle1, angle2, speed1, speed2 = state + 0.2 / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+    angle1, angle2 = ((angle + jnp.pi) % (2 * jnp.pi) - jnp.pi for angle in (angle1, angle2))
+    speed1 = jnp.clip(speed1, -4 * jnp.pi, 4 * jnp.pi)
+    speed2 = jnp.clip(speed2, -9 * jnp.pi, 9 * jnp.pi)
+    is_over = -jnp.cos(angle1) - jnp.cos(angle1 + angle2) > 1.0
+    return jnp.stack([angle1, angle2, speed1, speed2]), jnp.where(is_over, 0.0, -jnp.ones_like(angle1)), is_over
+
+
 def _observe_pendulum(state: FloatArray[Array, "2"]) -> FloatArray[Array, "3"]:
     import jax.numpy as jnp
 
     return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
 
 
-_DYNAMICS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any], int]] = {
-    "CartPole-v1": (cartpole_step, lambda state: state, 500),
-    "Pendulum-v1": (pendulum_step, _observe_pendulum, 200),
+def _observe_acrobot(state: FloatArray[Array, "4"]) -> FloatArray[Array, "6"]:
+    import jax.numpy as jnp
+
+    cosines, sines = jnp.cos(state[:2]), jnp.sin(state[:2])
+    return jnp.stack([cosines[0], sines[0], cosines[1], sines[1], state[2], state[3]])
+
+
+class _Dynamics(NamedTuple):
+    step: Callable[..., Any]
+    observe: Callable[[Any], Any]
+    steps: int
+    spread: tuple[float, ...]  # first states are uniform within plus and minus this
+
+
+_DYNAMICS = {
+    "CartPole-v1": _Dynamics(cartpole_step, lambda state: state, 500, (0.05,) * 4),
+    "Pendulum-v1": _Dynamics(pendulum_step, _observe_pendulum, 200, (math.pi, 1.0)),
+    "Acrobot-v1": _Dynamics(acrobot_step, _observe_acrobot, 500, (0.1,) * 4),
 }
