@@ -29,6 +29,7 @@ _NAMES = {
         "UnknownCandidate",
         "WorkerError",
     ],
+    "fleet": ["Fleet"],
     "kernels.noise": ["fold", "key"],
     "minimizer": ["Result", "Stop", "minimize"],
     "optimizer": ["Candidate", "Optimizer"],
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from blackbox.errors import TellError as TellError
     from blackbox.errors import UnknownCandidate as UnknownCandidate
     from blackbox.errors import WorkerError as WorkerError
+    from blackbox.fleet import Fleet as Fleet
     from blackbox.kernels.noise import fold as fold
     from blackbox.kernels.noise import key as key
     from blackbox.minimizer import Result as Result
