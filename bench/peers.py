@@ -134,7 +134,8 @@ def _blackbox_box(objective: Objective, name: str) -> None:
 
 
 for _name, _method in bb.methods().items():
-    if not {"plugin", "discrete"} & _method.tags and importlib.util.find_spec(_method.path.partition(":")[0]):
+    _installed = importlib.util.find_spec(_method.path.partition(":")[0])
+    if _installed and not {"plugin", "discrete", "virtual"} & _method.tags:
         SOLVERS[f"blackbox:{_name}"] = Solver(partial(_blackbox, name=_name), "blackbox-engine")
         SOLVERS[f"blackbox:{_name}:box"] = Solver(
             partial(_blackbox_box, name=_name), "blackbox-engine", note="Optimizer in Box(-5, 5), its own restarts"

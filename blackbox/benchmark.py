@@ -129,7 +129,7 @@ def dense_methods() -> list[str]:
 
 def check_methods(names: Sequence[str]) -> None:
     """SettingError unless all are registered."""
-    known = ["auto", *methods()]
+    known = ["auto", *(name for name, method in methods().items() if "virtual" not in method.tags)]
     for name in names:
         if name not in known:
             raise SettingError(f"methods must be among {', '.join(known)}; got {name!r}{nearest(name, known)}")

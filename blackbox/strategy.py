@@ -227,6 +227,7 @@ _method("lm-ma-es", "es.lm_ma_es:LMMAES", "dense pure batch restarts", "Loshchil
 _method("snes", "es.snes:SNES", "dense pure batch restarts", "Wierstra et al. 2014, JMLR 15")
 _method("pgpe", "es.pgpe:PGPE", "dense pure batch noisy", "Sehnke et al. 2010; Toklu et al. 2020")
 _method("openai-es", "es.open_es:OpenES", "dense pure batch noisy", "Salimans et al. 2017, arXiv:1703.03864")
+_method("eggroll", "es.eggroll:Eggroll", "virtual pure batch noisy", "Sarkar et al. 2025, arXiv:2511.16652")
 _method(
     "cat-cma",
     "es.cat_cma:CatCMA",
@@ -244,16 +245,22 @@ def methods() -> Mapping[str, Method]:
     return _Registry.all()
 
 
+def registered(name: str) -> Method | None:
+    """The method of that name; installed packages are asked only if no built-in one has it."""
+    return _Registry.builtin.get(name) or methods().get(name)
+
+
 def create(name: str, **hyperparameters: Any) -> Any:
     """The strategy registered as ``name`` with the given hyperparameters.
 
     Raises:
         SettingError: for an unknown name or hyperparameter, naming the nearest known one.
     """
-    known = _Registry.builtin if name in _Registry.builtin else methods()
-    if name not in known:
-        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}")
-    cls = known[name].load()
+    method = registered(name)
+    if method is None:
+        known = sorted(methods())
+        raise SettingError(f"method must be one of {', '.join(known)}; got {name!r}{nearest(name, known)}")
+    cls = method.load()
     if dataclasses.is_dataclass(cls):
         fields = [f.name for f in dataclasses.fields(cls)]
         for argument in hyperparameters:

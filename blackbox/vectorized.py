@@ -23,6 +23,9 @@ class StoredPopulation:
     rows: Float[Array, "n d"]
     paired: bool = False
 
+    def without_rows(self) -> StoredPopulation:
+        return StoredPopulation(self.rows[:0])
+
     def candidates(self, rows: Float[Array, "k d"]) -> tuple[Float[Array, "k d"], int]:
         return rows, 0
 

@@ -7,16 +7,18 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import blackbox as bb
 from blackbox import testing
+from blackbox.testing.virtual import parameters as testing_parameters
 
 # Step sizes fit the exam's sphere, which lies in the unit cube; everything else is each method's default.
 SETTINGS: dict[str, dict[str, Any]] = {
     name: {"sigma0": 0.3} for name in ("cma-es", "sep-cma-es", "lm-ma-es", "snes", "pgpe", "cat-cma")
 }
-NAMES = sorted(bb.methods())
+NAMES = sorted(name for name, method in bb.methods().items() if "virtual" not in method.tags)
 
 
 def build(name: str, **settings: Any) -> Any:
@@ -143,3 +145,28 @@ def test_exam_catches_a_strategy_that_prefers_high_fitness() -> None:
 
     with pytest.raises(AssertionError, match="lower is better"):
         testing.check_strategy(Backwards(build("cma-es")))
+
+
+EGGROLL = {"popsize": 8, "sigma": 0.1, "optimizer": optax.sgd(0.1)}
+VIRTUAL: list[tuple[str, dict[str, Any]]] = [
+    ("eggroll", {}),
+    ("eggroll", {"rank": 3, "shaping": "centered-ranks", "noise": "normal"}),
+    ("eggroll", {"rank": None, "shaping": "sign", "noise": "sign"}),
+    ("eggroll", {"shaping": "group-relative", "noise": "uniform", "persistent": 3}),
+]
+
+
+def test_every_virtual_method_sits_the_exam() -> None:
+    assert {name for name, _ in VIRTUAL} == {name for name, method in bb.methods().items() if "virtual" in method.tags}
+
+
+@pytest.mark.parametrize("check", testing.VIRTUAL_CHECKS, ids=lambda c: c.__name__.removeprefix("check_"))
+@pytest.mark.parametrize(("name", "settings"), VIRTUAL, ids=lambda x: x if isinstance(x, str) else x.get("noise", ""))
+def test_law_of_virtual_populations_holds(name: str, settings: dict[str, Any], check: testing.VirtualCheck) -> None:
+    check(bb.create(name, **EGGROLL, **settings), testing_parameters())
+
+
+@pytest.mark.parametrize("method", ["eggroll", bb.create("eggroll", popsize=4)])
+def test_virtual_methods_do_not_search_spaces(method: Any) -> None:
+    with pytest.raises(bb.SettingError, match="trains the parameters of JAX models"):
+        bb.Optimizer({"a": bb.Float(0, 1)}, method, budget=10)

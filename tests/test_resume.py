@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from recorder import D, Recorder, make, sphere, state_digest
 
+from blackbox.benchmark import dense_methods
 from blackbox.errors import CheckpointError, DuplicateTell, JournalError, SettingError, UnknownCandidate
 from blackbox.es.cat_cma import CatCMA
 from blackbox.es.cma_es import CMAES
@@ -30,7 +31,6 @@ from blackbox.shell.search import Search
 from blackbox.shell.states import flatten, unflatten
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
 from blackbox.storage.journal_file import Tail
-from blackbox.strategy import methods
 
 BOX = Box(-1, 1, D)
 
@@ -87,7 +87,7 @@ METHODS = [
     ("nelder-mead", {}),
     ("cma-es", {"restarts": "same"}),
 ]
-OTHERS = sorted({*methods()} - {name for name, _ in METHODS})
+OTHERS = sorted({*dense_methods()} - {name for name, _ in METHODS})
 
 
 @pytest.mark.filterwarnings("ignore:.*no finite value")

@@ -23,18 +23,16 @@ arXiv:2112.13835): G sums sigma E_p of those generations, each made again from i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from blackbox.errors import SettingError, TellError
 from blackbox.shaping import group_relative, pair_signs, whole_ranks, z_scores
 from blackbox.strategy import algorithm, require_integer, require_number
-from blackbox.virtual import Leaf, NoisePopulation, Structure, structure_of, weighted_noise
+from blackbox.virtual import Leaf, NoisePopulation, Structure, credited_noise, structure_of, weighted_noise
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -119,10 +117,10 @@ class Eggroll:
         if self.dtype is not None:
             weights = tuple(w.astype(self.dtype) for w in weights)
         ids = None if first == 0 else first + jnp.arange(self.popsize)
-        population = NoisePopulation(
-            weights, arrays, structure, state.key, state.generation, jnp.float32(0), ids, self.popsize, self.noise
-        )
-        return self._at(state.generation, population)
+        return NoisePopulation(
+            weights, arrays, structure, state.key, state.generation // self.noise_reuse, self._sigma(state.generation),
+            ids, self.popsize, self.noise,
+        )  # fmt: skip
 
     def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n *items"]) -> EggrollState:
         weights, arrays = population.structure.split(state.params)
@@ -133,12 +131,6 @@ class Eggroll:
 
     def recommend(self, state: EggrollState) -> Any:
         return state.params
-
-    def _at(self, generation: Int[Array, ""], population: NoisePopulation) -> NoisePopulation:
-        """The population with the noise of a generation."""
-        sigma = self.sigma(generation) if callable(self.sigma) else self.sigma
-        counter = generation // self.noise_reuse
-        return dataclasses.replace(population, generation=counter, sigma=jnp.asarray(sigma, jnp.float32))
 
     def _shaped(self, fitness: Float[Array, "n *items"]) -> tuple[Float[Array, "n"], float]:
         """Weights of the members, whole numbers if ranks or signs, and what their sum is yet to be multiplied with."""
@@ -162,19 +154,19 @@ class Eggroll:
         self, generation: Int[Array, ""], population: NoisePopulation, shaped: tuple[Float[Array, "n"], float]
     ) -> tuple[Float[Array, "..."], ...]:
         f, unit = shaped
-
-        def of(past: Int[Array, ""]) -> tuple[Array, ...]:
-            return weighted_noise(self._at(past, population), f, self.update_chunk, self.mesh)
-
         if self.persistent == 1:
-            total = of(generation)
-        else:  # the episode's generations so far; each one's noise is made again
-            began = generation - generation % self.persistent
-            zeros = tuple(jnp.zeros(weight.shape, jnp.float32) for weight in population.structure.weights)
-            total = jax.lax.fori_loop(
-                began, generation + 1, lambda past, sums: jax.tree.map(jnp.add, sums, of(past)), zeros
+            total = weighted_noise(population, f, self.update_chunk, self.mesh)
+        else:
+            since = generation % self.persistent
+            episode = generation - since + jnp.arange(self.persistent)
+            sigmas = jnp.broadcast_to(self._sigma(episode), episode.shape)
+            total = credited_noise(
+                population, f, episode // self.noise_reuse, sigmas, since + 1, self.update_chunk, self.mesh
             )
         return tuple(x * (unit / len(population) ** 0.5) for x in total)
+
+    def _sigma(self, generation: Int[Array, "*k"]) -> Float[Array, "*k"]:
+        return jnp.asarray(self.sigma(generation) if callable(self.sigma) else self.sigma, jnp.float32)
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:

@@ -9,7 +9,7 @@ pair), so that adding a layer moves no other noise.
 from __future__ import annotations
 
 from blackbox.virtual.coordinate import CoordinatePopulation
-from blackbox.virtual.gradient import weighted_noise
+from blackbox.virtual.gradient import credited_noise, weighted_noise
 from blackbox.virtual.leaves import Leaf, Structure, Weight, draw, structure_of
 from blackbox.virtual.lineage import LineagePopulation
 from blackbox.virtual.noise import NoisePopulation
@@ -23,6 +23,7 @@ __all__ = [
     "Structure",
     "VirtualPopulation",
     "Weight",
+    "credited_noise",
     "draw",
     "structure_of",
     "weighted_noise",

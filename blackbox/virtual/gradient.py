@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def weighted_noise(
     else:
         pairs = ids // 2
 
-    def total(population: NoisePopulation, pairs: Array, signed: Array) -> dict[Weight, Array]:
+    def total(population: NoisePopulation, pairs: Array, signed: Array) -> list[Array]:
         sums: dict[Weight, Array] = {}
         for kind in ("low-rank", "dense"):
             group = [weight for weight in population.structure.weights if weight.leaf.noise == kind]
@@ -52,7 +53,7 @@ def weighted_noise(
             if group:
                 size = max(1, min(chunk, LARGEST // entries))
                 sums |= zip(group, _streamed(population, group, pairs, signed, size), strict=True)
-        return sums
+        return [sums[weight] for weight in population.structure.weights]
 
     if mesh is None:
         sums = total(population, pairs, signed)
@@ -63,9 +64,31 @@ def weighted_noise(
             lambda *share: jax.lax.psum(total(*share), mesh.axis_names[0]),
             mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False,
         )(population, jnp.pad(pairs, (0, spare)), jnp.pad(signed, (0, spare)))  # fmt: skip
-    return tuple(
-        sums[weight] * (population.sigma * weight.scale(population.kind)) for weight in population.structure.weights
-    )
+    scales = [population.sigma * weight.scale(population.kind) for weight in population.structure.weights]
+    return tuple(x * scale for x, scale in zip(sums, scales, strict=True))
+
+
+@partial(jax.jit, static_argnames=("chunk", "mesh"))
+def credited_noise(
+    population: NoisePopulation,
+    f: Float[Array, "n"],
+    generations: Int[Array, "k"],
+    sigmas: Float[Array, "k"],
+    count: Int[Array, ""],
+    chunk: int = 1024,
+    mesh: Any = None,
+) -> tuple[Float[Array, "..."], ...]:
+    """:func:`weighted_noise` summed over the first ``count`` of some generations, each with its own sigma.
+
+    The noise of former generations is made again, so that nothing of it is stored.
+    """
+
+    def add(i: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        past = dataclasses.replace(population, generation=generations[i], sigma=sigmas[i])
+        return jax.tree.map(jnp.add, sums, weighted_noise(past, f, chunk, mesh))
+
+    zeros = tuple(jnp.zeros(weight.shape, jnp.float32) for weight in population.structure.weights)
+    return jax.lax.fori_loop(0, count, add, zeros)
 
 
 def _streamed(

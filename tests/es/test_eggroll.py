@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import roots_genlaguerre
 
 import blackbox as bb
-from blackbox.errors import SettingError
+from blackbox.errors import SettingError, TellError
 from blackbox.es.eggroll import Eggroll
 from blackbox.kernels import ref, xla
 from blackbox.kernels.spec import UNIT
@@ -238,7 +239,7 @@ def test_policy_by_path() -> None:
         ({"popsize": 4, "sigma": -1.0}, "sigma must be a finite number and > 0, got -1.0"),
         (
             {"popsize": 4, "shaping": "best"},
-            "shaping must be one of z-score, centered-ranks, sign, group-relative, got 'best'",
+            "shaping must be one of z-score, .*, group-relative, got 'best'",
         ),
         ({"popsize": 4, "noise": "cauchy"}, "noise must be one of binom8, normal, sign, uniform, got 'cauchy'"),
         ({"popsize": 4, "persistent": 0}, "persistent must be an integer >= 1, got 0"),
@@ -256,24 +257,61 @@ def test_params_without_arrays_are_refused() -> None:
         Eggroll(popsize=4).init(bb.key(0), {"n": jnp.zeros(3, int)})
 
 
-def test_members_are_sharded_over_a_mesh_in_whole_pairs() -> None:
-    code = """
-import jax, jax.numpy as jnp, numpy as np, blackbox as bb
-mesh = jax.sharding.Mesh(np.array(jax.devices()), ("members",))
-assert mesh.devices.size == 8
-rng = np.random.default_rng(0)
-params = {"w": jnp.asarray(rng.normal(size=(20, 24)), jnp.float32), "b": jnp.zeros(24)}
-x, own = jnp.asarray(rng.normal(size=(3, 20)), jnp.float32), jnp.arange(22.0)
-f = lambda p, x, o: jnp.sum(jnp.tanh(x @ p["w"] + p["b"])) + o
-population = bb.es.Eggroll(popsize=22, sigma=0.1).ask(bb.es.Eggroll(popsize=22).init(bb.key(0), params))
-one = bb.evaluate(f, population, x, own, in_axes=(None, 0))
-for chunk in (None, 2):
-    many = bb.evaluate(f, population, x, own, in_axes=(None, 0), mesh=mesh, chunk=chunk)
-    print(np.allclose(one, many, rtol=1e-6), many.shape)
-"""
+def test_eight_devices_give_what_one_gives() -> None:
+    """Fitness bit for bit with equal chunks; means bit for bit with whole numbers, else to rounding."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split("\n")[:2] == ["True (22,)"] * 2, done.stderr
+    script = pathlib.Path(__file__).with_name("eggroll_mesh.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines() == [
+        "whole fitness True mean True",
+        "sign fitness True mean True",
+        "replicated first fitness True mean True",
+        "sharded first fitness True mean True",
+        "uneven True True",
+        "uneven True True",
+    ], done.stderr
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_groups_that_share_data_are_compared_among_themselves(size: int | None) -> None:
+    """Less the mean of the group, over the deviation of all: a hard item moves nobody."""
+    strategy = Eggroll(popsize=8, shaping="group-relative", group_size=size)
+    state, population = asked(strategy)
+    rng = np.random.default_rng(0)
+    fitness = rng.normal(size=(8,) if size else (8, 5)).astype(np.float32)
+    if size:
+        shaped = (fitness.reshape(2, 4) - fitness.reshape(2, 4).mean(1, keepdims=True)).reshape(-1) / fitness.std()
+        harder = fitness + np.repeat([0.0, 100.0], 4).astype(np.float32)
+    else:
+        shaped = ((fitness - fitness.mean(0)) / fitness.std()).mean(1)
+        harder = fitness + np.array([0, 0, 100, 0, 0], np.float32)
+    told = strategy.tell(state, population, jnp.asarray(fitness))
+    steps = weighted_noise(population, jnp.asarray(shaped))
+    for new, old, step in zip(jax.tree.leaves(told.params), jax.tree.leaves(state.params), steps, strict=True):
+        assert_allclose(new, old - step / 8**0.5, rtol=1e-5, atol=1e-6)
+    # With a harder item the direction is the same, and only the common scale differs.
+    other = strategy.tell(state, population, jnp.asarray(harder))
+    ratio = fitness.std() / harder.std()
+    for x, y, old in zip(*map(jax.tree.leaves, (told.params, other.params, state.params)), strict=True):
+        assert_allclose((y - old), ratio * (x - old), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [({}, (4, 3)), ({"shaping": "group-relative", "group_size": 2}, (4, 3)), ({}, (5,)), ({"shaping": "sign"}, (3,))],
+)
+def test_fitness_of_other_shape_is_refused(settings: dict[str, Any], shape: tuple[int, ...]) -> None:
+    strategy = Eggroll(popsize=4, **settings)
+    state, population = asked(strategy)
+    with pytest.raises(TellError, match="fitness must be"):
+        strategy.tell(state, population, jnp.zeros(shape))
+
+
+def test_pairs_are_told_whole_where_their_order_counts() -> None:
+    strategy = Eggroll(popsize=4, shaping="sign")
+    state, population = asked(strategy)
+    with pytest.raises(TellError, match="all 4 members are told at once, got 2"):
+        strategy.tell(state, population.take(jnp.array([0, 2])), jnp.zeros(2))
 
 
 @pytest.mark.parametrize("kind", ["normal", "binom8", "sign", "uniform"])

@@ -1,12 +1,4 @@
-"""The exam that every strategy sits; other packages' strategies may sit it too.
-
-    from blackbox.testing import CHECKS, check_strategy
-    check_strategy(MyStrategy(popsize=12))                  # all checks, NumPy
-    check_strategy(MyStrategy(popsize=12), library="jax")   # and with JAX arrays
-
-Each check is a function of a strategy and a start point and raises :class:`AssertionError` with the law that is
-broken. Strategies of flat vectors only.
-"""
+"""Laws of strategies of flat vectors."""
 
 from __future__ import annotations
 
