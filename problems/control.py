@@ -3,7 +3,7 @@
 :class:`ControlTask` plays gymnasium's environments; :class:`JaxControl` has three of them as pure JAX programs, for
 populations and whole runs inside one compiled function. Both use the same policy, a tanh network, and the same
 episodes, fixed in advance: common random numbers, so that two policies differ by themselves and not by their luck.
-:meth:`JaxControl.cost` takes the network's layers as they are, for methods that perturb matrices, and any episodes.
+:meth:`JaxControl.cost` takes any other network, as a function, and any episodes.
 
 =========================  ============  =======================  ==================================================
 environment                steps         return per episode       solved, by gymnasium's convention
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float as FloatArray
     from jaxtyping import Shaped
 
+    Network = Callable[[FloatArray[Array, "observation"]], FloatArray[Array, "outputs"]]
     Layer = tuple[FloatArray[Array, "inputs outputs"], FloatArray[Array, "outputs"]]
 
 HELD_OUT = 50  # episodes of a test score
@@ -81,17 +82,6 @@ class Policy:
         """Number of weights d."""
         return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self.sizes))
 
-    def initial(self, seed: int = 0) -> list[Layer]:
-        """Layers to start from, float32: normal weights of variance 1/inputs (LeCun), zero biases."""
-        rng = np.random.default_rng(seed)
-        return [
-            (
-                (rng.standard_normal((inputs, outputs)) / math.sqrt(inputs)).astype(np.float32),
-                np.zeros(outputs, np.float32),
-            )
-            for inputs, outputs in itertools.pairwise(self.sizes)
-        ]
-
     def layers(self, parameters: FloatArray[Array, "d"]) -> list[Layer]:
         """The matrix and bias of each layer."""
         if parameters.shape != (self.dimension,):
@@ -105,11 +95,23 @@ class Policy:
 
     def act(self, layers: list[Layer], observation: FloatArray[Array, "observation"], xp: Any) -> Any:
         """The action at an observation; ``xp`` is numpy or jax.numpy."""
-        environment = _ENVIRONMENTS[self.env]
-        values = observation / xp.asarray(environment.scale, dtype=layers[0][0].dtype)
+        return self.chosen(self.outputs(layers, self.scaled(observation, layers[0][0].dtype, xp), xp), xp)
+
+    def scaled(self, observation: FloatArray[Array, "observation"], dtype: Any, xp: Any) -> Any:
+        """The observation as a network sees it, of the order of one."""
+        return observation / xp.asarray(_ENVIRONMENTS[self.env].scale, dtype=dtype)
+
+    @staticmethod
+    def outputs(layers: list[Layer], values: FloatArray[Array, "observation"], xp: Any) -> Any:
+        """What the network makes of a scaled observation."""
         for depth, (matrix, bias) in enumerate(layers):
             values = (xp.tanh(values) if depth else values) @ matrix + bias
-        return xp.argmax(values) if environment.force is None else environment.force * xp.tanh(values)
+        return values
+
+    def chosen(self, outputs: FloatArray[Array, "outputs"], xp: Any) -> Any:
+        """The action that a network's outputs stand for."""
+        force = _ENVIRONMENTS[self.env].force
+        return xp.argmax(outputs) if force is None else force * xp.tanh(outputs)
 
 
 def _check(known: Iterable[str], env: str, hidden: tuple[int, ...], episodes: int, seed: int) -> None:
@@ -229,24 +231,34 @@ class JaxControl:
 
     def __call__(self, parameters: FloatArray[Array, "d"]) -> FloatArray[Array, ""]:
         """Minus the mean return over the task's episodes."""
-        return self.cost(self.policy.layers(parameters), self.starts())
+        return self.cost(self._network(parameters), self.starts().astype(parameters.dtype))
 
-    def test_score(self, layers: list[Layer]) -> FloatArray[Array, ""]:
-        """Minus the mean return over 50 episodes that the search never sees."""
-        return self.cost(layers, self._first_states(_episode_seeds(self.seed, 1, HELD_OUT)))
+    def test_score(self, network: Network | FloatArray[Array, "d"]) -> FloatArray[Array, ""]:
+        """Minus the mean return over 50 episodes that the search never sees, of weights or of any network."""
+        starts = self._first_states(_episode_seeds(self.seed, 1, HELD_OUT))
+        if callable(network):
+            return self.cost(network, starts.astype(np.float32))
+        return self.cost(self._network(network), starts.astype(network.dtype))
 
     def starts(self, generation: int = 0) -> FloatArray[np.ndarray, "episodes state"]:
-        """The first states of the task's episodes as gymnasium draws them; each generation may have its own."""
+        """The first states of the task's episodes as gymnasium draws them; each generation has its own."""
         return self._first_states(_episode_seeds(self.seed, 0, self.episodes, generation))
 
-    def cost(self, layers: list[Layer], starts: FloatArray[Array, "episodes state"]) -> FloatArray[Array, ""]:
-        """Minus the mean return of episodes from some first states; steps are taken until the last one is over."""
+    def cost(self, network: Network, starts: FloatArray[Array, "episodes state"]) -> FloatArray[Array, ""]:
+        """Minus the mean return of a policy; as many steps are taken as the longest episode has.
+
+        Args:
+            network: from an observation, scaled to the order of one, to the outputs; the largest names a discrete
+                action, and tanh of the only one is a continuous action's share of its bound.
+            starts: the first states of the episodes, such as :meth:`starts`. In their dtype it is computed.
+        """
         try:
             import jax
             import jax.numpy as jnp
         except ImportError as error:
             raise missing_extra("jax", "jax") from error
-        dynamics, policy, dtype = _DYNAMICS[self.env], self.policy, layers[0][0].dtype
+        starts = jnp.asarray(starts)
+        dynamics, policy, dtype = _DYNAMICS[self.env], self.policy, starts.dtype
 
         def is_running(carry: Any) -> Any:
             time, _, _, is_over = carry
@@ -254,14 +266,21 @@ class JaxControl:
 
         def advance(carry: Any) -> Any:
             time, state, total, _ = carry
-            state, reward, is_over = dynamics.step(state, policy.act(layers, dynamics.observe(state), jnp))
+            outputs = network(policy.scaled(dynamics.observe(state), dtype, jnp))
+            state, reward, is_over = dynamics.step(state, policy.chosen(outputs, jnp))
             return time + 1, state, total + reward, is_over
 
         def play(start: FloatArray[Array, "state"]) -> FloatArray[Array, ""]:
             begin = (jnp.asarray(0), start, jnp.zeros((), dtype), jnp.asarray(False))
             return jax.lax.while_loop(is_running, advance, begin)[2]
 
-        return -jax.vmap(play)(jnp.asarray(starts, dtype)).mean()
+        return -jax.vmap(play)(starts).mean()
+
+    def _network(self, parameters: FloatArray[Array, "d"]) -> Network:
+        import jax.numpy as jnp
+
+        layers = self.policy.layers(parameters)
+        return lambda values: self.policy.outputs(layers, values, jnp)
 
     def _first_states(self, seeds: list[int]) -> FloatArray[np.ndarray, "episodes state"]:
         high = np.array(_DYNAMICS[self.env].spread)
