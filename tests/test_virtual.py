@@ -174,8 +174,9 @@ def episode_gradient(strategy: bb.es.Eggroll, length: int, slope: np.ndarray) ->
     for generation in range(length):
         population = strategy.ask(state._replace(generation=jnp.asarray(generation)))
         inner = bb.evaluate(lambda p, s: s + p["theta"], population, inner, in_axes=0)
-        gradient = strategy._gradient(jnp.asarray(generation), population, (inner @ jnp.asarray(slope), 1.0))[0]
-        total_gradient += np.asarray(gradient) / (n**0.5 * strategy.sigma**2)
+        f, episode = inner @ jnp.asarray(slope), strategy._episode(jnp.asarray(generation))
+        noise = weighted_noise(population, f) if episode is None else credited_noise(population, f, *episode)
+        total_gradient += np.asarray(noise[0]) / (n * strategy.sigma**2)
     return total_gradient
 
 

@@ -24,8 +24,10 @@ arXiv:2112.13835): G sums sigma E_p of those generations, each made again from i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 SHAPINGS = ("z-score", "centered-ranks", "sign", "group-relative")
 NOISES = ("binom8", "normal", "sign", "uniform")
+SGD = optax.sgd(1.0)
+Episode = tuple[Any, Any, Any]  # of some generations their noise's counters and sigmas, and how many of them count
 
 
 class EggrollState(NamedTuple):
@@ -109,7 +113,7 @@ class Eggroll:
 
     def init(self, key: Key, params: Any) -> EggrollState:
         weights, _ = self._structure(params).split(params)
-        return EggrollState(jnp.asarray(key), jnp.asarray(0), params, self._optimizer.init(weights))
+        return EggrollState(jnp.asarray(key), jnp.asarray(0), params, (self.optimizer or SGD).init(weights))
 
     def ask(self, state: EggrollState, first: int = 0) -> NoisePopulation:
         structure = self._structure(state.params)
@@ -124,9 +128,11 @@ class Eggroll:
 
     def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n *items"]) -> EggrollState:
         weights, arrays = population.structure.split(state.params)
-        gradient = self._gradient(state.generation, population, self._shaped(jnp.asarray(fitness, jnp.float32)))
-        updates, optimizer = self._optimizer.update(gradient, state.optimizer, weights)
-        moved = tuple((w + u).astype(w.dtype) for w, u in zip(weights, updates, strict=True))
+        f, unit = self._shaped(jnp.asarray(fitness, jnp.float32))
+        moved, optimizer = _moved(
+            self.optimizer or SGD, self.update_chunk, self.mesh, population, self._episode(state.generation),
+            f, unit / len(population) ** 0.5, weights, state.optimizer,
+        )  # fmt: skip
         return EggrollState(state.key, state.generation + 1, population.structure.join(moved, arrays), optimizer)
 
     def recommend(self, state: EggrollState) -> Any:
@@ -150,28 +156,39 @@ class Eggroll:
             return pair_signs(fitness), 1.0
         return group_relative(fitness, self.group_size or n), 1.0
 
-    def _gradient(
-        self, generation: Int[Array, ""], population: NoisePopulation, shaped: tuple[Float[Array, "n"], float]
-    ) -> tuple[Float[Array, "..."], ...]:
-        f, unit = shaped
+    def _episode(self, generation: Int[Array, ""]) -> Episode | None:
+        """What the noise of the episode's generations is made from, if it is not this generation's alone."""
         if self.persistent == 1:
-            total = weighted_noise(population, f, self.update_chunk, self.mesh)
-        else:
-            since = generation % self.persistent
-            episode = generation - since + jnp.arange(self.persistent)
-            sigmas = jnp.broadcast_to(self._sigma(episode), episode.shape)
-            total = credited_noise(
-                population, f, episode // self.noise_reuse, sigmas, since + 1, self.update_chunk, self.mesh
-            )
-        return tuple(x * (unit / len(population) ** 0.5) for x in total)
+            return None
+        since = generation % self.persistent
+        every = generation - since + jnp.arange(self.persistent)
+        return every // self.noise_reuse, jnp.broadcast_to(self._sigma(every), every.shape), since + 1
 
     def _sigma(self, generation: Int[Array, "*k"]) -> Float[Array, "*k"]:
         return jnp.asarray(self.sigma(generation) if callable(self.sigma) else self.sigma, jnp.float32)
 
-    @property
-    def _optimizer(self) -> optax.GradientTransformation:
-        return optax.sgd(1.0) if self.optimizer is None else self.optimizer
-
     def _structure(self, params: Any) -> Structure:
         default = Leaf(noise="dense") if self.rank is None else Leaf(rank=self.rank)
         return structure_of(params, self.policy or {}, default)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _moved(
+    optimizer: optax.GradientTransformation,
+    chunk: int,
+    mesh: Any,
+    population: NoisePopulation,
+    episode: Episode | None,
+    f: Float[Array, "n"],
+    scale: float,
+    weights: tuple[Float[Array, "..."], ...],
+    optimizer_state: Any,
+) -> tuple[tuple[Float[Array, "..."], ...], Any]:
+    """The mean after the step, and the optimizer's state: one program, so that the gradient needs no memory twice."""
+    total = (
+        weighted_noise(population, f, chunk, mesh)
+        if episode is None
+        else credited_noise(population, f, *episode, chunk, mesh)
+    )
+    updates, optimizer_state = optimizer.update(tuple(x * scale for x in total), optimizer_state, weights)
+    return tuple((w + u).astype(w.dtype) for w, u in zip(weights, updates, strict=True)), optimizer_state
