@@ -34,6 +34,15 @@ def is_jax(array: Any) -> bool:
     return jax is not None and isinstance(array, jax.Array)
 
 
+def placed(array: Array, mesh: Any, spec: Any) -> Array:
+    """``array`` laid out over a mesh, whose axes are explicit (of ``jax.make_mesh``) or automatic; in JAX programs."""
+    import jax
+
+    explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
+    lay = jax.reshard if explicit else jax.lax.with_sharding_constraint
+    return lay(array, jax.sharding.NamedSharding(mesh, spec))
+
+
 def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
     """``true()`` if the scalar ``predicate`` holds, else ``false()``; inside a JAX program ``lax.cond``."""
     if is_jax(predicate):

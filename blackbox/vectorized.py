@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
+
+from blackbox.arrays import placed
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -122,9 +124,9 @@ def _evaluated(
         sharded = jax.shard_map(
             device, mesh=mesh, in_specs=(whole, whole, split, split), out_specs=split, check_vma=False
         )
-        filled = jax.tree.map(lambda x: _fill(x, share * mesh.devices.size), members)
+        filled = jax.tree.map(lambda x: placed(_fill(x, share * mesh.devices.size), mesh, split), members)
         # Every process of a cluster sees all results: they are a few numbers per member.
-        out = jax.lax.with_sharding_constraint(sharded(population, shared, *filled), NamedSharding(mesh, whole))
+        out = jax.tree.map(lambda x: placed(x, mesh, whole), sharded(population, shared, *filled))
     return jax.tree.map(lambda x: x[:n], out)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 import blackbox as bb
 
@@ -78,4 +78,4 @@ if __name__ == "__main__":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(coordinator, int(processes), int(number), initialization_timeout=120)
     assert len(jax.devices()) == int(processes) * len(jax.local_devices())
-    np.savez(path, **runs(Mesh(np.array(jax.devices()), ("members",))))
+    np.savez(path, **runs(jax.make_mesh((len(jax.devices()),), ("members",))))

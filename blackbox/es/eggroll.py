@@ -34,7 +34,7 @@ import optax
 from blackbox.errors import SettingError, TellError
 from blackbox.shaping import group_relative, pair_signs, whole_ranks, z_scores
 from blackbox.strategy import algorithm, require_integer, require_number
-from blackbox.virtual import Leaf, NoisePopulation, Structure, credited_noise, structure_of, weighted_noise
+from blackbox.virtual import Leaf, NoisePopulation, Quantized, Structure, credited_noise, structure_of, weighted_noise
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -74,7 +74,8 @@ class Eggroll:
         noise: distribution of the entries, "binom8" (fast), "sign" (fastest), "normal" or "uniform"; all train alike.
         noise_reuse: generations that keep the same noise; 1 is fresh noise each time.
         persistent: generations of an episode over which noise is credited; 1 credits a generation's own alone.
-        dtype: of the population's weights, such as ``jnp.bfloat16``; the mean keeps its own. None: as the mean.
+        dtype: of the weights that members are evaluated with, ``jnp.bfloat16`` or ``jnp.int8`` (with a scale for each
+            matrix); the mean keeps its own. None: as the mean.
         update_chunk: pairs whose factors are in memory at once in ``tell``.
         mesh: devices that share the pairs in ``tell``, with one all-reduce; None: each device that holds the state
             makes the whole update, with no communication.
@@ -105,6 +106,8 @@ class Eggroll:
             raise SettingError(f"shaping must be one of {', '.join(SHAPINGS)}, got {self.shaping!r}")
         if self.noise not in NOISES:
             raise SettingError(f"noise must be one of {', '.join(NOISES)}, got {self.noise!r}")
+        if self.dtype is not None and jnp.dtype(self.dtype) not in (jnp.int8, jnp.bfloat16, jnp.float16, jnp.float32):
+            raise SettingError(f"dtype must be bfloat16, float16, float32, int8 or None, got {self.dtype!r}")
         if self.group_size is not None and (self.shaping != "group-relative" or self.popsize % self.group_size):
             raise SettingError(
                 f'group_size must divide popsize {self.popsize} and goes with shaping="group-relative", '
@@ -119,7 +122,7 @@ class Eggroll:
         structure = self._structure(state.params)
         weights, arrays = structure.split(state.params)
         if self.dtype is not None:
-            weights = tuple(w.astype(self.dtype) for w in weights)
+            weights = _copied(weights, structure, jnp.dtype(self.dtype))
         ids = None if first == 0 else first + jnp.arange(self.popsize)
         return NoisePopulation(
             weights, arrays, structure, state.key, state.generation // self.noise_reuse, self._sigma(state.generation),
@@ -170,6 +173,19 @@ class Eggroll:
     def _structure(self, params: Any) -> Structure:
         default = Leaf(noise="dense") if self.rank is None else Leaf(rank=self.rank)
         return structure_of(params, self.policy or {}, default)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _copied(weights: tuple[Array, ...], structure: Structure, dtype: Any) -> tuple[Any, ...]:
+    """The weights for evaluation; in eight bits those of low rank alone, since dense noise is added to the others."""
+    return tuple(
+        w.astype(dtype)
+        if dtype != jnp.int8
+        else Quantized.of(w, weight.leaf.stacked)
+        if weight.leaf.noise == "low-rank"
+        else w
+        for w, weight in zip(weights, structure.weights, strict=True)
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

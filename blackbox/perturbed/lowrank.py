@@ -30,12 +30,15 @@ class LowRank(quax.ArrayValue):
         a: shape ``(*stacked, *axes marked a, rank)``.
         b: shape ``(*stacked, *axes marked b, rank)``.
         axes: one letter, ``a`` or ``b``, for each axis that is not stacked.
+        scale: of each stacked weight what ``w`` is multiplied with where it is used, shape ``(*stacked,)``, in the
+            dtype that the program sees; None if ``w`` is the weight itself. For weights in eight bits.
     """
 
     w: Array
     a: Array
     b: Array
     axes: str = eqx.field(static=True)
+    scale: Array | None = None
 
     @property
     def stacked(self) -> int:
@@ -43,13 +46,18 @@ class LowRank(quax.ArrayValue):
         return self.w.ndim - len(self.axes)
 
     def aval(self) -> Any:
-        return jax.core.ShapedArray(self.w.shape, self.w.dtype)
+        return jax.core.ShapedArray(self.w.shape, self.w.dtype if self.scale is None else self.scale.dtype)
+
+    @property
+    def center(self) -> Array:
+        """The weight alone."""
+        return self.w if self.scale is None else scaled(self.w, self.scale)
 
     def materialise(self) -> Array:
         """The sum, rounded once to the dtype of the weight."""
         w, a, b = axis_letters(self)
         noise = jnp.einsum(f"{a}R,{b}R->{w}", self.a, self.b)
-        return added(self.w, noise)
+        return added(self.center, noise)
 
     @staticmethod
     def default(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -73,6 +81,11 @@ def axis_letters(value: LowRank) -> tuple[str, str, str]:
 def widened(x: Array) -> Array:
     """At least float32, so that a perturbation far below the last place of a bfloat16 weight still counts."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def scaled(w: Array, scale: Array) -> Array:
+    """Stacked weights times their scales, in the dtype of these."""
+    return w.astype(scale.dtype) * scale.reshape(*scale.shape, *[1] * (w.ndim - scale.ndim))
 
 
 def added(plain: Array, noise: Array) -> Array:

@@ -35,8 +35,9 @@ def product(
     w_free = "".join(letter for axis, letter in enumerate(w) if axis not in used)
     x_free = "".join(letter for axis, letter in enumerate(x_letters) if axis not in letters)
     out = "".join(w[axis] for axis in batch[mine]) + (w_free + x_free if weight_first else x_free + w_free)
-    operands = (value.w, x) if weight_first else (x, value.w)
-    exact = jnp.promote_types(value.w.dtype, x.dtype)
+    center = value.center
+    operands = (center, x) if weight_first else (x, center)
+    exact = jnp.promote_types(center.dtype, x.dtype)
     dtype = preferred_element_type or exact
     wide = jnp.promote_types(jnp.float32, exact)
     plain = lax.dot_general(*operands, dimension_numbers, preferred_element_type=wide, **params)
@@ -81,7 +82,7 @@ def _(
     inner, outer_factor = (rhs.b, rhs.a) if outer == "a" else (rhs.a, rhs.b)
     kernel = jnp.moveaxis(inner, -1, out_axis)  # the rank takes the place of the output channels
     plain = lax.conv_general_dilated_p.bind(
-        x, rhs.w, dimension_numbers=dimension_numbers, preferred_element_type=preferred_element_type, **params
+        x, rhs.center, dimension_numbers=dimension_numbers, preferred_element_type=preferred_element_type, **params
     )
     narrow = lax.conv_general_dilated_p.bind(
         widened(x), kernel, dimension_numbers=dimension_numbers, preferred_element_type=None, **params
@@ -110,7 +111,7 @@ def _(
         or not full
     ):
         return LowRank.default(lax.gather_p, (operand, indices), whole)
-    plain = lax.gather_p.bind(operand.w, indices, **whole)
+    plain = lax.gather_p.bind(operand.center, indices, **whole)
     w, a, b = axis_letters(operand)
     row_letters = _FREE[:rows]
     picked = []

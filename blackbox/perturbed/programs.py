@@ -68,4 +68,4 @@ def _stack_first(value: LowRank) -> LowRank:
 
     a = value.a if kind == "a" else repeated(value.a)
     b = value.b if kind == "b" else repeated(value.b)
-    return LowRank(value.w, a, b, value.axes[1:])
+    return LowRank(value.w, a, b, value.axes[1:], None if value.scale is None else repeated(value.scale))

@@ -22,7 +22,9 @@ def _each(value: LowRank, view: Callable[[Array, tuple[int, ...]], Array], axes:
     stacked = value.stacked
     lead = tuple(range(stacked))
     own = {kind: lead + tuple(stacked + i for i, axis in enumerate(value.axes) if axis == kind) for kind in "ab"}
-    return LowRank(view(value.w, tuple(range(value.w.ndim))), view(value.a, own["a"]), view(value.b, own["b"]), axes)
+    scale = None if value.scale is None else view(value.scale, lead)
+    w = view(value.w, tuple(range(value.w.ndim)))
+    return LowRank(w, view(value.a, own["a"]), view(value.b, own["b"]), axes, scale)
 
 
 @quax.register(lax.transpose_p)
@@ -87,7 +89,9 @@ def _reshaped(operand: LowRank, shape: tuple[int, ...]) -> LowRank | None:
     rank = operand.a.shape[-1:]
     own = {kind: tuple(n for n, axis in zip(shape, axes, strict=True) if axis in ("s", kind)) for kind in "ab"}
     factors = operand.a.reshape(own["a"] + rank), operand.b.reshape(own["b"] + rank)
-    return LowRank(operand.w.reshape(shape), *factors, axes.lstrip("s"))
+    stack = shape[: axes.count("s")]
+    scale = None if operand.scale is None else operand.scale.reshape(stack)
+    return LowRank(operand.w.reshape(shape), *factors, axes.lstrip("s"), scale)
 
 
 @quax.register(lax.broadcast_in_dim_p)
@@ -146,12 +150,14 @@ def _(operand: LowRank, *, sizes: Any, axis: int) -> list[LowRank]:
 def _(operand: LowRank, *, new_dtype: Any, **params: Any) -> Any:
     if not jnp.issubdtype(new_dtype, jnp.floating):
         return LowRank.default(lax.convert_element_type_p, (operand,), {"new_dtype": new_dtype, **params})
+    if operand.scale is not None:
+        return LowRank(operand.w, operand.a, operand.b, operand.axes, operand.scale.astype(new_dtype))
     return LowRank(operand.w.astype(new_dtype), operand.a, operand.b, operand.axes)
 
 
 @quax.register(lax.neg_p)
 def _(x: LowRank) -> LowRank:
-    return LowRank(-x.w, -x.a, x.b, x.axes)
+    return _times(x, -1)
 
 
 @quax.register(lax.copy_p)
@@ -164,7 +170,12 @@ def _scaled(value: LowRank, factor: Array, params: dict[str, Any]) -> Any:
     factor = jnp.asarray(factor)
     if factor.size != 1:
         return LowRank.default(lax.mul_p, (value, factor), params)
-    scalar = factor.reshape(())
+    return _times(value, factor.reshape(()))
+
+
+def _times(value: LowRank, scalar: Any) -> LowRank:
+    if value.scale is not None:
+        return LowRank(value.w, value.a * scalar, value.b, value.axes, value.scale * scalar)
     return LowRank(value.w * scalar, value.a * scalar, value.b, value.axes)
 
 

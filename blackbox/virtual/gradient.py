@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from blackbox.arrays import placed
 from blackbox.virtual.leaves import Weight, draw
 
 if TYPE_CHECKING:
@@ -60,10 +61,11 @@ def weighted_noise(
     else:
         whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
         spare = -pairs.shape[0] % mesh.devices.size
+        pairs, signed = (placed(jnp.pad(x, (0, spare)), mesh, split) for x in (pairs, signed))
         sums = jax.shard_map(
             lambda *share: jax.lax.psum(total(*share), mesh.axis_names[0]),
             mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False,
-        )(population, jnp.pad(pairs, (0, spare)), jnp.pad(signed, (0, spare)))  # fmt: skip
+        )(population, pairs, signed)  # fmt: skip
     scales = [population.sigma * weight.scale(population.kind) for weight in population.structure.weights]
     return tuple(x * scale for x, scale in zip(sums, scales, strict=True))
 

@@ -7,7 +7,7 @@ import fnmatch
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,10 @@ import numpy as np
 from blackbox.errors import SettingError
 from blackbox.kernels import xla
 from blackbox.kernels.spec import UNIT
+from blackbox.perturbed.lowrank import scaled
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, UInt32
+    from jaxtyping import Array, Float, Int, Int8, UInt32
 
     from blackbox.kernels.spec import Kind
 
@@ -89,6 +90,26 @@ class Weight:
         stacked, rank = self.leaf.stacked, self.leaf.rank
         stack, own, split = self.shape[:stacked], self.shape[stacked:], self.leaf.split or 0
         return (*stack, *own[:split], rank), (*stack, *own[split:], rank)
+
+
+class Quantized(NamedTuple):
+    """A weight in eight bits: integers from -127 to 127, and what they are multiplied with."""
+
+    values: Int8[Array, "*stacked *axes"]
+    scale: Float[Array, "*stacked"]
+
+    @classmethod
+    def of(cls, w: Float[Array, "*stacked *axes"], stacked: int) -> Quantized:
+        """The nearest numbers, with one scale for each stacked weight."""
+        largest = jnp.max(jnp.abs(w), axis=tuple(range(stacked, w.ndim)))
+        scale = jnp.where(largest > 0, largest / 127, jnp.ones_like(largest))
+        values = jnp.round(w / scale.reshape(*scale.shape, *[1] * (w.ndim - stacked)))
+        return cls(values.astype(jnp.int8), scale)
+
+    @property
+    def floats(self) -> Float[Array, "*stacked *axes"]:
+        """The weight."""
+        return scaled(self.values, self.scale)
 
 
 def draw(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from blackbox.perturbed import LowRank
-from blackbox.virtual.leaves import draw
+from blackbox.virtual.leaves import Quantized, draw
 from blackbox.virtual.population import VirtualPopulation, added, column
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ class NoisePopulation(VirtualPopulation):
             step = sign * (self.sigma * weight.scale(self.kind))
             if weight.leaf.noise == "low-rank":
                 a, b = parts
-                out.append(LowRank(w, a * column(step, a), b, weight.axes))
-                axes.append(LowRank(None, 0, 0, weight.axes))
+                values, scale = w if isinstance(w, Quantized) else (w, None)
+                out.append(LowRank(values, a * column(step, a), b, weight.axes, scale))
+                axes.append(LowRank(None, 0, 0, weight.axes, None))
             else:
                 (e,) = parts
                 out.append(added(w, e * column(step, e)))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from blackbox.perturbed import LowRank
+from blackbox.virtual.leaves import Quantized
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -68,14 +69,15 @@ class VirtualPopulation(abc.ABC):
 
     def noise(self, i: int) -> Any:
         """What member ``i`` is away from the center, a pytree with zeros where nothing is perturbed."""
-        around_zero = tuple(jnp.zeros(w.shape, jnp.float32) for w in self.weights)
+        around_zero = tuple(jnp.zeros(weight.shape, jnp.float32) for weight in self.structure.weights)
         member = dataclasses.replace(self, weights=around_zero)[i]
         return self.structure.join(self.structure.split(member)[0], [jnp.zeros_like(x) for x in self.arrays])
 
     @property
     def center(self) -> Any:
         """The pytree that the members are around."""
-        return self.structure.join(self.weights, self.arrays)
+        weights = [w.floats if isinstance(w, Quantized) else w for w in self.weights]
+        return self.structure.join(weights, self.arrays)
 
     def member(self, weights: tuple[Any, ...]) -> Any:
         """The pytree of one candidate's weights."""
@@ -97,4 +99,6 @@ def _formed(population: VirtualPopulation, i: Any) -> list[Array]:
     """The weights of one member, as evaluation has them but formed."""
     one = jax.tree.map(lambda x: x[i][None], population.rows)
     weights, _ = population.candidates(one)
-    return [LowRank(w.w, w.a[0], w.b[0], w.axes).materialise() if isinstance(w, LowRank) else w[0] for w in weights]
+    return [
+        LowRank(w.w, w.a[0], w.b[0], w.axes, w.scale).materialise() if isinstance(w, LowRank) else w[0] for w in weights
+    ]

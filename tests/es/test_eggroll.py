@@ -326,3 +326,28 @@ def test_noise_of_any_members_is_that_of_the_reference(kind: Any) -> None:
             if kind == "uniform":
                 expected = (expected - 0.5) * UNIT[kind]
             assert_allclose(row * UNIT[kind], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.bfloat16, 0.02), (jnp.int8, 0.02)])
+def test_copies_in_few_bits_beside_a_float32_mean(dtype: Any, error: float) -> None:
+    params = {"layers": jnp.asarray(np.random.default_rng(0).normal(size=(3, 20, 20)) / 4, jnp.float32)}
+    policy = {"layers": Leaf(stacked=1)}
+
+    def scanned(params: Any, x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, params["layers"])[0].mean()
+
+    exact, copied = (Eggroll(popsize=8, sigma=0.1, policy=policy, dtype=d) for d in (None, dtype))
+    state = copied.init(bb.key(0), params)
+    population = copied.ask(state)
+    assert min(x.dtype.itemsize for x in jax.tree.leaves(population.weights)) == jnp.dtype(dtype).itemsize
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Materialized)
+        fitness = bb.evaluate(scanned, population, X)
+    assert_allclose(fitness, [scanned(population[i], X) for i in range(8)], rtol=error, atol=error / 10)
+    assert_allclose(fitness, bb.evaluate(scanned, exact.ask(state), X), atol=error)
+    assert_allclose(population.center["layers"].astype(jnp.float32), params["layers"], atol=error)
+    told = copied.tell(state, population, fitness)
+    assert told.params["layers"].dtype == jnp.float32
+    # The noise is not rounded with the weights: a step is the same as without the copy.
+    for x, y in zip(jax.tree.leaves(told), jax.tree.leaves(exact.tell(state, exact.ask(state), fitness)), strict=True):
+        assert_array_equal(x, y)
