@@ -35,8 +35,9 @@ class Leaf:
         rank: of the perturbation, for "low-rank".
         scale: what sigma is multiplied with.
         stacked: leading axes that count separate weights, as of scanned layers or of experts.
-        split: how many of the other axes form the first factor of a low-rank perturbation; None chooses the most
-            square matrix (for a kernel (height, width, in, out): 3, for one (out, in, height, width): 1).
+        split: how many of the other axes form the first factor of a low-rank perturbation; None takes the first or
+            the last axis against all others, whichever makes the more square matrix (for a kernel (height, width,
+            in, out): 3, for one (out, in, height, width): 1).
     """
 
     noise: Literal["low-rank", "dense", "frozen"] = "low-rank"
@@ -199,7 +200,8 @@ def _resolved(leaf: Leaf, name: str, shape: Sequence[int], small: int) -> Leaf:
     splits = range(1, len(own))
     if leaf.split is not None and leaf.split not in splits:
         raise SettingError(f"policy of {name}: split must be 1 to {len(own) - 1} for shape {tuple(shape)}")
-    split = leaf.split or min(splits, key=lambda k: math.prod(own[:k]) + math.prod(own[k:]))
+    # One axis against the others: the output channels of a kernel, a model's width before or after its heads.
+    split = leaf.split or min((1, len(own) - 1), key=lambda k: math.prod(own[:k]) + math.prod(own[k:]))
     if min(math.prod(own[:split]), math.prod(own[split:])) < small:
         return dataclasses.replace(leaf, noise="dense", split=None)
     return dataclasses.replace(leaf, split=split)

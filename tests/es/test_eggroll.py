@@ -351,3 +351,12 @@ def test_copies_in_few_bits_beside_a_float32_mean(dtype: Any, error: float) -> N
     # The noise is not rounded with the weights: a step is the same as without the copy.
     for x, y in zip(jax.tree.leaves(told), jax.tree.leaves(exact.tell(state, exact.ask(state), fitness)), strict=True):
         assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((3, 3, 32, 64), "aaab"), ((64, 32, 3, 3), "abbb"), ((11, 11, 3, 96), "aaab"), ((5, 5, 1, 32), "aaab"),
+     ((64, 4, 16), "abb"), ((4, 16, 64), "aab"), ((20, 30), "ab")],
+)  # fmt: skip
+def test_axes_are_split_where_layers_use_them(shape: tuple[int, ...], axes: str) -> None:
+    assert structure_of(jnp.zeros(shape), {}, Leaf()).weights[0].axes == axes
