@@ -36,6 +36,7 @@ _NAMES = {
     "population": ["evaluate"],
     "runner": ["History", "run"],
     "space": ["Bool", "Box", "Choice", "Float", "Int", "Permutation", "Space", "reflect"],
+    "storage.state_file": ["load", "save"],
     "strategy": ["Strategy", "algorithm", "create", "methods"],
 }
 __all__, __getattr__ = lazy_exports(
@@ -78,6 +79,8 @@ if TYPE_CHECKING:
     from blackbox.space import Permutation as Permutation
     from blackbox.space import Space as Space
     from blackbox.space import reflect as reflect
+    from blackbox.storage.state_file import load as load
+    from blackbox.storage.state_file import save as save
     from blackbox.strategy import Strategy as Strategy
     from blackbox.strategy import algorithm as algorithm
     from blackbox.strategy import create as create
