@@ -8,6 +8,7 @@ __all__, __getattr__ = lazy_exports(
         "cat_cma": ["CatCMA"],
         "cma_es": ["CMAES"],
         "eggroll": ["Eggroll"],
+        "integer_eggroll": ["IntegerEggroll"],
         "lm_ma_es": ["LMMAES"],
         "open_es": ["OpenES"],
         "pgpe": ["PGPE"],
