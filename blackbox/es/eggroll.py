@@ -116,7 +116,7 @@ class Eggroll:
 
     def init(self, key: Key, params: Any) -> EggrollState:
         weights, _ = self._structure(params).split(params)
-        return EggrollState(jnp.asarray(key), jnp.asarray(0), params, (self.optimizer or SGD).init(weights))
+        return EggrollState(jnp.asarray(key), jnp.asarray(0), params, (self.optimizer or SGD).init(_wide(weights)))
 
     def ask(self, state: EggrollState, first: int = 0) -> NoisePopulation:
         structure = self._structure(state.params)
@@ -206,5 +206,10 @@ def _moved(
         if episode is None
         else credited_noise(population, f, *episode, chunk, mesh)
     )
-    updates, optimizer_state = optimizer.update(tuple(x * scale for x in total), optimizer_state, weights)
+    updates, optimizer_state = optimizer.update(tuple(x * scale for x in total), optimizer_state, _wide(weights))
     return tuple((w + u).astype(w.dtype) for w, u in zip(weights, updates, strict=True)), optimizer_state
+
+
+def _wide(weights: tuple[Array, ...]) -> tuple[Array, ...]:
+    """At least float32: what the optimizer sees of the weights, so that its moments keep one precision."""
+    return tuple(w.astype(jnp.promote_types(w.dtype, jnp.float32)) for w in weights)
