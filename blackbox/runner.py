@@ -87,6 +87,11 @@ def run(
     started = time.perf_counter()
     if isinstance(strategy, type) or not all(hasattr(strategy, name) for name in ("init", "ask", "tell")):
         raise SettingError(f"strategy must be one as made by bb.create(name), got {strategy!r}")
+    if getattr(strategy, "virtual", False):
+        raise SettingError(
+            f"strategy must be one of flat vectors; {type(strategy).__name__} trains the parameters of JAX models, "
+            "with bb.evaluate in a loop of your own"
+        )
     require_key(key)
     limits = _limits(x0, generations, runs)
     single = runs is None

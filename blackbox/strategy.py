@@ -13,6 +13,7 @@ Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; a
 * ``pure = False``: not an array program;
 * ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that
   a generation is told in member order and complete;
+* ``virtual = True``: populations are around a pytree of a model's parameters, for :func:`blackbox.evaluate`;
 * ``injectable = True``: points from elsewhere, and late results of former generations, may be told as further rows.
 """
 
@@ -245,22 +246,16 @@ def methods() -> Mapping[str, Method]:
     return _Registry.all()
 
 
-def registered(name: str) -> Method | None:
-    """The method of that name; installed packages are asked only if no built-in one has it."""
-    return _Registry.builtin.get(name) or methods().get(name)
-
-
 def create(name: str, **hyperparameters: Any) -> Any:
     """The strategy registered as ``name`` with the given hyperparameters.
 
     Raises:
         SettingError: for an unknown name or hyperparameter, naming the nearest known one.
     """
-    method = registered(name)
-    if method is None:
-        known = sorted(methods())
-        raise SettingError(f"method must be one of {', '.join(known)}; got {name!r}{nearest(name, known)}")
-    cls = method.load()
+    known = _Registry.builtin if name in _Registry.builtin else methods()
+    if name not in known:
+        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}")
+    cls = known[name].load()
     if dataclasses.is_dataclass(cls):
         fields = [f.name for f in dataclasses.fields(cls)]
         for argument in hyperparameters:

@@ -170,3 +170,5 @@ def test_law_of_virtual_populations_holds(name: str, settings: dict[str, Any], c
 def test_virtual_methods_do_not_search_spaces(method: Any) -> None:
     with pytest.raises(bb.SettingError, match="trains the parameters of JAX models"):
         bb.Optimizer({"a": bb.Float(0, 1)}, method, budget=10)
+    with pytest.raises(bb.SettingError, match="strategy must be one of flat vectors; Eggroll trains"):
+        bb.run(bb.create("eggroll", popsize=4), lambda x: x.sum(), np.ones(3), key=bb.key(0), generations=1)

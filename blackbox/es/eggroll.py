@@ -81,7 +81,9 @@ class Eggroll:
             makes the whole update, with no communication.
     """
 
-    popsize: int
+    virtual = True
+
+    popsize: int = 256
     rank: int | None = 1
     sigma: Any = 0.02
     optimizer: Any = None

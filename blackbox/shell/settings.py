@@ -22,7 +22,7 @@ from blackbox.shell.restarts import SCHEDULES, Schedule
 from blackbox.shell.search import Plan
 from blackbox.shell.told import Policy
 from blackbox.space import Space, as_space, space_from_dict
-from blackbox.strategy import create, methods, registered
+from blackbox.strategy import create, methods
 
 Direction = Literal["minimize", "maximize"]
 
@@ -96,13 +96,12 @@ class Settings:
             SettingError: the strategy refuses its hyperparameters, or ``restarts`` does not fit it.
         """
         given = self.hyperparameters
-        method = registered(self.method)
-        if method is not None and "virtual" in method.tags:
-            raise SettingError(
-                f"method {self.method!r} trains the parameters of JAX models: see bb.create({self.method!r}, ...) and "
-                'bb.evaluate; for a search space take another, such as "openai-es"'
-            )
         strategy = create(self.method, **given) if self.instance is None else self.instance
+        if getattr(strategy, "virtual", False):
+            raise SettingError(
+                f"method {self.method!r} trains the parameters of JAX models, with bb.evaluate in a loop of your own; "
+                'for a search space take another, such as "openai-es"'
+            )
         fields = _fields(strategy)
         # A hyperparameter that is given as None is the default one.
         defaults = {name: fields[name] for name, value in given.items() if value is None}
