@@ -21,6 +21,7 @@ LAST_LINES = {
     "search_digits": r"value 0\.0\d\d after 20 evaluations",
     "bbob_methods": r"picture: bbob_methods.png",
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
+    "egg_language_model": r"held-out text: [34]\.\d\d\d bits per byte after 300 updates",
     "eggroll_digits": r"test accuracy 0\.9[5-7]\d after 200 generations",
     "many_runs": r"popsize 64: [1-6]\d of 64 runs found the global minimum .*",
 }
