@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -179,3 +180,55 @@ def test_held_out_episodes_of_the_program_are_those_of_gymnasium() -> None:
     with jax.enable_x64(True):
         score = float(program.test_score(jax.numpy.asarray(parameters)))
     assert score == pytest.approx(task.test_score(parameters), rel=1e-3)
+
+
+# ---- populations that share the product with the mean
+
+
+def _programs(eqn: Any) -> Iterator[Any]:
+    """The programs within an equation of a jaxpr."""
+    for value in eqn.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def _all_equations(jaxpr: Any) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in _programs(eqn):
+            yield from _all_equations(inner)
+
+
+def test_episodes_of_a_population_are_stepped_without_noise_and_share_the_product() -> None:
+    """What EGGROLL costs in a rollout: noise is made once before it, and each step has one product for all members."""
+    jax = pytest.importorskip("jax")
+    pytest.importorskip("quax")
+    import blackbox as bb
+
+    task = JaxControl("CartPole-v1", episodes=4)
+    rng = np.random.default_rng(0)
+    params = [jax.numpy.asarray(rng.normal(size=shape), "float32") for shape in ((4, 32), (32, 16), (16, 2))]
+    starts = jax.numpy.repeat(jax.numpy.asarray(task.starts(), "float32")[:, None], 2, axis=0)
+
+    def cost(params: Any, starts: Any) -> Any:
+        first, second, last = params
+        return task.cost(lambda x: jax.numpy.tanh(jax.numpy.tanh(x @ first) @ second) @ last, starts)
+
+    strategy = bb.es.Eggroll(popsize=8, sigma=0.1)
+    state = strategy.init(bb.key(0), params)
+
+    def evaluated(state: Any) -> Any:
+        return bb.evaluate(cost, strategy.ask(state), starts, in_axes=0)
+
+    fitness = jax.jit(evaluated)(state)
+    members = [float(cost(strategy.ask(state)[i], starts[i])) for i in range(8)]
+    np.testing.assert_allclose(fitness, members, atol=1.0)  # a step more or less, by rounding
+    equations = list(_all_equations(jax.make_jaxpr(evaluated)(state).jaxpr))
+    assert "xor" in {eqn.primitive.name for eqn in equations}  # the noise
+    loops = [list(_all_equations(eqn.params["body_jaxpr"].jaxpr)) for eqn in equations if eqn.primitive.name == "while"]
+    (steps,) = [loop for loop in loops if any(eqn.primitive.name == "dot_general" for eqn in loop)]
+    assert "xor" not in {eqn.primitive.name for eqn in steps}
+    products = [eqn for eqn in steps if eqn.primitive.name == "dot_general"]
+    assert sum((32, 16) in {operand.aval.shape for operand in eqn.invars} for eqn in products) == 1
