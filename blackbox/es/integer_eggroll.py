@@ -205,7 +205,9 @@ class IntegerEggroll:
         update_chunk: pairs whose factors are in memory at once in ``tell``.
     """
 
-    popsize: int
+    virtual = True
+
+    popsize: int = 256
     fraction: Any = 0.05
     sigma: int = 1
     levels: int = 7

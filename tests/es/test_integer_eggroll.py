@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from statistics import NormalDist
 from typing import Any
@@ -44,11 +43,9 @@ def evaluated(state: IntegerEggrollState, strategy: IntegerEggroll, chunk: int |
     return population, bb.evaluate(egg.loss, population, egg.start(state.params, n), TEXT[:n], in_axes=0, chunk=chunk)
 
 
-def trained(state: IntegerEggrollState, strategy: IntegerEggroll, generations: int) -> IntegerEggrollState:
-    for _ in range(generations):
-        population, (losses, _) = evaluated(state, strategy)
-        state = strategy.tell(state, population, losses)
-    return state
+@jax.jit
+def told(strategy: IntegerEggroll, state: IntegerEggrollState, fitness: Any) -> IntegerEggrollState:
+    return strategy.tell(state, strategy.ask(state), fitness)
 
 
 def dtypes(jaxpr: Any) -> Iterator[Any]:
@@ -75,6 +72,7 @@ def test_no_float_in_the_training_loop(levels: int, carry: bool) -> None:
     def generation(state: IntegerEggrollState, hidden: Any, text: Any) -> Any:
         population = strategy.ask(state)
         losses, hidden = bb.evaluate(egg.loss, population, hidden, text, in_axes=0, chunk=4)
+        population = population.reading({"embedding": egg.bytes_read(text)})
         return strategy.tell(state, population, losses), egg.pair_mean(hidden)
 
     state = strategy.init(bb.key(0), model())
@@ -123,7 +121,7 @@ def test_update_is_the_sum_over_the_members() -> None:
     f = np.array([1, 0, -3, 7, 2])
     read = RNG.integers(0, 2, (5, 5)).astype(bool)
     noise = [jax.tree.map(np.asarray, population[2 * pair]) for pair in range(5)]  # the center is zero, sigma one
-    for chunk in (2, 8):
+    for chunk in (2, 5):
         (b, b_variance), (w, w_variance) = weighted_signs(population, jnp.asarray(f, jnp.int8), chunk)
         assert_array_equal(b, sum(k * e["b"].astype(int) for k, e in zip(f, noise, strict=True)))
         assert_array_equal(w, sum(k * e["w"].astype(int) for k, e in zip(f, noise, strict=True)))
@@ -138,9 +136,9 @@ def test_rows_that_no_pair_reads_stay() -> None:
     state = strategy.init(bb.key(0), {"w": jnp.zeros((3, 200), jnp.int8), "u": jnp.zeros((3, 200), jnp.int8)})
     reads = jnp.asarray(np.arange(32)[:, None] % np.array([1, 8, 99]) == 0).at[:, 2].set(False)  # all, some, no pairs
     population = strategy.ask(state).reading({"w": reads})
+    tell = jax.jit(lambda state, fitness: strategy.tell(state, strategy.ask(state).reading({"w": reads}), fitness))
     for _ in range(12):
-        state = strategy.tell(state, population, jnp.asarray(RNG.integers(0, 1000, 64)))
-        population = dataclasses.replace(population, generation=state.generation)
+        state = tell(state, jnp.asarray(RNG.integers(0, 1000, 64)))
     moved = np.mean(np.asarray(state.sums["w"]) != 0, axis=1)
     assert (moved[:2] > 0.9).all()
     assert not np.any(np.asarray(state.params["w"])[2])
@@ -162,26 +160,23 @@ def test_noise_is_that_of_the_specification_by_the_leafs_name() -> None:
 
 
 @pytest.mark.parametrize("carry", [False, True])
-@pytest.mark.parametrize("fraction", [0.03, 0.2])
-def test_random_fitness_moves_the_scheduled_fraction(fraction: float, carry: bool) -> None:
-    strategy = IntegerEggroll(popsize=512, fraction=fraction, carry=carry)
+def test_random_fitness_moves_the_scheduled_fraction(carry: bool) -> None:
+    strategy = IntegerEggroll(popsize=512, fraction=lambda t: np.where(t < 40, 0.2, 0.03), carry=carry)
     state = strategy.init(bb.key(2), {"w": jnp.zeros((128, 128), jnp.int8)})
-    tell, moved = jax.jit(strategy.tell), []
-    for _ in range(60 if carry else 20):
-        fitness = jnp.asarray(RNG.normal(size=512), jnp.float32)
-        after = tell(state, strategy.ask(state), fitness)
+    moved = []
+    for _ in range(120):
+        after = told(strategy, state, jnp.asarray(RNG.normal(size=512), jnp.float32))
         moved.append(float(np.mean(np.asarray(after.params["w"]) != np.asarray(state.params["w"]))))
         state = after
-    assert np.mean(moved[-30:]) == pytest.approx(fraction, rel=0.05)
+    assert np.mean(moved[15:40]) == pytest.approx(0.2, rel=0.05)
+    assert np.mean(moved[80:]) == pytest.approx(0.03, rel=0.08)
 
 
-def test_thresholds_follow_the_schedule_and_keep_its_last_value() -> None:
+def test_thresholds_follow_the_schedule() -> None:
     strategy = IntegerEggroll(popsize=200, fraction=lambda t: 0.5 / (1 + t), carry=False, levels=1, horizon=4)
     state = strategy.init(bb.key(0), {"w": jnp.zeros((20, 20), jnp.int8)})
     expected = [64 * NormalDist().inv_cdf(1 - 0.25 / (1 + t)) for t in range(4)]
     assert_array_equal(state.thresholds, np.rint(expected))
-    late = strategy.tell(state._replace(generation=jnp.asarray(90)), strategy.ask(state), jnp.arange(200))
-    assert_array_equal(late.thresholds, state.thresholds)
     assert standard_threshold(0.3, carry=True) > standard_threshold(0.3, carry=False)
 
 
@@ -209,7 +204,7 @@ def test_what_moves_no_weight_is_carried() -> None:
     for _ in range(30):
         fitness = jnp.asarray(RNG.integers(0, 1000, 64))
         total += 64 * one_pair_of_sums(strategy, state, fitness)
-        state = strategy.tell(state, strategy.ask(state), fitness)
+        state = told(strategy, state, fitness)
     moves = np.asarray(state.params["w"], int)
     assert_allclose(np.asarray(state.sums["w"]) + moves * int(state.thresholds[0]), total, atol=30)
     assert np.abs(moves).max() >= 1
@@ -223,9 +218,13 @@ def test_weights_and_members_stay_in_range() -> None:
     def outwards(params: Any) -> Any:  # lower the farther out
         return jnp.sum(params["b"].value()) - jnp.sum(params["w"].value())
 
-    for _ in range(200):
+    @jax.jit
+    def generation(state: IntegerEggrollState) -> IntegerEggrollState:
         population = strategy.ask(state)
-        state = strategy.tell(state, population, bb.evaluate(outwards, population))
+        return strategy.tell(state, population, bb.evaluate(outwards, population))
+
+    for _ in range(200):
+        state = generation(state)
     assert_array_equal(state.params["w"], 123)
     assert_array_equal(state.params["b"], -123)
     assert max(int(jnp.max(strategy.ask(state)[i]["w"])) for i in range(4)) == 127
@@ -241,35 +240,31 @@ def test_signed_ranks() -> None:
     assert counts.tolist() == [0, 40, 40, 40, 40, 40]
 
 
-def test_the_language_model_learns_a_text() -> None:
-    """Sixteen bytes that repeat: within 60 generations the loss is half of that at the start."""
+def test_the_language_model_learns_and_a_resumed_run_is_the_same_to_the_last_bit() -> None:
+    """A sentence that repeats: within 60 generations the loss is half of that at the start."""
     strategy = IntegerEggroll(popsize=256, fraction=0.3)
-    state = strategy.init(bb.key(0), egg.init(0, width=8, expansion=0))
-    text = jnp.asarray(np.tile(np.frombuffer(b"abracadabra simsalabim", np.uint8), 3)[None, :40])
-    hidden = egg.start(state.params, 256)
+    start = strategy.init(bb.key(0), egg.init(0, width=8, expansion=0))
+    text = jnp.asarray(np.tile(np.frombuffer(b"abracadabra simsalabim", np.uint8), (256, 3))[:, :40])
 
     @jax.jit
     def generation(state: IntegerEggrollState) -> Any:
         population = strategy.ask(state)
-        losses, _ = bb.evaluate(egg.loss, population, hidden, jnp.repeat(text, 256, axis=0), in_axes=0)
+        losses, _ = bb.evaluate(egg.loss, population, egg.start(state.params, 256), text, in_axes=0)
         return strategy.tell(state, population, losses), losses
 
-    losses = []
-    for _ in range(60):
-        state, found = generation(state)
-        losses.append(float(jnp.mean(found)))
+    def trained(state: IntegerEggrollState, generations: int) -> tuple[IntegerEggrollState, list[float]]:
+        losses = []
+        for _ in range(generations):
+            state, found = generation(state)
+            losses.append(float(np.mean(found)))
+        return state, losses
+
+    whole, losses = trained(start, 60)
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_a_resumed_run_is_the_same_to_the_last_bit() -> None:
-    strategy = IntegerEggroll(popsize=12, fraction=0.3)
-    start = strategy.init(bb.key(4), model())
-    whole = trained(start, strategy, 6)
-    stored = jax.tree.map(np.asarray, trained(start, strategy, 3))
-    resumed = trained(jax.tree.map(jnp.asarray, stored), strategy, 3)
+    stored = jax.tree.map(np.asarray, trained(start, 25)[0])
+    resumed, _ = trained(jax.tree.map(jnp.asarray, stored), 35)
     for a, b in zip(*map(jax.tree.leaves, (whole, resumed)), strict=True):
         assert_array_equal(a, b)
-    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (whole.params, start.params)), strict=True))
 
 
 @pytest.mark.parametrize(
