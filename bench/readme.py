@@ -67,11 +67,24 @@ def recorded(name: str, title: str) -> Iterator[str]:
     yield markdown(list(dict.fromkeys(column for row in record["rows"] for column in row)), record["rows"])
 
 
+def throughput() -> Iterator[str]:
+    """EGGROLL with its default noise, and the ways it is written elsewhere."""
+    record = results("eggroll_throughput")
+    shown = ("plain batched inference", "Eggroll, binom8", "threefry", "vmapped threefry", "full rank, threefry")
+    rows = [row for row in record["rows"] if row["entry"] in shown]
+    yield f"**EGGROLL.** Three layers of d x d, 1,024 members. {record['note']}"
+    yield ""
+    yield markdown(list(rows[0]), rows)
+
+
 def sections() -> Iterator[str]:
     parts = {
         "bbob": bbob,
         "overhead": lambda: recorded("overhead", "Overhead"),
         "batch": lambda: recorded("batch", "Many runs in one program"),
+        "eggroll_throughput": throughput,
+        "eggroll_memory": lambda: recorded("eggroll_memory", "EGGROLL on 100 million parameters"),
+        "policies": lambda: recorded("policies", "EGGROLL on policies"),
         "reliability": lambda: recorded("reliability", "Reliability"),
     }
     for name, section in parts.items():
