@@ -41,17 +41,21 @@ def told(strategy: IntegerEggroll, state: IntegerEggrollState, fitness: Any) -> 
     return strategy.tell(state, strategy.ask(state), fitness)
 
 
-def dtypes(jaxpr: Any) -> Iterator[Any]:
-    """Of every value in a program, however deep."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    for equation in jaxpr.eqns:
-        for variable in (*equation.invars, *equation.outvars):
-            yield getattr(variable.aval, "dtype", None)
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Of a program and of all programs in it."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
         for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             if hasattr(parameter, "eqns") or hasattr(parameter, "jaxpr"):
-                yield from dtypes(parameter)
-    for variable in (*jaxpr.invars, *jaxpr.outvars, *jaxpr.constvars):
-        yield getattr(variable.aval, "dtype", None)
+                yield from equations(parameter)
+
+
+def dtypes(jaxpr: Any) -> list[Any]:
+    """Of every value in a program."""
+    variables = [*jaxpr.jaxpr.invars, *jaxpr.jaxpr.outvars, *jaxpr.jaxpr.constvars]
+    for equation in equations(jaxpr):
+        variables += [*equation.invars, *equation.outvars]
+    return [getattr(variable.aval, "dtype", None) for variable in variables]
 
 
 def is_integral(dtype: Any) -> bool:
@@ -69,7 +73,7 @@ def test_no_float_in_the_training_loop(levels: int, carry: bool) -> None:
         return strategy.tell(state, population, losses), egg.pair_mean(hidden)
 
     state = strategy.init(bb.key(0), model())
-    found = list(dtypes(jax.make_jaxpr(generation)(state, egg.start(state.params, 12), TEXT)))
+    found = dtypes(jax.make_jaxpr(generation)(state, egg.start(state.params, 12), TEXT))
     assert len(found) > 1000
     assert all(is_integral(dtype) for dtype in found), set(found)
 
@@ -79,6 +83,18 @@ def test_the_search_for_floats_finds_one_in_a_nested_loop() -> None:
         return jax.lax.fori_loop(0, n, jax.jit(lambda i, x: x + (i * jnp.float32(0.5)).astype(jnp.int32)), n)
 
     assert not all(is_integral(dtype) for dtype in dtypes(jax.make_jaxpr(hidden)(3)))
+
+
+def test_all_members_share_one_product_with_each_matrix() -> None:
+    strategy = IntegerEggroll(popsize=12)
+    state = strategy.init(bb.key(0), model())
+    program = jax.make_jaxpr(lambda state: evaluated(state, strategy)[1])(state)
+    products = [equation for equation in equations(program) if equation.primitive.name == "dot_general"]
+    assert len(products) == 7  # four of the recurrent unit, two of the hidden layer, the head
+    for product in products:
+        assert product.params["dimension_numbers"][1] == ((), ())  # no batch of matrices
+        members, matrix = sorted((x.aval for x in product.invars), key=lambda x: x.shape[0] != 12)
+        assert (members.shape[0], members.dtype, matrix.dtype) == (12, jnp.int8, jnp.int8)
 
 
 @pytest.mark.parametrize(("sigma", "chunk"), [(1, None), (5, 5)])
