@@ -23,14 +23,14 @@ def network(params, x):
     return x @ params[-1][0] + params[-1][1]
 
 
-def cost(params, starts):  # of one candidate: minus the mean return of its episodes
-    return task.cost(lambda observation: network(params, observation), starts)
+def cost(params, start):  # of one candidate: minus the return of its episode
+    return task.cost(lambda observation: network(params, observation), start)
 
 
 strategy = bb.es.Eggroll(popsize=POPSIZE, sigma=0.1, shaping="centered-ranks", optimizer=optax.adam(0.03))
 state = strategy.init(bb.key(0), [layer(3, 128), layer(128, 128), layer(128, 1)])
 for generation in range(GENERATIONS):
-    starts = np.repeat(task.starts(generation)[:, None], 2, axis=0)  # the two sides of a pair play the same episode
+    starts = np.repeat(task.starts(generation), 2, axis=0)  # the two sides of a pair play the same episode
     population = strategy.ask(state)
     fitness = bb.evaluate(cost, population, jnp.asarray(starts, jnp.float32), in_axes=0)
     state = strategy.tell(state, population, fitness)

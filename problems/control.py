@@ -3,7 +3,7 @@
 :class:`ControlTask` plays gymnasium's environments; :class:`JaxControl` has three of them as pure JAX programs, for
 populations and whole runs inside one compiled function. Both use the same policy, a tanh network, and the same
 episodes, fixed in advance: common random numbers, so that two policies differ by themselves and not by their luck.
-:meth:`JaxControl.cost` takes any other network, as a function, and any episodes.
+:meth:`JaxControl.cost` takes any other network, as a function, and any episode.
 
 =========================  ============  =======================  ==================================================
 environment                steps         return per episode       solved, by gymnasium's convention
@@ -231,34 +231,32 @@ class JaxControl:
 
     def __call__(self, parameters: FloatArray[Array, "d"]) -> FloatArray[Array, ""]:
         """Minus the mean return over the task's episodes."""
-        return self.cost(self._network(parameters), self.starts().astype(parameters.dtype))
+        return self._mean_cost(self._network(parameters), self.starts().astype(parameters.dtype))
 
     def test_score(self, network: Network | FloatArray[Array, "d"]) -> FloatArray[Array, ""]:
         """Minus the mean return over 50 episodes that the search never sees, of weights or of any network."""
         starts = self._first_states(_episode_seeds(self.seed, 1, HELD_OUT))
         if callable(network):
-            return self.cost(network, starts.astype(np.float32))
-        return self.cost(self._network(network), starts.astype(network.dtype))
+            return self._mean_cost(network, starts.astype(np.float32))
+        return self._mean_cost(self._network(network), starts.astype(network.dtype))
 
     def starts(self, generation: int = 0) -> FloatArray[np.ndarray, "episodes state"]:
         """The first states of the task's episodes as gymnasium draws them; each generation has its own."""
         return self._first_states(_episode_seeds(self.seed, 0, self.episodes, generation))
 
-    def cost(self, network: Network, starts: FloatArray[Array, "episodes state"]) -> FloatArray[Array, ""]:
-        """Minus the mean return of a policy; as many steps are taken as the longest episode has.
+    def cost(self, network: Network, start: FloatArray[Array, "state"]) -> FloatArray[Array, ""]:
+        """Minus the return of one episode; under vmap as many steps are taken as the longest has.
 
         Args:
             network: from an observation, scaled to the order of one, to the outputs; the largest names a discrete
                 action, and tanh of the only one is a continuous action's share of its bound.
-            starts: the first states of the episodes, such as :meth:`starts`. In their dtype it is computed.
+            start: the episode's first state, such as one of :meth:`starts`. In its dtype all is computed.
         """
-        try:
-            import jax
-            import jax.numpy as jnp
-        except ImportError as error:
-            raise missing_extra("jax", "jax") from error
-        starts = jnp.asarray(starts)
-        dynamics, policy, dtype = _DYNAMICS[self.env], self.policy, starts.dtype
+        import jax
+        import jax.numpy as jnp
+
+        start = jnp.asarray(start)
+        dynamics, policy, dtype = _DYNAMICS[self.env], self.policy, start.dtype
 
         def is_running(carry: Any) -> Any:
             time, _, _, is_over = carry
@@ -270,15 +268,20 @@ class JaxControl:
             state, reward, is_over = dynamics.step(state, policy.chosen(outputs, jnp))
             return time + 1, state, total + reward, is_over
 
-        def play(start: FloatArray[Array, "state"]) -> FloatArray[Array, ""]:
-            begin = (jnp.asarray(0), start, jnp.zeros((), dtype), jnp.asarray(False))
-            return jax.lax.while_loop(is_running, advance, begin)[2]
+        begin = (jnp.asarray(0), start, jnp.zeros((), dtype), jnp.asarray(False))
+        return -jax.lax.while_loop(is_running, advance, begin)[2]
 
-        return -jax.vmap(play)(starts).mean()
-
-    def _network(self, parameters: FloatArray[Array, "d"]) -> Network:
+    def _mean_cost(self, network: Network, starts: FloatArray[Array, "episodes state"]) -> FloatArray[Array, ""]:
+        import jax
         import jax.numpy as jnp
 
+        return jax.vmap(lambda start: self.cost(network, start))(jnp.asarray(starts)).mean()
+
+    def _network(self, parameters: FloatArray[Array, "d"]) -> Network:
+        try:
+            import jax.numpy as jnp
+        except ImportError as error:
+            raise missing_extra("jax", "jax") from error
         layers = self.policy.layers(parameters)
         return lambda values: self.policy.outputs(layers, values, jnp)
 
