@@ -67,6 +67,11 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
     "embedding, take": (lambda w: jnp.take(w, jnp.array([4, 0]), axis=0), (5, 3), "ab"),
     "embedding, heads": (lambda w: w[jnp.array([1, 2])], (5, 3, 2), "abb"),
     "embedding, tied": (lambda w: w[jnp.array([1, 2])] @ w.T, (5, 3), "ab"),
+    "embedding, rows that do not exist": (
+        lambda w: [w.at[jnp.array([1, 9])].get(mode="fill", fill_value=v) for v in (0.0, 2.0)], (5, 3), "ab"),
+    "embedding, vmap": (lambda w: jax.vmap(lambda i: w[i] * 1.0)(jnp.array([4, 0])), (5, 3), "ab"),
+    "columns": (lambda w: w[:, jnp.array([2, 0])], (5, 3), "ab"),
+    "returned": (lambda w: {"w": w.T, "x": X @ w}, (5, 3), "ab"),
     "one of a stack": (lambda w: X[:, :3] @ w[2], (4, 3, 2), "ab"),
     "reshape to heads": (lambda w: jnp.einsum("bd,dhk->bhk", X, w.reshape(5, 2, 3)), (5, 6), "ab"),
     "reshape of heads": (lambda w: X @ w.reshape(5, 6), (5, 2, 3), "abb"),
@@ -129,6 +134,15 @@ def test_perturbation_below_the_last_place_of_bfloat16_counts() -> None:
     wide = perturbed(lambda w: lax.dot_general(x, w, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32))(w)
     assert_allclose(wide, 64 * 1.001, rtol=1e-6)
     assert w.materialise()[0, 0] == 1
+
+
+def test_float64_weights_keep_their_precision() -> None:
+    with jax.enable_x64():
+        w = LowRank(jnp.full((3, 3, 4, 8), 1 + 1e-12), jnp.zeros((3, 3, 4, 1), "f"), jnp.zeros((8, 1), "f"), "aaab")
+        x = jnp.ones((1, 3, 3, 4))
+        out = perturbed(lambda w: lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=NHWC))(w)
+        assert_allclose(out, 36 * (1 + 1e-12), rtol=1e-14)
+        assert_allclose(w.materialise(), 1 + 1e-12, rtol=1e-15)
 
 
 def test_perturbed_matmul() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import quax
 
 from blackbox.perturbed import programs, views  # noqa: F401  their rules are registered by the import
@@ -27,8 +28,17 @@ __all__ = ["LowRank", "Materialized", "perturbed", "perturbed_matmul"]
 
 def perturbed(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` for arguments that hold :class:`LowRank` weights among their leaves."""
-    wrapped: Callable[..., Any] = quax.quaxify(function)
-    return wrapped
+    wrapped = quax.quaxify(function)
+
+    def formed(*args: Any) -> Any:
+        """What the function returns; a weight that it returns as it is leaves as an array."""
+        return jax.tree.map(
+            lambda x: x.materialise() if isinstance(x, LowRank) else x,
+            wrapped(*args),
+            is_leaf=lambda x: isinstance(x, LowRank),
+        )
+
+    return formed
 
 
 def perturbed_matmul(x: Array, w: Array) -> Array:

@@ -89,5 +89,5 @@ def scaled(w: Array, scale: Array) -> Array:
 
 
 def added(plain: Array, noise: Array) -> Array:
-    """The sum in the precision of the noise, rounded once to the dtype of what is perturbed."""
-    return (plain.astype(noise.dtype) + noise).astype(plain.dtype)
+    """The sum in float32 at least, rounded once to the dtype of what is perturbed."""
+    return (plain.astype(jnp.promote_types(plain.dtype, jnp.float32)) + noise).astype(plain.dtype)

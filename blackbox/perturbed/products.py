@@ -85,7 +85,11 @@ def _(
         x, rhs.center, dimension_numbers=dimension_numbers, preferred_element_type=preferred_element_type, **params
     )
     narrow = lax.conv_general_dilated_p.bind(
-        widened(x), kernel, dimension_numbers=dimension_numbers, preferred_element_type=None, **params
+        widened(x),
+        kernel.astype(widened(x).dtype),
+        dimension_numbers=dimension_numbers,
+        preferred_element_type=None,
+        **params,
     )
     channel = dimension_numbers.out_spec[1]
     noise = jnp.moveaxis(jnp.moveaxis(narrow, channel, -1) @ outer_factor.T, -1, channel)
@@ -94,35 +98,43 @@ def _(
 
 @quax.register(lax.gather_p)
 def _(
-    operand: LowRank, start_indices: jax.typing.ArrayLike, *, dimension_numbers: Any, slice_sizes: Any, **params: Any
+    operand: LowRank,
+    start_indices: jax.typing.ArrayLike,
+    *,
+    dimension_numbers: Any,
+    slice_sizes: Any,
+    mode: Any,
+    **params: Any,
 ) -> Array:
-    """Rows of an embedding: whole slices along one axis."""
+    """Rows of an embedding: whole slices along one axis, each of one row."""
     indices, d = jnp.asarray(start_indices), dimension_numbers
-    whole = {"dimension_numbers": dimension_numbers, "slice_sizes": slice_sizes, **params}
-    axis = d.start_index_map[0] if len(d.start_index_map) == 1 else -1
-    rows = indices.ndim - 1
-    trailing = tuple(range(rows, rows + operand.w.ndim - 1))
-    full = all(size == n for k, (size, n) in enumerate(zip(slice_sizes, operand.w.shape, strict=True)) if k != axis)
-    if (
-        axis < 0
-        or d.collapsed_slice_dims != (axis,)
-        or d.operand_batching_dims
-        or d.offset_dims != trailing
-        or not full
-    ):
+    whole = {"dimension_numbers": dimension_numbers, "slice_sizes": slice_sizes, "mode": mode, **params}
+    filled = mode == lax.GatherScatterMode.FILL_OR_DROP
+    # The start of a slice that is a whole axis is clamped to zero, whatever it is.
+    parts = [k for k in d.start_index_map if filled or slice_sizes[k] != operand.w.shape[k]]
+    axis = parts[0] if len(parts) == 1 else -1
+    due = tuple(1 if k == axis else n for k, n in enumerate(operand.w.shape))
+    if axis < 0 or d.collapsed_slice_dims not in ((), (axis,)) or d.operand_batching_dims or slice_sizes != due:
         return LowRank.default(lax.gather_p, (operand, indices), whole)
     plain = lax.gather_p.bind(operand.center, indices, **whole)
     w, a, b = axis_letters(operand)
-    row_letters = _FREE[:rows]
+    at, row_letters = indices[..., d.start_index_map.index(axis)], _FREE[: indices.ndim - 1]
     picked = []
     for factor, letters in ((operand.a, a), (operand.b, b)):
         if w[axis] in letters:
-            at = letters.index(w[axis])
+            own = letters.index(w[axis])
             factor = jnp.moveaxis(
-                jnp.take(factor, indices[..., 0], axis=at, mode="clip"), range(at, at + rows), range(rows)
+                jnp.take(factor, at, axis=own, mode="clip"), range(own, own + at.ndim), range(at.ndim)
             )
             letters = row_letters + letters.replace(w[axis], "")
         picked.append((factor, letters))
     (fa, la), (fb, lb) = picked
-    noise = jnp.einsum(f"{la}R,{lb}R->{row_letters}{w.replace(w[axis], '')}", fa, fb)
+    slices, rows = iter(w if not d.collapsed_slice_dims else w.replace(w[axis], "")), iter(row_letters)
+    out = "".join(next(slices if k in d.offset_dims else rows) for k in range(plain.ndim))
+    noise = jnp.einsum(f"{la}R,{lb}R->{out.replace(w[axis], '')}", fa, fb)
+    if w[axis] in out:
+        noise = jnp.expand_dims(noise, out.index(w[axis]))
+    if filled:  # what is filled in for rows that do not exist has no noise
+        found = lax.gather_p.bind(jnp.ones(operand.w.shape, bool), indices, **whole | {"fill_value": False})
+        noise = jnp.where(found, noise, 0)
     return added(plain, noise)
