@@ -72,7 +72,7 @@ def algorithm(cls: C) -> C:
     @functools.wraps(init)
     def checked_init(self: Any, key: Key, x0: Any) -> Any:
         require_key(key)
-        return init(self, key, _start_point(x0))
+        return init(self, key, x0 if getattr(self, "virtual", False) else _start_point(x0))
 
     @functools.wraps(tell)
     def checked_tell(self: Any, state: Any, population: Any, fitness: Any) -> Any:

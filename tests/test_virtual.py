@@ -191,6 +191,8 @@ def test_persistent_and_reused_noise_credit_the_whole_episode() -> None:
     assert_allclose(persistent, whole, atol=1.0)
     reused = episode_gradient(bb.es.Eggroll(**settings, noise_reuse=length), length, slope)
     assert_allclose(reused, whole, atol=1.0)
+    both = episode_gradient(bb.es.Eggroll(**settings, persistent=length, noise_reuse=2), length, slope)
+    assert_allclose(both, whole, atol=1.0)
 
 
 def test_credit_is_the_sum_over_the_generations_of_the_episode() -> None:

@@ -165,9 +165,11 @@ class Eggroll:
         """What the noise of the episode's generations is made from, if it is not this generation's alone."""
         if self.persistent == 1:
             return None
-        since = generation % self.persistent
-        every = generation - since + jnp.arange(self.persistent)
-        return every // self.noise_reuse, jnp.broadcast_to(self._sigma(every), every.shape), since + 1
+        begin = generation - generation % self.persistent
+        first = begin // self.noise_reuse
+        counters = first + jnp.arange(self.persistent)  # each noise is credited once, however long it was kept
+        sigmas = self._sigma(jnp.maximum(begin, counters * self.noise_reuse))
+        return counters, jnp.broadcast_to(sigmas, counters.shape), generation // self.noise_reuse - first + 1
 
     def _sigma(self, generation: Int[Array, "*k"]) -> Float[Array, "*k"]:
         return jnp.asarray(self.sigma(generation) if callable(self.sigma) else self.sigma, jnp.float32)

@@ -166,7 +166,8 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
         small: see ``default``.
 
     Raises:
-        SettingError: no floating-point leaf, a pattern that matches nothing, a setting that does not fit the leaf.
+        SettingError: no floating-point leaf, two leaves of one path, a pattern that matches nothing, a setting that
+            does not fit the leaf.
     """
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     slots, static, weights, unmatched = [], [], [], set(policy)
@@ -179,10 +180,12 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
         matching = [pattern for pattern in policy if fnmatch.fnmatchcase(name, pattern)]
         unmatched -= set(matching)
         leaf = policy[matching[0]] if matching else default
-        if leaf.noise == "frozen" or not jnp.issubdtype(x.dtype, jnp.floating):
+        if leaf.noise == "frozen" or not x.size or not jnp.issubdtype(x.dtype, jnp.floating):
             slots.append("array")
             continue
         slots.append("weight")
+        if name in (weight.name for weight in weights):
+            raise SettingError(f"params has two leaves of the path {name}, whose noise would be the same")
         weights.append(Weight(name, tuple(x.shape), _resolved(leaf, name, x.shape, 0 if matching else small)))
     if unmatched:
         raise SettingError(f"policy: {sorted(unmatched)} match no leaf; the leaves are {[w.name for w in weights]}")

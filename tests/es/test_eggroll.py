@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -250,6 +251,28 @@ def test_policy_by_path() -> None:
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Eggroll(**settings)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    w: jax.Array
+    dtype: Any = dataclasses.field(default=jnp.float32, metadata={"static": True})
+
+
+@pytest.mark.parametrize("params", [jnp.ones((20, 24)), np.ones((20, 24), np.float32), Layer(jnp.ones((20, 24)))])
+def test_params_may_be_one_matrix_or_have_a_dtype_of_their_own(params: Any) -> None:
+    _, population = asked(Eggroll(popsize=4), params)
+    assert jax.tree.leaves(population[1])[0].shape == (20, 24)
+
+
+def test_empty_leaves_have_no_noise_and_leaves_of_one_path_are_refused() -> None:
+    strategy = Eggroll(popsize=4)
+    state, population = asked(strategy, {"w": jnp.ones((20, 24)), "e": jnp.zeros((0, 5))})
+    assert population[0]["e"].shape == (0, 5)
+    assert strategy.tell(state, population, jnp.arange(4.0)).params["e"].shape == (0, 5)
+    with pytest.raises(SettingError, match="two leaves of the path a/b"):
+        asked(strategy, {"a/b": jnp.ones(3), "a": {"b": jnp.ones(3)}})
 
 
 def test_params_without_arrays_are_refused() -> None:
