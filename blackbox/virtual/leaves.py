@@ -171,6 +171,7 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
     """
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     slots, static, weights, unmatched = [], [], [], set(policy)
+    names: set[str] = set()
     for path, x in flat:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if not isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
@@ -184,8 +185,9 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
             slots.append("array")
             continue
         slots.append("weight")
-        if name in (weight.name for weight in weights):
+        if name in names:
             raise SettingError(f"params has two leaves of the path {name}, whose noise would be the same")
+        names.add(name)
         weights.append(Weight(name, tuple(x.shape), _resolved(leaf, name, x.shape, 0 if matching else small)))
     if unmatched:
         raise SettingError(f"policy: {sorted(unmatched)} match no leaf; the leaves are {[w.name for w in weights]}")
