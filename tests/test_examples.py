@@ -24,8 +24,9 @@ LAST_LINES = {
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
     "egg_language_model": r"held-out text: [34]\.\d\d\d bits per byte after 300 updates",
     "eggroll_brax": r"mean return of the policy: (4[5-9]\d|500) of 500 in unseen episodes",
-    "eggroll_digits": r"test accuracy 0\.9[5-7]\d after 200 generations",
+    "eggroll_digits": r"test accuracy 0\.9[789]\d after 800 generations",
     "eggroll_policy": r"mean return of the policy: -[12]\d\d in unseen episodes after 15360 episodes",
+    "eggroll_transformer": r"exactly right before 0\.\d\d\d, after fine-tuning 0\.[89]\d\d",
     "many_runs": r"popsize 64: [1-6]\d of 64 runs found the global minimum .*",
 }
 OPTIONAL = {"eggroll_brax": "brax"}  # no dependency of ours; brax warns that it is no longer maintained
