@@ -161,13 +161,13 @@ def gru(p: dict[str, Any], u: Int8[Array, "d"], state: Int8[Array, "d"]) -> Int8
 def norm(x: Int8[Array, "d"], w: Any) -> Int8[Array, "d"]:
     """``x`` times ``w``, over the mean absolute value of ``x``."""
     wide = x.astype(jnp.int32)
-    mean = jnp.maximum(jnp.sum(jnp.abs(wide)) >> (x.shape[0].bit_length() - 1), 1)
+    mean = jnp.maximum(jnp.sum(jnp.abs(wide), dtype=jnp.int32) >> (x.shape[0].bit_length() - 1), 1)
     return sat(wide * value(w) * ((1 << 16) // mean) >> 16)
 
 
 def surprise(y: Int[Array, "vocabulary"], byte: UInt8[Array, ""]) -> Int[Array, ""]:
     """Minus the logarithm to base 2 of the byte's probability, in 1 / 256 bit."""
-    total = jnp.sum(exp2(y))
+    total = jnp.sum(exp2(y), dtype=jnp.int32)
     return log2(total) - 16 * (y[byte.astype(jnp.int32)] + 128) - 7 * BITS
 
 

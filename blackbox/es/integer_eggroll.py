@@ -166,7 +166,7 @@ def signed_ranks(fitness: Int[Array, "n"], levels: int) -> Int8[Array, "n/2"]:
     """
     even, odd = fitness[::2], fitness[1::2]
     order = jnp.argsort(jnp.abs(even - odd), stable=True)
-    ranks = jnp.zeros(order.shape, jnp.int32).at[order].set(_ranks(jnp.arange(order.shape[0]), levels))
+    ranks = jnp.zeros(order.shape, jnp.int32).at[order].set(_ranks(jnp.arange(order.shape[0], dtype=jnp.int32), levels))
     return (((even < odd).astype(jnp.int32) - (even > odd).astype(jnp.int32)) * ranks).astype(jnp.int8)
 
 

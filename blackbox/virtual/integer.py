@@ -45,7 +45,8 @@ class PerturbedWeight:
     def accumulate(self, u: Int8[Array, "m"]) -> Int[Array, "n"]:
         """``u W`` in int32; under ``vmap`` over members one product with ``w`` serves all."""
         shared = jax.lax.dot(u, self.w, preferred_element_type=jnp.int32)
-        return shared + jnp.sum(u.astype(jnp.int32) * self.a.astype(jnp.int32)) * self.b.astype(jnp.int32)
+        own = jnp.sum(u.astype(jnp.int32) * self.a.astype(jnp.int32), dtype=jnp.int32)
+        return shared + own * self.b.astype(jnp.int32)
 
     def row(self, i: Int[Array, ""]) -> Int[Array, "n"]:
         """Row ``i`` in int32."""
@@ -85,7 +86,7 @@ class IntegerPopulation:
 
     @property
     def rows(self) -> Int[Array, "n"]:
-        return jnp.arange(self.popsize)
+        return jnp.arange(self.popsize, dtype=jnp.int32)
 
     def candidates(self, rows: Int[Array, "k"]) -> tuple[Any, Any]:
         """:class:`PerturbedWeight` of some whole pairs of members, with the ``in_axes`` to map over them."""
@@ -200,12 +201,12 @@ def weighted_signs(
         drawn, out = draw(weights, population.key, population.generation, pairs), []
         for (total, variance), weight, (a, b) in zip(totals, weights, drawn, strict=True):
             own = f[:, None] * reads[weight.name] if weight.name in reads else f[:, None]
-            more = jnp.sum(own.astype(jnp.int32) ** 2, axis=0)
+            more = jnp.sum(own.astype(jnp.int32) ** 2, axis=0, dtype=jnp.int32)
             if len(weight.shape) == 2:
                 product = jax.lax.dot((a * own).T, b, preferred_element_type=jnp.int32)
                 out.append((total + product, variance + more[:, None]))
             else:
-                out.append((total + jnp.sum((a * b * own).astype(jnp.int32), axis=0), variance + more))
+                out.append((total + jnp.sum(a * b * own, axis=0, dtype=jnp.int32), variance + more))
         return out, None
 
     start = [
@@ -215,5 +216,9 @@ def weighted_signs(
         )
         for w in weights
     ]
-    xs = (jnp.arange(steps * chunk).reshape(steps, chunk), parts(f), jax.tree.map(parts, population.reads))
+    xs = (
+        jnp.arange(steps * chunk, dtype=jnp.int32).reshape(steps, chunk),
+        parts(f),
+        jax.tree.map(parts, population.reads),
+    )
     return jax.lax.scan(add, start, xs)[0]

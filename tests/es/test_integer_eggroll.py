@@ -62,8 +62,8 @@ def is_integral(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
 
 
-@pytest.mark.parametrize(("levels", "carry"), [(1, False), (7, True)])
-def test_no_float_in_the_training_loop(levels: int, carry: bool) -> None:
+@pytest.mark.parametrize(("levels", "carry", "x64"), [(1, False, False), (7, True, False), (7, True, True)])
+def test_no_float_in_the_training_loop(levels: int, carry: bool, x64: bool) -> None:
     strategy = IntegerEggroll(popsize=12, levels=levels, carry=carry, update_chunk=4)
 
     def generation(state: IntegerEggrollState, hidden: Any, text: Any) -> Any:
@@ -73,7 +73,8 @@ def test_no_float_in_the_training_loop(levels: int, carry: bool) -> None:
         return strategy.tell(state, population, losses), egg.pair_mean(hidden)
 
     state = strategy.init(bb.key(0), model())
-    found = dtypes(jax.make_jaxpr(generation)(state, egg.start(state.params, 12), TEXT))
+    with jax.enable_x64(x64):
+        found = dtypes(jax.make_jaxpr(generation)(state, egg.start(state.params, 12), TEXT))
     assert len(found) > 1000
     assert all(is_integral(dtype) for dtype in found), set(found)
 
