@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,12 @@ def evaluate(
     if not virtual and (len(getattr(population, "shape", ())) != 2 or population.shape[0] < 1):
         got = f"one of shape {tuple(population.shape)}" if hasattr(population, "shape") else repr(population)
         raise SettingError(f"population must be an array of shape (n, d) with n >= 1, got {got}")
+    if virtual and len(population) < 1:
+        raise SettingError("population must have at least one member")
     axes = tuple(in_axes) if isinstance(in_axes, Sequence) else (in_axes,) * len(args)
     if len(axes) != len(args) or any(axis not in (None, 0) for axis in axes):
         raise SettingError(f"in_axes must be None or 0 for each of the {len(args)} arguments, got {in_axes!r}")
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
+    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, Integral) or chunk < 1):
         raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
     for argument, axis in zip(args, axes, strict=True):
         if axis is not None:

@@ -26,6 +26,7 @@ class StoredPopulation:
     paired: bool = False
 
     def without_rows(self) -> StoredPopulation:
+        """What candidates are made with."""
         return StoredPopulation(self.rows[:0])
 
     def candidates(self, rows: Float[Array, "k d"]) -> tuple[Float[Array, "k d"], int]:
@@ -126,7 +127,8 @@ def _evaluated(
         )
         filled = jax.tree.map(lambda x: placed(_fill(x, share * mesh.devices.size), mesh, split), members)
         # Every process of a cluster sees all results: they are a few numbers per member.
-        out = jax.tree.map(lambda x: placed(x, mesh, whole), sharded(population, shared, *filled))
+        kept = population if virtual else population.without_rows()  # each device needs its own rows alone
+        out = jax.tree.map(lambda x: placed(x, mesh, whole), sharded(kept, shared, *filled))
     return jax.tree.map(lambda x: x[:n], out)
 
 

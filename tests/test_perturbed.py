@@ -161,3 +161,51 @@ def test_members_share_one_product_with_the_weight() -> None:
     shapes = jnp.zeros((members, d, 1)), jnp.zeros((members, d, 1)), jnp.zeros((members, d))
     text = str(jax.make_jaxpr(jax.vmap(one))(*shapes))
     assert f"{members},{d},{d}" not in text
+
+
+# ---- weights that a program changes
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda w, x: x @ jax.lax.fori_loop(0, 3, lambda i, v: v + 0.5, w),
+        lambda w, x: x @ jax.lax.scan(lambda v, t: (v - 0.1 * jnp.outer(t, t[:1] @ v[:1]), None), w, x[:, :20])[0],
+        lambda w, x: x @ jax.lax.cond(x[0, 0] > 0, lambda v: v, lambda v: v + 1, w),
+        lambda w, x: x @ jax.lax.while_loop(lambda c: c[1] < 2, lambda c: (jnp.tanh(c[0]), c[1] + 1), (w, 0))[0],
+    ],
+    ids=["fori", "scan", "cond", "while"],
+)
+def test_weights_that_a_loop_or_a_branch_changes_are_formed(program: Any) -> None:
+    w = weight((20, 20), "ab")
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(5, 20)), jnp.float32)
+    with pytest.warns(Materialized):
+        out = perturbed(lambda w: program(w, x))(w)
+    assert_allclose(out, program(w.materialise(), x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda w, x: x @ jax.lax.fori_loop(0, 3, lambda i, v: v * 0.5, w),
+        lambda w, x: x @ jax.lax.cond(x[0, 0] > 0, lambda v: v, lambda v: -v, w),
+        lambda w, x: x @ (w / 4.0),
+        lambda w, x: x @ w[::-1],
+        lambda w, x: x @ jnp.flip(w, 1),
+    ],
+    ids=["fori", "cond", "div", "rev", "flip"],
+)
+def test_weights_that_keep_their_form_stay_factored(program: Any) -> None:
+    w = weight((20, 20), "ab")
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(5, 20)), jnp.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Materialized)
+        out = perturbed(lambda w: program(w, x))(w)
+    assert_allclose(out, program(w.materialise(), x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_product_of_two_weights_warns() -> None:
+    w = weight((20, 20), "ab")
+    with pytest.warns(Materialized, match="dot_general"):
+        out = perturbed(lambda w: w @ w)(w)
+    assert_allclose(out, w.materialise() @ w.materialise(), rtol=1e-4, atol=1e-4)

@@ -122,3 +122,8 @@ def test_what_is_no_number_is_refused_and_leaves_the_former_file(tmp_path: Path)
         bb.save(path, {"x": np.array(["a"])})
     assert_array_equal(bb.load(path, {"x": np.zeros(3)})["x"], np.arange(3.0))
     assert os.listdir(tmp_path) == ["state"]
+
+
+def test_keys_of_jax_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"\['k'\] is no array of numbers; of a key keep key_data"):
+        bb.save(tmp_path / "state", {"k": jax.random.key(0)})

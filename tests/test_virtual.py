@@ -265,3 +265,18 @@ def test_streams_never_cross() -> None:
             seen |= {block.tobytes() for block in blocks.reshape(-1, 4)}
             total_blocks += blocks.shape[0] * blocks.shape[1]
     assert len(seen) == total_blocks  # 140,000 blocks of 92 bits: a chance match has a probability of 1e-18
+
+
+@pytest.mark.parametrize("ids", [[9], [-5], 2, [0.5], [[1]]])
+def test_ids_that_do_not_exist_are_refused(ids: Any) -> None:
+    strategy = bb.es.Eggroll(popsize=4)
+    lineages = LineagePopulation.around(PARAMS, KEY, np.ones((4, 3)), np.ones((4, 3)))
+    for population in (strategy.ask(strategy.init(bb.key(0), PARAMS)), lineages):
+        with pytest.raises(SettingError, match="ids must be"):
+            population.take(ids)
+        with pytest.raises(SettingError, match="at least one member"):
+            bb.evaluate(total, population.take(np.zeros(0, int)), X)
+        with pytest.raises(TypeError, match="one by one"):
+            population[1:2]
+    with pytest.raises(SettingError, match=f"coordinates must be from -{SIZE} to {SIZE - 1}, got 3 to {SIZE}"):
+        CoordinatePopulation.around(PARAMS, [3, SIZE], [1.0, 1.0])

@@ -103,6 +103,8 @@ class Eggroll:
             require_integer(name, getattr(self, name), low=1)
         require_integer("group_size", self.group_size, low=2, even=True)
         if not callable(self.sigma):
+            if hasattr(self.sigma, "shape"):
+                raise SettingError(f"sigma must be a Python number or a function of the generation, got {self.sigma!r}")
             require_number("sigma", self.sigma, above=0)
         if self.shaping not in SHAPINGS:
             raise SettingError(f"shaping must be one of {', '.join(SHAPINGS)}, got {self.shaping!r}")
@@ -133,7 +135,7 @@ class Eggroll:
 
     def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n *items"]) -> EggrollState:
         weights, arrays = population.structure.split(state.params)
-        f, unit = self._shaped(jnp.asarray(fitness, jnp.float32))
+        f, unit = self._shaped(population, jnp.asarray(fitness))
         moved, optimizer = _moved(
             self.optimizer or SGD, self.update_chunk, self.mesh, population, self._episode(state.generation),
             f, unit / len(population) ** 0.5, weights, state.optimizer,
@@ -143,7 +145,9 @@ class Eggroll:
     def recommend(self, state: EggrollState) -> Any:
         return state.params
 
-    def _shaped(self, fitness: Float[Array, "n *items"]) -> tuple[Float[Array, "n"], float]:
+    def _shaped(
+        self, population: NoisePopulation, fitness: Float[Array, "n *items"]
+    ) -> tuple[Float[Array, "n"], float]:
         """Weights of the members, whole numbers if ranks or signs, and what their sum is yet to be multiplied with."""
         n = fitness.shape[0]
         if fitness.ndim != 1 and (self.shaping != "group-relative" or self.group_size is not None):
@@ -153,13 +157,19 @@ class Eggroll:
             )
         if n != self.popsize and (self.shaping == "sign" or self.group_size is not None):
             raise TellError(f'with shaping="{self.shaping}" all {self.popsize} members are told at once, got {n}')
+        if not jnp.issubdtype(fitness.dtype, jnp.floating):
+            fitness = fitness.astype(jnp.float32)
+        order = jnp.argsort(population.rows)  # pairs and groups are members that follow each other
+        fitness, unit = fitness[order], 1.0
         if self.shaping == "z-score":
-            return z_scores(fitness), 1.0
-        if self.shaping == "centered-ranks":
-            return whole_ranks(fitness), 0.5 / max(1, n - 1)
-        if self.shaping == "sign":
-            return pair_signs(fitness), 1.0
-        return group_relative(fitness, self.group_size or n), 1.0
+            f = z_scores(fitness)
+        elif self.shaping == "centered-ranks":
+            f, unit = whole_ranks(fitness), 0.5 / max(1, n - 1)
+        elif self.shaping == "sign":
+            f = pair_signs(fitness)
+        else:
+            f = group_relative(fitness, self.group_size or n)
+        return jnp.zeros(n, jnp.float32).at[order].set(f.astype(jnp.float32)), unit
 
     def _episode(self, generation: Int[Array, ""]) -> Episode | None:
         """What the noise of the episode's generations is made from, if it is not this generation's alone."""

@@ -61,14 +61,20 @@ class LowRank(quax.ArrayValue):
 
     @staticmethod
     def default(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
-        shapes = [value.w.shape for value in values if isinstance(value, LowRank)]
-        warnings.warn(
-            f"no low-rank rule for the primitive {primitive} on a weight of shape {shapes[0]}: each member forms its "
-            "own copy of it. Rewrite the operation as a product, or freeze the weight or give it dense noise",
-            Materialized,
-            stacklevel=2,
-        )
-        return primitive.bind(*(v.materialise() if isinstance(v, LowRank) else v for v in values), **params)
+        return primitive.bind(*(formed(value, primitive) for value in values), **params)
+
+
+def formed(value: Any, primitive: Primitive) -> Any:
+    """The array that ``value`` stands for, with a warning that names what needs it; other values as they are."""
+    if not isinstance(value, LowRank):
+        return value
+    warnings.warn(
+        f"no low-rank rule for the primitive {primitive} on a weight of shape {value.w.shape}: each member forms its "
+        "own copy of it. Rewrite the operation as a product, or freeze the weight or give it dense noise",
+        Materialized,
+        stacklevel=2,
+    )
+    return value.materialise()
 
 
 def axis_letters(value: LowRank) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import quax
 from jax import lax
 
-from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, widened
+from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, formed, widened
 
 _FREE = string.ascii_uppercase.replace("R", "")  # einsum letters for what is no axis of a weight; R is the rank
 
@@ -57,7 +57,7 @@ def _(lhs: jax.typing.ArrayLike, rhs: LowRank, **params: Any) -> Array:
 
 @quax.register(lax.dot_general_p)
 def _(lhs: LowRank, rhs: LowRank, **params: Any) -> Array:
-    return product(lhs, rhs.materialise(), weight_first=True, **params)
+    return product(lhs, formed(rhs, lax.dot_general_p), weight_first=True, **params)
 
 
 @quax.register(lax.conv_general_dilated_p)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from jax._src import core
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.extend.core.primitives import remat_p
 
-from blackbox.perturbed.lowrank import Array, LowRank
+from blackbox.perturbed.lowrank import Array, LowRank, formed
 
 
 @quax.register(remat_p)
@@ -45,16 +47,80 @@ def _(
 ) -> Any:
     """Scanned weights need their leading axis in both factors: each step then has its own slice of either."""
     first = num_consts + num_carry
-    constants, carry = args[:num_consts], list(args[num_consts:first])
+    constants = args[:num_consts]
     stacked = [_stack_first(x) if isinstance(x, LowRank) else x for x in args[first:]]
-    step = quax.quaxify(jaxpr_as_fun(jaxpr))
+    program = quax.quaxify(jaxpr_as_fun(jaxpr))
+
+    def step(carry: list[Any], xs: list[Any]) -> list[Any]:
+        return program(*constants, *carry, *xs)
+
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
+    carry = _settled(lambda carry: jax.eval_shape(step, carry, one), list(args[num_consts:first]), lax.scan_p)
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        out = step(*constants, *carry, *xs)
-        return list(out[:num_carry]), list(out[num_carry:])
+        out = step(carry, xs)
+        return _like(out[:num_carry], carry, lax.scan_p), list(out[num_carry:])
 
     last, ys = lax.scan(body, carry, stacked, length=length, reverse=reverse, unroll=unroll)
     return [*last, *ys]
+
+
+@quax.register(lax.while_p, precedence=1)
+def _(
+    *args: quax.ArrayValue | jax.typing.ArrayLike,
+    cond_nconsts: int,
+    cond_jaxpr: Any,
+    body_nconsts: int,
+    body_jaxpr: Any,
+    **params: Any,
+) -> Any:
+    first = cond_nconsts + body_nconsts
+    condition, body = (quax.quaxify(jaxpr_as_fun(program)) for program in (cond_jaxpr, body_jaxpr))
+
+    def step(carry: list[Any]) -> list[Any]:
+        return body(*args[cond_nconsts:first], *carry)
+
+    carry = _settled(lambda carry: jax.eval_shape(step, carry), list(args[first:]), lax.while_p)
+    return lax.while_loop(
+        lambda carry: condition(*args[:cond_nconsts], *carry)[0],
+        lambda carry: _like(step(carry), carry, lax.while_p),
+        carry,
+    )
+
+
+@quax.register(lax.cond_p, precedence=1)
+def _(index: jax.typing.ArrayLike, *args: quax.ArrayValue | jax.typing.ArrayLike, branches: Any, **params: Any) -> Any:
+    """A weight stays one if all branches give it in the same form."""
+    programs = [quax.quaxify(jaxpr_as_fun(branch)) for branch in branches]
+    outs = [jax.eval_shape(program, *args) for program in programs]
+    kept = [len({_form(out) for out in same}) == 1 for same in zip(*outs, strict=True)]
+
+    def run(program: Any, args: Any) -> list[Any]:
+        return [x if keep else formed(x, lax.cond_p) for x, keep in zip(program(*args), kept, strict=True)]
+
+    return lax.switch(index, [partial(run, program) for program in programs], args)
+
+
+def _settled(step: Callable[[list[Any]], Any], carry: list[Any], primitive: Any) -> list[Any]:
+    """``carry`` with those weights formed that do not come back from ``step`` in the form in which they went in."""
+    while True:
+        out = step(carry)
+        changed = [isinstance(x, LowRank) and _form(x) != _form(y) for x, y in zip(carry, out, strict=False)]
+        if not any(changed):
+            return carry
+        carry = [formed(x, primitive) if new else x for x, new in zip(carry, changed, strict=True)]
+
+
+def _like(out: Sequence[Any], carry: list[Any], primitive: Any) -> list[Any]:
+    """What a step gives, with weights formed where its carry has arrays."""
+    pairs = zip(out, carry, strict=True)
+    return [formed(x, primitive) if _form(x) != _form(before) else x for x, before in pairs]
+
+
+def _form(value: Any) -> Any:
+    """Equal for values that one program can take in each other's place."""
+    leaves, treedef = jax.tree.flatten(value)
+    return treedef, tuple((x.shape, x.dtype) if hasattr(x, "shape") else () for x in leaves)
 
 
 def _stack_first(value: LowRank) -> LowRank:

@@ -166,6 +166,14 @@ def _(x: LowRank, **params: Any) -> LowRank:
     return x
 
 
+@quax.register(lax.rev_p)
+def _(operand: LowRank, *, dimensions: Any) -> LowRank:
+    def view(x: Array, own: tuple[int, ...]) -> Array:
+        return lax.rev(x, tuple(own.index(k) for k in dimensions if k in own))
+
+    return _each(operand, view, operand.axes)
+
+
 def _scaled(value: LowRank, factor: Array, params: dict[str, Any]) -> Any:
     factor = jnp.asarray(factor)
     if factor.size != 1:
@@ -187,3 +195,11 @@ def _(x: LowRank, y: jax.typing.ArrayLike, **params: Any) -> Any:
 @quax.register(lax.mul_p)
 def _(x: jax.typing.ArrayLike, y: LowRank, **params: Any) -> Any:
     return _scaled(y, x, params)
+
+
+@quax.register(lax.div_p)
+def _(x: LowRank, y: jax.typing.ArrayLike, **params: Any) -> Any:
+    divisor = jnp.asarray(y)
+    if divisor.size != 1:
+        return LowRank.default(lax.div_p, (x, divisor), params)
+    return _times(x, 1 / divisor.reshape(()))

@@ -8,7 +8,7 @@ file is executed.
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,21 +38,26 @@ def save(path: str | os.PathLike[str], state: Any) -> None:
     names, leaves = _named(state)
     arrays, dtypes = {}, []
     for i, leaf in enumerate(leaves):
-        array = np.asarray(leaf)
+        try:
+            array = np.asarray(leaf)
+        except TypeError as error:
+            raise CheckpointError(
+                f"state: {names[i]} is no array of numbers (of a key keep key_data): {error}"
+            ) from error
         dtypes.append(array.dtype.name)
         arrays[str(i)] = _plain(array)
     manifest, data, digest = pack(0, arrays, {"leaves": names, "dtypes": dtypes})
     text = manifest.encode()
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.writelines([_HEAD, digest, len(text).to_bytes(_LENGTH, "little"), text, data])
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

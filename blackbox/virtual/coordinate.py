@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from blackbox.errors import SettingError
 from blackbox.perturbed import LowRank
+from blackbox.perturbed.lowrank import added
 from blackbox.virtual.leaves import Leaf, Weight, structure_of
-from blackbox.virtual.population import VirtualPopulation, added, column
+from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -48,7 +49,8 @@ class CoordinatePopulation(VirtualPopulation):
         """The population around a pytree of parameters; leaves that ``policy`` freezes have no coordinates.
 
         Raises:
-            SettingError: arrays of different shapes, or more entries than 32 bits can count.
+            SettingError: arrays of different shapes, coordinates that do not exist, or more entries than 32 bits can
+                count.
         """
         structure = structure_of(params, policy or {}, Leaf(), small=1)
         coordinates, steps = jnp.asarray(coordinates), jnp.asarray(steps, jnp.float32)
@@ -59,7 +61,8 @@ class CoordinatePopulation(VirtualPopulation):
         entries = sum(math.prod(weight.shape) for weight in structure.weights)
         if entries >= 2**31:
             raise SettingError(f"params has {entries} perturbed entries; coordinates count at most {2**31 - 1}")
-        return cls(*structure.split(params), structure, coordinates, steps)
+        required_ids(coordinates, entries, "coordinates")
+        return cls(*structure.split(params), structure, coordinates % entries, steps)
 
     @property
     def rows(self) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
@@ -67,7 +70,7 @@ class CoordinatePopulation(VirtualPopulation):
 
     def take(self, ids: Int[Array, "k"]) -> CoordinatePopulation:
         """The members at some positions."""
-        at = jnp.asarray(ids)
+        at = required_ids(ids, len(self))
         return dataclasses.replace(self, coordinates=self.coordinates[at], steps=self.steps[at])
 
     def candidates(self, rows: tuple[Int[Array, "k"], Float[Array, "k"]]) -> tuple[tuple[Any, ...], Any]:

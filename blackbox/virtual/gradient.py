@@ -29,7 +29,8 @@ def weighted_noise(
     """``sum_i f_i (candidate_i - center)`` for each weight: one product ``(diag(f) A)^T B`` over stacked pairs.
 
     Noise of "sign" and "binom8" is of whole numbers: with whole numbers ``f`` the sums are exact as long as they stay
-    below 2^24, so they do not depend on chunks and devices.
+    below 2^24, so they do not depend on chunks and devices. On GPUs this needs
+    ``jax.default_matmul_precision("highest")``: products there are of 11 bits otherwise.
 
     Args:
         population: of n members.

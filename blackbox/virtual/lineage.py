@@ -12,8 +12,9 @@ from jax import lax
 
 from blackbox.errors import SettingError
 from blackbox.perturbed import LowRank
+from blackbox.perturbed.lowrank import added
 from blackbox.virtual.leaves import Leaf, Weight, draw, structure_of
-from blackbox.virtual.population import VirtualPopulation, added, column
+from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, UInt32
@@ -77,7 +78,7 @@ class LineagePopulation(VirtualPopulation):
 
     def take(self, ids: Any) -> LineagePopulation:
         """The members at some positions."""
-        at = jnp.asarray(ids)
+        at = required_ids(ids, len(self))
         return dataclasses.replace(self, seeds=self.seeds[at], sigmas=self.sigmas[at])
 
     def candidates(self, rows: tuple[Array, Array]) -> tuple[tuple[Any, ...], Any]:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from blackbox.perturbed import LowRank
+from blackbox.perturbed.lowrank import added
 from blackbox.virtual.leaves import Quantized, draw
-from blackbox.virtual.population import VirtualPopulation, added, column
+from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, UInt32
@@ -60,7 +61,7 @@ class NoisePopulation(VirtualPopulation):
 
     def take(self, ids: Int[Array, "k"]) -> NoisePopulation:
         """The members at some positions."""
-        return dataclasses.replace(self, ids=self.rows[jnp.asarray(ids)])
+        return dataclasses.replace(self, ids=self.rows[required_ids(ids, len(self))])
 
     def candidates(self, rows: Int[Array, "k"]) -> tuple[tuple[Any, ...], Any]:
         """Weights of some members, with the ``in_axes`` under which ``vmap`` maps over them."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from blackbox.errors import SettingError
 from blackbox.perturbed import LowRank
 from blackbox.virtual.leaves import Quantized
 
@@ -62,7 +63,9 @@ class VirtualPopulation(abc.ABC):
         return f"{type(self).__name__}({len(self)} members, {named})"
 
     def __getitem__(self, i: int) -> Any:
-        """Member ``i``, as a pytree of parameters like the center."""
+        """Member ``i``, as a pytree of parameters like the center; :meth:`take` gives several."""
+        if isinstance(i, slice):
+            raise TypeError("members are taken one by one; several are a population: take(range(...))")
         if not -len(self) <= i < len(self):
             raise IndexError(f"member {i} of a population of {len(self)}")
         return self.structure.join(_formed(self, i % len(self)), self.arrays)
@@ -84,14 +87,19 @@ class VirtualPopulation(abc.ABC):
         return self.structure.join(weights, self.arrays)
 
 
+def required_ids(ids: Any, n: int, name: str = "ids") -> Int[Array, "k"]:
+    """``ids`` as an array, or SettingError unless they are positions in a population of ``n``."""
+    array = jnp.asarray(ids)
+    if array.ndim != 1 or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise SettingError(f"{name} must be integers of shape (k,), got {array.dtype} of shape {array.shape}")
+    if not isinstance(array, jax.core.Tracer) and array.size and not -n <= int(array.min()) <= int(array.max()) < n:
+        raise SettingError(f"{name} must be from {-n} to {n - 1}, got {int(array.min())} to {int(array.max())}")
+    return array
+
+
 def column(x: Array, like: Array) -> Array:
     """One entry for each leading entry of ``like``."""
     return x.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def added(w: Array, noise: Array) -> Array:
-    """The sum in float32 at least, rounded once to the dtype of the weight."""
-    return (w.astype(jnp.promote_types(w.dtype, jnp.float32)) + noise).astype(w.dtype)
 
 
 @jax.jit

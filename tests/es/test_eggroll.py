@@ -243,6 +243,7 @@ def test_policy_by_path() -> None:
             "shaping must be one of z-score, .*, group-relative, got 'best'",
         ),
         ({"popsize": 4, "noise": "cauchy"}, "noise must be one of binom8, normal, sign, uniform, got 'cauchy'"),
+        ({"popsize": 4, "sigma": np.ones(2)}, "sigma must be a Python number or a function of the generation"),
         ({"popsize": 4, "persistent": 0}, "persistent must be an integer >= 1, got 0"),
         ({"popsize": 8, "shaping": "group-relative", "group_size": 6}, "group_size must divide popsize 8"),
         ({"popsize": 8, "group_size": 4}, "got 4 with 'z-score'"),
