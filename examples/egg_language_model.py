@@ -17,9 +17,7 @@ POPSIZE, WINDOW = 2048, 16
 
 text = corpus.standard_library()
 train = jnp.asarray(text.train)
-strategy = bb.es.IntegerEggroll(
-    popsize=POPSIZE, fraction=lambda t: 0.3 * 0.1 ** (t / UPDATES), horizon=UPDATES
-)
+strategy = bb.es.IntegerEggroll(popsize=POPSIZE, fraction=lambda t: 0.3 * 0.1 ** (t / UPDATES), horizon=UPDATES)
 params = egg.init(seed=0, width=16)
 begin = jnp.arange(POPSIZE // 2) * (len(train) // (POPSIZE // 2))  # each pair of members reads on from its own place
 
