@@ -1,7 +1,7 @@
 """A language model in int8 learns Python's own sources without a gradient and without a float.
 
-python egg_language_model.py          300 updates, half a minute
-python egg_language_model.py 6000    two minutes of CPU time: below the bigram line
+Without an argument 300 updates, half a minute; ``python egg_language_model.py 6000`` takes some minutes and goes on
+towards the bigram line.
 """
 
 import sys
