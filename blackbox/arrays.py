@@ -39,7 +39,7 @@ def placed(array: Array, mesh: Any, spec: Any) -> Array:
     import jax
 
     explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
-    lay = jax.reshard if explicit else jax.lax.with_sharding_constraint
+    lay: Callable[..., Array] = jax.reshard if explicit else jax.lax.with_sharding_constraint
     return lay(array, jax.sharding.NamedSharding(mesh, spec))
 
 
