@@ -2,8 +2,9 @@
 
     python bench/policies.py tune        settings of each method, written to bench/results/policies-tuning.json
     python bench/policies.py run         the comparison with these settings; writes bench/results/policies.md
+    python bench/policies.py report      the table again, from what was run
 
-Both take ``--tasks``; ``run`` keeps the results of tasks that it was not asked for. The brax task needs
+They take ``--tasks`` and ``--methods`` and keep the results of those that they were not asked for. The brax task needs
 ``pip install brax`` and is left out without it.
 
 The same for all methods: the network (layer normalization and ReLU, as in the paper on EGGROLL), its first weights,
@@ -50,7 +51,7 @@ import blackbox as bb
 from blackbox.problems.control import JaxControl
 
 SEEDS, TUNING_SEEDS = range(5), (100, 101)
-TUNED = RESULTS / "policies-tuning.json"
+TUNED, RAN = RESULTS / "policies-tuning.json", RESULTS / "policies-runs.json"
 
 
 # ---- tasks
@@ -164,13 +165,17 @@ class Task(NamedTuple):
     """After which a run counts as failed."""
     chunk: int
     """Members that evosax's methods evaluate at once, what is fastest: the weights of a few stay in the cache."""
+    like: str | None = None
+    """Task whose settings are used, where tuning would take hours."""
 
 
 TASKS = {
     "CartPole-v1": Task(Classic("CartPole-v1", (128, 128)), 128, 475.0, 60, 16),
     "Acrobot-v1": Task(Classic("Acrobot-v1", (128, 128)), 256, -100.0, 60, 16),
     "Pendulum-v1": Task(Classic("Pendulum-v1", (128, 128)), 256, -200.0, 120, 8),
-    "brax inverted_pendulum": Task(Brax("inverted_pendulum", (256, 256, 256), "positional", 1000), 64, 950.0, 60, 64),
+    "brax inverted_pendulum": Task(
+        Brax("inverted_pendulum", (256, 256, 256), "positional", 1000), 64, 950.0, 60, 64, "CartPole-v1"
+    ),
 }
 GRID = [(sigma, lr) for sigma in (0.1, 0.05) for lr in (0.03, 0.06, 0.12)]
 
@@ -280,14 +285,15 @@ class Program:
         return run
 
 
-def tune(tasks: Sequence[str]) -> None:
+def tune(tasks: Sequence[str], methods: Sequence[str]) -> None:
     """Try every setting of every method on the tuning seeds."""
     stored = json.loads(TUNED.read_text()) if TUNED.exists() else {}
     trials: list[dict[str, float]] = [*({"sigma": sigma, "lr": lr} for sigma, lr in GRID), {}]
     for name in tasks:
         task = TASKS[name]
-        stored[name] = {}
-        for method, make in METHODS.items():
+        stored.setdefault(name, {})
+        for method in methods:
+            make = METHODS[method]
             best, chosen, tried = math.inf, {}, []
             for settings in trials:
                 program, spent, curves, solved = Program(task, make(task, **settings)), 0, [], True
@@ -304,36 +310,40 @@ def tune(tasks: Sequence[str]) -> None:
             TUNED.write_text(json.dumps(stored, indent=1) + "\n")
 
 
-def compare(tasks: Sequence[str]) -> None:
+def compare(tasks: Sequence[str], methods: Sequence[str]) -> None:
     """All methods with their settings on the same seeds, in turns; then the table."""
     stored = json.loads(TUNED.read_text())
-    path = RESULTS / "policies-runs.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = json.loads(RAN.read_text()) if RAN.exists() else {}
     for name in tasks:
         programs = {
-            method: Program(TASKS[name], make(TASKS[name], **stored[name][method]["chosen"]))
-            for method, make in METHODS.items()
+            method: Program(
+                TASKS[name], METHODS[method](TASKS[name], **stored[TASKS[name].like or name][method]["chosen"])
+            )
+            for method in methods
         }
         first_calls = {method: program.first_calls() for method, program in programs.items()}
-        runs: dict[str, list[Run]] = {method: [] for method in METHODS}
+        runs: dict[str, list[Run]] = {method: [] for method in methods}
         for seed in SEEDS:
             for method, program in programs.items():
                 runs[method].append(program.run(seed))
                 print(f"{name}, {method}, {asdict(runs[method][-1])}", flush=True)
-        kept[name] = {
-            method: {"first_calls": first_calls[method], "runs": [asdict(run) for run in runs[method]]}
-            for method in METHODS
-        }
-        path.write_text(json.dumps(kept, indent=1) + "\n")
-    report(stored, kept)
+        kept.setdefault(name, {}).update(
+            {
+                method: {"first_calls": first_calls[method], "runs": [asdict(run) for run in runs[method]]}
+                for method in methods
+            }
+        )
+        RAN.write_text(json.dumps(kept, indent=1) + "\n")
+    report()
 
 
-def report(stored: Any, kept: Any) -> None:
+def report() -> None:
+    stored, kept = json.loads(TUNED.read_text()), json.loads(RAN.read_text())
     rows = []
     for name in (name for name in TASKS if name in kept):
         reference = _mean(kept[name]["blackbox Eggroll"]["runs"], "wall")
         for method in METHODS:
-            runs, settings = kept[name][method]["runs"], stored[name][method]["chosen"]
+            runs, settings = kept[name][method]["runs"], stored[TASKS[name].like or name][method]["chosen"]
             wall, generations = _mean(runs, "wall"), sum(run["generations"] for run in runs)
             rows.append({
                 "task": name,
@@ -355,11 +365,13 @@ def report(stored: Any, kept: Any) -> None:
         if name in kept
     )
     note = f"""
-Means over seeds {SEEDS.start} to {SEEDS.stop - 1}, runs that failed with what they spent. An evaluation is one episode.
-{conditions}. Methods take turns seed by seed on one core; the clock has neither compilation (first calls: two
-generations with it) nor held-out episodes. Settings: for each method and task the best of {len(GRID)} pairs of sigma
-and learning rate, with Adam and centered ranks, and of the method's defaults, by seeds {TUNING_SEEDS[0]} and
-{TUNING_SEEDS[1]}."""
+Means over seeds {SEEDS.start} to {SEEDS.stop - 1}; a run that failed counts with what it spent. An evaluation is one
+episode. {conditions}.
+
+Methods take turns seed by seed on one core, which other programs shared: CPU time says more than wall time. The clock
+has neither compilation (first calls: two generations with it) nor held-out episodes. Settings: for each method and task
+the best of {len(GRID)} pairs of sigma and learning rate, with Adam and centered ranks, and of the method's defaults, by
+seeds {TUNING_SEEDS[0]} and {TUNING_SEEDS[1]}; brax has those of CartPole, untuned."""
     write("policies", "Policies by evolution", list(rows[0]), rows, ["numpy", "jax", "evosax", "brax"], note)
 
 
@@ -369,13 +381,19 @@ def _mean(runs: Sequence[Any], what: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tune", "run"])
+    parser.add_argument("what", choices=["tune", "run", "report"])
     parser.add_argument("--tasks", help="comma-separated; all by default")
+    parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated; all by default")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     known = [name for name in TASKS if find_spec("brax") or not name.startswith("brax")]
     tasks = arguments.tasks.split(",") if arguments.tasks else known
-    {"tune": tune, "run": compare}[arguments.what](tasks)
+    if arguments.what == "tune":
+        tasks = [name for name in tasks if TASKS[name].like is None]
+    if arguments.what == "report":
+        report()
+    else:
+        {"tune": tune, "run": compare}[arguments.what](tasks, arguments.methods.split(","))
 
 
 if __name__ == "__main__":
