@@ -9,7 +9,7 @@ operation              integer rule, ``>>`` being the arithmetic shift
 =====================  ==============================================================================================
 sat(x)                 clip(x, -127, 127), as int8
 matmul                 sum_i u_i W_ij in int32, ``>> 4 + log4(fan-in)``: of unit scale if u and W are
-norm                   m = max(1, sum |x| >> log2 D), r = 2^16 // m;  sat(x w r >> 16): mean absolute value w
+norm                   m = max(1, sum abs(x) >> log2 D), r = 2^16 // m;  sat(x w r >> 16): mean absolute value w
 gated recurrent unit   f = sat(u W_f + s U_f + b_f) + 127;  g = sat(u W_g + (f s >> 8) U_g + b_g);  s += f (g - s) >> 8
 layer                  x = sat(x + gru(norm(x)));  x = sat(x + sat(sat(norm(x) W_up) W_down))
 logits                 sat(norm(x) W_head + b): y / 16 is the logarithm to base 2 of an unnormalized probability
