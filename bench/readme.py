@@ -84,7 +84,6 @@ def sections() -> Iterator[str]:
         "batch": lambda: recorded("batch", "Many runs in one program"),
         "eggroll_throughput": throughput,
         "eggroll_memory": lambda: recorded("eggroll_memory", "EGGROLL on 100 million parameters"),
-        "policies": lambda: recorded("policies", "EGGROLL on policies"),
         "reliability": lambda: recorded("reliability", "Reliability"),
     }
     for name, section in parts.items():
