@@ -174,7 +174,7 @@ TASKS = {
     "Acrobot-v1": Task(Classic("Acrobot-v1", (128, 128)), 256, -100.0, 60, 16),
     "Pendulum-v1": Task(Classic("Pendulum-v1", (128, 128)), 256, -200.0, 120, 8),
     "brax inverted_pendulum": Task(
-        Brax("inverted_pendulum", (256, 256, 256), "positional", 1000), 64, 950.0, 60, 64, "CartPole-v1"
+        Brax("inverted_pendulum", (256, 256, 256), "positional", 1000), 64, 950.0, 60, 4, "CartPole-v1"
     ),
 }
 GRID = [(sigma, lr) for sigma in (0.1, 0.05) for lr in (0.03, 0.06, 0.12)]
@@ -329,7 +329,11 @@ def compare(tasks: Sequence[str], methods: Sequence[str]) -> None:
                 print(f"{name}, {method}, {asdict(runs[method][-1])}", flush=True)
         kept.setdefault(name, {}).update(
             {
-                method: {"first_calls": first_calls[method], "runs": [asdict(run) for run in runs[method]]}
+                method: {
+                    "first_calls": first_calls[method],
+                    "at_once": TASKS[name].popsize if METHODS[method] is eggroll else TASKS[name].chunk,
+                    "runs": [asdict(run) for run in runs[method]],
+                }
                 for method in methods
             }
         )
@@ -355,6 +359,7 @@ def report() -> None:
                 "CPU, s": f"{_mean(runs, 'processor'):.1f}",
                 "times Eggroll's wall": f"{wall / reference:.1f}",
                 "CPU ms per generation": f"{1e3 * sum(run['processor'] for run in runs) / generations:.0f}",
+                "members at once": kept[name][method]["at_once"],
                 "first calls, s": f"{kept[name][method]['first_calls']:.1f}",
                 "settings": ", ".join(f"{key} {value}" for key, value in settings.items()) or "defaults",
             })  # fmt: skip
