@@ -12,7 +12,7 @@ import pytest
 
 import blackbox as bb
 from blackbox import testing
-from blackbox.testing.virtual import parameters as testing_parameters
+from blackbox.testing.virtual import parameters as model
 
 # Step sizes fit the exam's sphere, which lies in the unit cube; everything else is each method's default.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -163,7 +163,7 @@ def test_every_virtual_method_sits_the_exam() -> None:
 @pytest.mark.parametrize("check", testing.VIRTUAL_CHECKS, ids=lambda c: c.__name__.removeprefix("check_"))
 @pytest.mark.parametrize(("name", "settings"), VIRTUAL, ids=lambda x: x if isinstance(x, str) else x.get("noise", ""))
 def test_law_of_virtual_populations_holds(name: str, settings: dict[str, Any], check: testing.VirtualCheck) -> None:
-    check(bb.create(name, **EGGROLL, **settings), testing_parameters())
+    check(bb.create(name, **EGGROLL, **settings), model())
 
 
 @pytest.mark.parametrize("method", ["eggroll", bb.create("eggroll", popsize=4)])

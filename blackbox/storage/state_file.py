@@ -41,9 +41,7 @@ def save(path: str | os.PathLike[str], state: Any) -> None:
         try:
             array = np.asarray(leaf)
         except TypeError as error:
-            raise CheckpointError(
-                f"state: {names[i]} is no array of numbers (of a key keep key_data): {error}"
-            ) from error
+            raise CheckpointError(f"state: {names[i]} is no array of numbers; of a key keep key_data") from error
         dtypes.append(array.dtype.name)
         arrays[str(i)] = _plain(array)
     manifest, data, digest = pack(0, arrays, {"leaves": names, "dtypes": dtypes})
