@@ -194,6 +194,24 @@ def _counts(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
 _CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
 
 
+def words_of(
+    keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], blocks: Sequence[int]
+) -> tuple[UInt32[Array, "words"], ...]:
+    """Words 0 to 3 of any members of several streams, flat: by member, by stream, by the ``blocks`` of each stream.
+
+    One program for all streams, because what costs time to compile is the generator.
+    """
+    index, high = [], []
+    for count in blocks:
+        # The index of a block has 64 bits: a large leaf has more blocks in all than 32 bits can count.
+        upper, lower = _multiply(count, members.astype(_u32))
+        index.append(lower[:, None] + lax.iota(_u32, count))
+        high.append(upper[:, None] + (index[-1] < lower[:, None]).astype(_u32))
+    key = jnp.asarray(keys, _u32)[np.repeat(np.arange(len(blocks)), blocks)]
+    k0, k1 = (jnp.broadcast_to(key[:, i], (members.shape[0], key.shape[0])).reshape(-1) for i in (0, 1))
+    return philox((jnp.concatenate(index, 1).reshape(-1), jnp.concatenate(high, 1).reshape(-1), k0, k1), (k0, k1))
+
+
 @partial(jax.jit, static_argnames=("sizes", "kind"))
 def centered_noise(
     keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...], kind: spec.Kind = "normal"
@@ -201,21 +219,11 @@ def centered_noise(
     """Centered noise of any members of several streams: of each the rows of :func:`noise` that ``members`` name.
 
     Times ``spec.UNIT[kind]`` it has unit variance: entries of "sign" and "binom8" are whole numbers, whose sums and
-    products are exact. One program for all streams, because what costs time to compile is the generator.
+    products are exact.
     """
     per_block = spec.VALUES_PER_BLOCK[kind]
     blocks = [-(-size // per_block) for size in sizes]
     n, ends = members.shape[0], np.cumsum(blocks)
-    index, high = [], []
-    for count in blocks:
-        # The index of a block has 64 bits: a large leaf has more blocks in all than 32 bits can count.
-        upper, lower = _multiply(count, members.astype(_u32))
-        index.append(lower[:, None] + lax.iota(_u32, count))
-        high.append(upper[:, None] + (index[-1] < lower[:, None]).astype(_u32))
-    of_block = np.repeat(np.arange(len(sizes)), blocks)
-    key = jnp.asarray(keys, _u32)[of_block]
-    k0, k1 = (jnp.broadcast_to(key[:, i], (n, len(of_block))).reshape(-1) for i in (0, 1))
-    w = philox((jnp.concatenate(index, 1).reshape(-1), jnp.concatenate(high, 1).reshape(-1), k0, k1), (k0, k1))
-    values = _CENTERED[kind](w).reshape(n, len(of_block), per_block)
+    values = _CENTERED[kind](words_of(keys, members, blocks)).reshape(n, sum(blocks), per_block)
     parts = zip(ends - blocks, ends, sizes, strict=True)
     return tuple(values[:, a:b].reshape(n, -1)[:, :size] for a, b, size in parts)

@@ -20,7 +20,7 @@ import numpy as np
 from blackbox.errors import SettingError
 from blackbox.kernels import xla
 from blackbox.kernels.spec import VALUES_PER_BLOCK
-from blackbox.virtual.leaves import Leaf, Weight
+from blackbox.virtual.leaves import Leaf, Weight, streams
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int, Int8, UInt32
@@ -160,22 +160,9 @@ def draw(
     weights: tuple[Weight, ...], key: UInt32[Array, "2"], generation: Int[Array, ""], pairs: Int[Array, "n"]
 ) -> list[tuple[Int8[Array, "n m"], Int8[Array, "n k"]]]:
     """Fair signs: for each weight the factors of some pairs. Of its stream's rows, noise of kind "sign"."""
-    words = jnp.asarray([weight.words for weight in weights], jnp.uint32)
-    streams = jax.vmap(lambda w: xla.fold(xla.fold(key, w[0], w[1]), generation))(words)
     sizes = [(weight.shape[0], weight.shape[-1]) for weight in weights]
     blocks = [-(-sum(size) // SIGNS_PER_BLOCK) for size in sizes]
-    # One program for all streams, because what costs time to compile is the generator.
-    index = jnp.concatenate(
-        [
-            pairs[:, None].astype(jnp.uint32) * jnp.uint32(count) + jnp.arange(count, dtype=jnp.uint32)
-            for count in blocks
-        ],
-        axis=1,
-    )
-    keys = streams[np.repeat(np.arange(len(blocks)), blocks)]
-    k0, k1 = (jnp.broadcast_to(keys[:, i], index.shape).reshape(-1) for i in (0, 1))
-    index = index.reshape(-1)
-    drawn = jnp.stack(xla.philox((index, jnp.zeros_like(index), k0, k1), (k0, k1)), axis=-1)
+    drawn = jnp.stack(xla.words_of(streams(weights, key, generation), pairs, blocks), axis=-1)
     bits = drawn[..., None] >> jnp.arange(32, dtype=jnp.uint32) & jnp.uint32(1)
     signs = (1 - 2 * bits.astype(jnp.int8)).reshape(pairs.shape[0], -1)
     starts = SIGNS_PER_BLOCK * (np.cumsum(blocks) - blocks)

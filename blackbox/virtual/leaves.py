@@ -113,6 +113,14 @@ class Quantized(NamedTuple):
         return scaled(self.values, self.scale)
 
 
+def streams(
+    weights: Sequence[Weight], key: UInt32[Array, "2"], generation: Int[Array, ""]
+) -> UInt32[Array, "weights 2"]:
+    """The key of each weight's stream in a generation."""
+    words = jnp.asarray(np.array([weight.words for weight in weights], np.uint32))
+    return jax.vmap(lambda w: xla.fold(xla.fold(key, w[0], w[1]), generation))(words)
+
+
 def draw(
     weights: Sequence[Weight], key: UInt32[Array, "2"], generation: Int[Array, ""], pairs: Int[Array, "n"], kind: Kind
 ) -> list[tuple[Float[Array, "n ..."], ...]]:
@@ -120,12 +128,12 @@ def draw(
 
     Its entries times ``UNIT[kind]`` have unit variance; those of "sign" and "binom8" are small integers.
     """
-    words = np.array([weight.words for weight in weights], np.uint32)
-    streams = jax.vmap(lambda w: xla.fold(xla.fold(key, w[0], w[1]), generation))(jnp.asarray(words))
     shapes = [weight.parts for weight in weights]
     sizes = tuple(sum(math.prod(part) for part in parts) for parts in shapes)
     out = []
-    for values, parts in zip(xla.centered_noise(streams, pairs, sizes, kind), shapes, strict=True):
+    for values, parts in zip(
+        xla.centered_noise(streams(weights, key, generation), pairs, sizes, kind), shapes, strict=True
+    ):
         ends = np.cumsum([math.prod(part) for part in parts])
         pieces = jnp.split(values, ends[:-1], axis=1)
         out.append(tuple(piece.reshape(-1, *part) for piece, part in zip(pieces, parts, strict=True)))
