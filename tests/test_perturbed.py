@@ -14,6 +14,7 @@ from jax import lax
 from numpy.testing import assert_allclose
 
 from blackbox.perturbed import LowRank, Materialized, perturbed, perturbed_matmul
+from blackbox.virtual import Quantized
 
 X = jnp.asarray(np.random.default_rng(1).normal(size=(7, 5)), jnp.float32)
 IMAGES = jnp.asarray(np.random.default_rng(2).normal(size=(2, 8, 8, 3)), jnp.float32)
@@ -103,6 +104,20 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
 def test_rule_gives_what_the_sum_gives(name: str) -> None:
     function, shape, axes = CASES[name]
     w = weight(shape, axes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Materialized)
+        factored = jax.jit(perturbed(function))(w)
+    for ours, expected in zip(jax.tree.leaves(factored), jax.tree.leaves(function(w.materialise())), strict=True):
+        assert ours.dtype == expected.dtype
+        assert_allclose(ours, expected, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule_holds_for_weights_in_eight_bits(name: str) -> None:
+    function, shape, axes = CASES[name]
+    exact = weight(shape, axes)
+    copy = Quantized.of(exact.w, exact.stacked)
+    w = LowRank(copy.values, exact.a, exact.b, axes, copy.scale)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Materialized)
         factored = jax.jit(perturbed(function))(w)

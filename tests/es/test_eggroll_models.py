@@ -118,3 +118,28 @@ def test_factored_members_equal_formed_ones(name: str) -> None:
         warnings.simplefilter("error", Materialized)
         fitness = bb.evaluate(objective, population, x)
     assert_allclose(fitness, [objective(population[i], x) for i in range(4)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["equinox GRU", "linen transformer", "linen scan, marked as stacked", "nnx transformer block"]
+)
+def test_later_generations_compile_nothing(name: str) -> None:
+    make, _, policy = CASES[name]
+    objective, params, x = make()
+    strategy = bb.es.Eggroll(popsize=4, sigma=lambda generation: 0.1 / (1 + generation), policy=policy)
+    state, compiled = strategy.init(bb.key(1), params), [0]
+
+    def count(event: str, *_: Any, **__: Any) -> None:
+        compiled[-1] += event == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        for _ in range(4):
+            population = strategy.ask(state)
+            fitness = bb.evaluate(objective, population, x, chunk=2)
+            state = strategy.tell(state, population, fitness)
+            compiled.append(0)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert compiled[0] > 0
+    assert compiled[2:] == [0, 0, 0], compiled
