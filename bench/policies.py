@@ -8,14 +8,17 @@ They take ``--tasks`` and ``--methods`` and keep the results of those that they 
 ``pip install brax`` and is left out without it.
 
 The same for all methods: the network (layer normalization and ReLU, as in the paper on EGGROLL), its first weights,
-the population's size, the objective and its episodes. Each generation has new episodes, one a member; both members of a
-mirrored pair play the same one. After each generation the mean policy plays held-out episodes, outside the clock; the
+the population's size, and what is searched. Each generation has new episodes, one a member. As EGGROLL has it, both
+members of a mirrored pair play the same one. evosax is run in two ways: as its own problems (``GymnaxProblem``,
+``BraxProblem``) evaluate, where one episode is played by all members of a generation, and with an episode for each pair
+as EGGROLL ("pairs' episodes"). After each generation the mean policy plays held-out episodes, outside the clock; the
 task is solved when their mean return is at the level below. One generation is one compiled program (ask, all episodes,
 tell), which a Python loop calls. evosax's populations are evaluated a few members at a time (``Task.chunk``), which is
 up to 7 times as fast here as all at once, as its documentation does it. An evaluation is one episode.
 
-Tuning: the same grid for all methods, centered ranks and Adam, and each method's own defaults as they are, on two seeds
-of their own; what solves with the fewest evaluations is taken. A setting is given up once it cannot be the best.
+Tuning: the same grid for all methods of sigma, Adam's learning rate and shaping, and each method's own defaults as they
+are, on seeds of their own; what solves with the fewest evaluations is taken. A setting is given up once it cannot be
+the best.
 """
 
 from __future__ import annotations
@@ -45,12 +48,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from evosax.algorithms import PGPE, Open_ES
+from evosax.core.fitness_shaping import centered_rank_fitness_shaping_fn, standardize_fitness_shaping_fn
 from record import RESULTS, write
 
 import blackbox as bb
 from blackbox.problems.control import JaxControl
 
-SEEDS, TUNING_SEEDS = range(5), (100, 101)
+SEEDS, TUNING_SEEDS = range(10), range(100, 104)
 TUNED, RAN = RESULTS / "policies-tuning.json", RESULTS / "policies-runs.json"
 
 
@@ -177,7 +181,13 @@ TASKS = {
         Brax("inverted_pendulum", (256, 256, 256), "positional", 1000), 64, 950.0, 60, 4, "CartPole-v1"
     ),
 }
-GRID = [(sigma, lr) for sigma in (0.1, 0.05) for lr in (0.03, 0.06, 0.12)]
+SHAPINGS = {"centered-ranks": centered_rank_fitness_shaping_fn, "z-score": standardize_fitness_shaping_fn}
+GRID = [
+    {"sigma": sigma, "lr": lr, "shaping": shaping}
+    for shaping in SHAPINGS
+    for sigma in (0.05, 0.1)
+    for lr in (0.06, 0.03, 0.12)
+]
 
 
 # ---- methods
@@ -191,8 +201,8 @@ class Method(NamedTuple):
     mean: Callable[[Any], Any]
 
 
-def eggroll(task: Task, sigma: float | None = None, lr: float | None = None) -> Method:
-    settings = {"sigma": sigma, "optimizer": optax.adam(lr), "shaping": "centered-ranks"} if lr else {}
+def eggroll(task: Task, sigma: float | None = None, lr: float | None = None, shaping: str | None = None) -> Method:
+    settings = {"sigma": sigma, "optimizer": optax.adam(lr), "shaping": shaping} if lr else {}
     strategy = bb.es.Eggroll(popsize=task.popsize, **settings)
 
     def generation(state: Any, _: Any, starts: Any) -> Any:
@@ -203,10 +213,12 @@ def eggroll(task: Task, sigma: float | None = None, lr: float | None = None) -> 
     return Method(lambda layers, seed: strategy.init(bb.key(seed), layers), generation, strategy.recommend)
 
 
-def _evosax(task: Task, strategy: Any, parameters: Any) -> Method:
+def _evosax(task: Task, strategy: Any, parameters: Any, is_paired: bool) -> Method:
     def generation(state: Any, key: Any, starts: Any) -> Any:
         ask_key, tell_key = jax.random.split(key)
         population, state = strategy.ask(ask_key, state, parameters)
+        if not is_paired:
+            starts = jnp.broadcast_to(starts[:1], starts.shape)
         both = (population, jnp.concatenate([starts, starts]))
         fitness = jax.lax.map(lambda member: task.game.cost(*member), both, batch_size=task.chunk)
         return strategy.tell(tell_key, population, fitness, state, parameters)[0]
@@ -217,20 +229,33 @@ def _evosax(task: Task, strategy: Any, parameters: Any) -> Method:
     return Method(init, generation, strategy.get_mean)
 
 
-def open_es(task: Task, sigma: float | None = None, lr: float | None = None) -> Method:
-    settings = {"optimizer": optax.adam(lr), "std_schedule": optax.constant_schedule(sigma)} if lr else {}
+def open_es(
+    task: Task, is_paired: bool, sigma: float | None = None, lr: float | None = None, shaping: str | None = None
+) -> Method:
+    settings: dict[str, Any] = {}
+    if lr and shaping:
+        settings = {"optimizer": optax.adam(lr), "std_schedule": optax.constant_schedule(sigma)}
+        settings["fitness_shaping_fn"] = SHAPINGS[shaping]
     strategy = Open_ES(population_size=task.popsize, solution=first_weights(task.game.sizes, 0), **settings)
-    return _evosax(task, strategy, strategy.default_params)
+    return _evosax(task, strategy, strategy.default_params, is_paired)
 
 
-def pgpe(task: Task, sigma: float | None = None, lr: float | None = None) -> Method:
-    settings = {"optimizer": optax.adam(lr)} if lr else {}
+def pgpe(
+    task: Task, is_paired: bool, sigma: float | None = None, lr: float | None = None, shaping: str | None = None
+) -> Method:
+    settings = {"optimizer": optax.adam(lr), "fitness_shaping_fn": SHAPINGS[shaping]} if lr and shaping else {}
     strategy = PGPE(population_size=task.popsize, solution=first_weights(task.game.sizes, 0), **settings)
     defaults = strategy.default_params
-    return _evosax(task, strategy, defaults.replace(std_init=sigma) if lr else defaults)
+    return _evosax(task, strategy, defaults.replace(std_init=sigma) if lr else defaults, is_paired)
 
 
-METHODS = {"blackbox Eggroll": eggroll, "evosax Open_ES": open_es, "evosax PGPE": pgpe}
+METHODS: dict[str, Callable[..., Method]] = {
+    "blackbox Eggroll": eggroll,
+    "evosax Open_ES": partial(open_es, is_paired=False),
+    "evosax PGPE": partial(pgpe, is_paired=False),
+    "evosax Open_ES, pairs' episodes": partial(open_es, is_paired=True),
+    "evosax PGPE, pairs' episodes": partial(pgpe, is_paired=True),
+}
 
 
 # ---- runs
@@ -288,7 +313,7 @@ class Program:
 def tune(tasks: Sequence[str], methods: Sequence[str]) -> None:
     """Try every setting of every method on the tuning seeds."""
     stored = json.loads(TUNED.read_text()) if TUNED.exists() else {}
-    trials: list[dict[str, float]] = [*({"sigma": sigma, "lr": lr} for sigma, lr in GRID), {}]
+    trials: list[dict[str, Any]] = [*GRID, {}]
     for name in tasks:
         task = TASKS[name]
         stored.setdefault(name, {})
@@ -361,7 +386,7 @@ def report() -> None:
                 "CPU ms per generation": f"{1e3 * sum(run['processor'] for run in runs) / generations:.0f}",
                 "members at once": kept[name][method]["at_once"],
                 "first calls, s": f"{kept[name][method]['first_calls']:.1f}",
-                "settings": ", ".join(f"{key} {value}" for key, value in settings.items()) or "defaults",
+                "settings": _described(settings),
             })  # fmt: skip
     conditions = "; ".join(
         f"{name}: hidden layers {'-'.join(map(str, task.game.hidden))}, population {task.popsize}, "
@@ -375,9 +400,14 @@ episode. {conditions}.
 
 Methods take turns seed by seed on one core, which other programs shared: CPU time says more than wall time. The clock
 has neither compilation (first calls: two generations with it) nor held-out episodes. Settings: for each method and task
-the best of {len(GRID)} pairs of sigma and learning rate, with Adam and centered ranks, and of the method's defaults, by
-seeds {TUNING_SEEDS[0]} and {TUNING_SEEDS[1]}; brax has those of CartPole, untuned."""
+the best of {len(GRID)} of sigma, learning rate of Adam and shaping, and of the method's defaults, by seeds
+{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; brax has those of CartPole, untuned. evosax plays one episode with all
+members of a generation, as its own problems do, or with "pairs' episodes" one with each pair, as Eggroll does."""
     write("policies", "Policies by evolution", list(rows[0]), rows, ["numpy", "jax", "evosax", "brax"], note)
+
+
+def _described(settings: dict[str, Any]) -> str:
+    return "sigma {sigma}, lr {lr}, {shaping}".format(**settings) if settings else "defaults"
 
 
 def _mean(runs: Sequence[Any], what: str) -> float:

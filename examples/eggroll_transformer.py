@@ -1,8 +1,13 @@
 """A transformer fine-tuned by EGGROLL on a score without a gradient: are the answers it writes exactly right?
 
+python eggroll_transformer.py            seed 0, learning rate 0.1
+python eggroll_transformer.py 3 0.2      seed 3, learning rate 0.2
+
 It is pretrained by backpropagation on sums of a careless author, who forgets every other time to carry. Each answer is
 decoded greedily, and all that fine-tuning learns of it is whether it is right. Answers begin with the last digit.
 """
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +20,8 @@ from blackbox.virtual import Leaf
 
 WIDTH, LAYERS, PLUS, EQUALS = 32, 2, 10, 11  # tokens 0 to 9 are the digits
 POPSIZE, GROUP, QUESTIONS, GENERATIONS = 512, 32, 8, 50
+SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+LEARNING_RATE = float(sys.argv[2]) if len(sys.argv) > 2 else 0.1
 
 
 class Block(nnx.Module):
@@ -53,9 +60,9 @@ def lines(sums, forgets):
     return jnp.asarray(np.stack(text, axis=1))
 
 
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(SEED)
 unseen, known = np.split(rng.permutation(10_000), [2_000])
-graph, params = nnx.split(Transformer(nnx.Rngs(0)))
+graph, params = nnx.split(Transformer(nnx.Rngs(SEED)))
 
 
 def cross_entropy(params, text):
@@ -89,12 +96,12 @@ print(f"pretrained on careless sums: {before:.3f} of unseen questions answered r
 strategy = bb.es.Eggroll(
     popsize=POPSIZE,
     sigma=0.02,
-    optimizer=optax.sgd(optax.cosine_decay_schedule(0.1, GENERATIONS)),
+    optimizer=optax.sgd(optax.cosine_decay_schedule(LEARNING_RATE, GENERATIONS)),
     shaping="group-relative",
     group_size=GROUP,  # members that meet the same questions
     policy={"*bias*": Leaf(noise="frozen"), "*norm*": Leaf(noise="frozen")},
 )
-state = strategy.init(bb.key(0), params)
+state = strategy.init(bb.key(SEED), params)
 for generation in range(GENERATIONS):
     sums = rng.choice(known, POPSIZE // GROUP * QUESTIONS, replace=False)
     questions = lines(sums, np.zeros(len(sums), bool)).reshape(-1, QUESTIONS, 9)
