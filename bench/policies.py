@@ -54,7 +54,7 @@ from record import RESULTS, write
 import blackbox as bb
 from blackbox.problems.control import JaxControl
 
-SEEDS, TUNING_SEEDS = range(10), range(100, 104)
+SEEDS, TUNING_SEEDS = range(10), range(100, 108)
 TUNED, RAN = RESULTS / "policies-tuning.json", RESULTS / "policies-runs.json"
 
 

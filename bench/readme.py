@@ -77,6 +77,15 @@ def throughput() -> Iterator[str]:
     yield markdown(list(rows[0]), rows)
 
 
+def policies() -> Iterator[str]:
+    """Evaluations and time of each method on each task, without the single runs and settings."""
+    record = results("policies")
+    columns = ["task", "method", "solved", "evaluations", "wall, s", "times Eggroll's wall"]
+    yield f"**Policies by evolution.** {record['note']}"
+    yield ""
+    yield markdown(columns, [{column: row[column] for column in columns} for row in record["rows"]])
+
+
 def sections() -> Iterator[str]:
     parts = {
         "bbob": bbob,
@@ -84,6 +93,8 @@ def sections() -> Iterator[str]:
         "batch": lambda: recorded("batch", "Many runs in one program"),
         "eggroll_throughput": throughput,
         "eggroll_memory": lambda: recorded("eggroll_memory", "EGGROLL on 100 million parameters"),
+        "digits": lambda: recorded("digits", "Handwritten digits without backpropagation"),
+        "policies": policies,
         "reliability": lambda: recorded("reliability", "Reliability"),
     }
     for name, section in parts.items():
