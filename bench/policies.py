@@ -18,7 +18,8 @@ up to 7 times as fast here as all at once, as its documentation does it. An eval
 
 Tuning: the same grid for all methods of sigma, Adam's learning rate and shaping, and each method's own defaults as they
 are, on seeds of their own; what solves with the fewest evaluations is taken. A setting is given up once it cannot be
-the best.
+the best, or at the first seed with which the task is not solved; where this befalls all, the last to be given up is
+taken.
 """
 
 from __future__ import annotations
@@ -253,8 +254,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "blackbox Eggroll": eggroll,
     "evosax Open_ES": partial(open_es, is_paired=False),
     "evosax PGPE": partial(pgpe, is_paired=False),
-    "evosax Open_ES, pairs' episodes": partial(open_es, is_paired=True),
-    "evosax PGPE, pairs' episodes": partial(pgpe, is_paired=True),
+    "evosax Open_ES (pairs' episodes)": partial(open_es, is_paired=True),
+    "evosax PGPE (pairs' episodes)": partial(pgpe, is_paired=True),
 }
 
 
@@ -331,6 +332,8 @@ def tune(tasks: Sequence[str], methods: Sequence[str]) -> None:
                     best, chosen = spent, settings
                 tried.append({"settings": settings, "generations": spent, "solved": solved, "curves": curves})
                 print(f"{name}, {method}, {settings}: {'' if solved else 'given up after '}{spent}", flush=True)
+            if math.isinf(best):  # none solved all: the one that got furthest
+                chosen = max(tried, key=lambda trial: (len(trial["curves"]), -trial["generations"]))["settings"]
             stored[name][method] = {"chosen": chosen, "trials": tried}
             TUNED.write_text(json.dumps(stored, indent=1) + "\n")
 

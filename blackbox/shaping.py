@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blackbox.arrays import Array, namespace
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Shaped
 
 
 def finite_or_worst(fitness: Float[Array, "n"], dtype: Any = None) -> Float[Array, "n"]:
@@ -32,19 +32,32 @@ def centered_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
 
 
 def whole_ranks(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Centered ranks as whole numbers: ``1 - n, 3 - n, ..., n - 1`` from the best member to the worst."""
+    """Centered ranks as whole numbers: ``1 - n, 3 - n, ..., n - 1`` from the best member to the worst.
+
+    Of the dtype of the fitness, or float32 if that is of integers or too narrow to count in.
+    """
     xp = namespace(fitness)
-    f = finite_or_worst(fitness)
+    f = _comparable(fitness)
     ordered = xp.sort(f)
     below = xp.searchsorted(ordered, f, side="left")
     up_to = xp.searchsorted(ordered, f, side="right")
-    return xp.astype(below + up_to - f.shape[0], f.dtype)
+    return xp.astype(below + up_to - f.shape[0], _counting(xp, f.dtype))
+
+
+def _comparable(fitness: Shaped[Array, "n"]) -> Shaped[Array, "n"]:
+    """Fitness that can be ordered: NaN is worst, integers stay what they are."""
+    return finite_or_worst(fitness) if namespace(fitness).isdtype(fitness.dtype, "real floating") else fitness
+
+
+def _counting(xp: Any, dtype: Any) -> Any:
+    """``dtype`` if it holds all whole numbers that populations need, else float32."""
+    return dtype if xp.isdtype(dtype, "real floating") and xp.finfo(dtype).bits >= 32 else xp.float32
 
 
 def z_scores(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     """Fitness centered and divided by its standard deviation; failed members count as the worst finite one.
 
-    Zero everywhere when all finite values are equal.
+    Minus infinity counts as the best finite one. Zero everywhere when all finite values are equal up to rounding.
     """
     f = _filled(fitness, axis=0)
     return _over_deviation(f - namespace(f).mean(f), f)
@@ -68,7 +81,10 @@ def group_relative(fitness: Float[Array, "n *items"], size: int) -> Float[Array,
 
 
 def _filled(fitness: Float[Array, "*shape"], axis: int) -> Float[Array, "*shape"]:
-    """Fitness between -1 and 1, with what is not finite replaced by the worst along an axis (of all if none is)."""
+    """Fitness between -1 and 1, with NaN and infinity replaced by the worst along an axis (of all if none is).
+
+    Minus infinity is replaced by the best.
+    """
     xp = namespace(fitness)
     ok = xp.isfinite(fitness)
     zero = xp.zeros_like(fitness)
@@ -78,15 +94,18 @@ def _filled(fitness: Float[Array, "*shape"], axis: int) -> Float[Array, "*shape"
     worst = xp.max(xp.where(ok, f, low), axis=axis, keepdims=True)
     of_all = xp.max(worst)
     of_all = xp.where(xp.isfinite(of_all), of_all, xp.zeros_like(of_all))
-    return xp.where(ok, f, xp.where(xp.isfinite(worst), worst, of_all))
+    best = xp.min(xp.where(ok, f, -low), axis=axis, keepdims=True)
+    worst = xp.where(xp.isfinite(worst), worst, of_all)
+    best = xp.where(xp.isfinite(best), best, worst)
+    return xp.where(ok, f, xp.where(fitness == low, best, worst))
 
 
 def _over_deviation(centered: Float[Array, "*shape"], of: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``centered`` over the standard deviation of ``of``; zeros where that is zero."""
+    """``centered`` over the standard deviation of ``of``, which is within 1; zeros where that is rounding alone."""
     xp = namespace(centered)
     spread = of - xp.mean(of)
     scale = xp.sqrt(xp.mean(spread * spread))
-    positive = scale > 0
+    positive = scale > xp.finfo(of.dtype).eps
     return xp.where(positive, centered / xp.where(positive, scale, xp.ones_like(scale)), xp.zeros_like(centered))
 
 
@@ -96,7 +115,8 @@ def pair_signs(fitness: Float[Array, "n"]) -> Float[Array, "n"]:
     Only the order within a pair counts (Sarkar et al. 2025, arXiv:2511.16652, appendix H.2).
     """
     xp = namespace(fitness)
-    pairs = xp.reshape(finite_or_worst(fitness), (-1, 2))
+    pairs = xp.reshape(_comparable(fitness), (-1, 2))
     first, second = pairs[:, 0], pairs[:, 1]
-    sign = xp.astype(first > second, fitness.dtype) - xp.astype(first < second, fitness.dtype)
+    dtype = _counting(xp, fitness.dtype)
+    sign = xp.astype(first > second, dtype) - xp.astype(first < second, dtype)
     return xp.reshape(xp.stack([sign, -sign], axis=1), (-1,))

@@ -23,12 +23,13 @@ arXiv:2112.13835): G sums sigma E_p of those generations, each made again from i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from blackbox.errors import SettingError, TellError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 SHAPINGS = ("z-score", "centered-ranks", "sign", "group-relative")
 NOISES = ("binom8", "normal", "sign", "uniform")
-SGD = optax.sgd(1.0)
+SGD = optax.sgd(0.1)
 Episode = tuple[Any, Any, Any]  # of some generations their noise's counters and sigmas, and how many of them count
 
 
@@ -54,7 +55,7 @@ class EggrollState(NamedTuple):
     params: Any
     """The mean, a pytree like that given to ``init``."""
     optimizer: Any
-    """State of the optimizer."""
+    """State of the optimizer, which sees the tree of ``params`` with ``optax.MaskedNode`` where nothing is trained."""
 
 
 @algorithm
@@ -65,7 +66,8 @@ class Eggroll:
         popsize: members per generation, even.
         rank: of the perturbation of each matrix; None for independent entries (OpenAI-ES).
         sigma: standard deviation of the perturbation, in units of the parameters, or a function of the generation.
-        optimizer: any optax optimizer; by default ``optax.sgd(1.0)``. Schedules of the learning rate are optax's.
+        optimizer: any optax optimizer; by default ``optax.sgd(0.1)``. Schedules of the learning rate, masks and labels
+            by leaf are optax's; what asks for a ``value`` is given the mean fitness.
         shaping: "z-score", "centered-ranks", "sign" (which side of each pair is better), or "group-relative" (less
             the mean of those who met the same data, over the standard deviation of all).
         group_size: members that share a data item, for "group-relative": members 0 to G - 1 the first item and so
@@ -98,7 +100,11 @@ class Eggroll:
     mesh: Any = None
 
     def __post_init__(self) -> None:
+        if self.popsize is None:
+            raise SettingError("popsize must be an even integer >= 2, got None")
         require_integer("popsize", self.popsize, low=2, even=True)
+        if self.optimizer is not None and not isinstance(self.optimizer, optax.GradientTransformation):
+            raise SettingError(f"optimizer must be one of optax's, such as optax.adam(0.01), got {self.optimizer!r}")
         for name in ("rank", "noise_reuse", "persistent", "update_chunk"):
             require_integer(name, getattr(self, name), low=1)
         require_integer("group_size", self.group_size, low=2, even=True)
@@ -119,8 +125,11 @@ class Eggroll:
             )
 
     def init(self, key: Key, params: Any) -> EggrollState:
-        weights, _ = self._structure(params).split(params)
-        return EggrollState(jnp.asarray(key), jnp.asarray(0), params, (self.optimizer or SGD).init(_wide(weights)))
+        # A copy of what NumPy could change afterwards.
+        params = jax.tree.map(lambda x: jnp.array(x) if isinstance(x, np.ndarray | np.generic) else x, params)
+        structure = self._structure(params)
+        optimizer = (self.optimizer or SGD).init(_trained(structure, _wide(structure.split(params)[0])))
+        return EggrollState(jnp.asarray(key), jnp.asarray(0), params, optimizer)
 
     def ask(self, state: EggrollState, first: int = 0) -> NoisePopulation:
         structure = self._structure(state.params)
@@ -134,11 +143,17 @@ class Eggroll:
         )  # fmt: skip
 
     def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n *items"]) -> EggrollState:
+        if jax.tree.structure(state.params) != population.structure.treedef:
+            raise TellError("population must be one of this state's, got one whose parameters are another tree")
+        generation = population.generation, state.generation
+        if self.persistent > 1 and not any(isinstance(x, jax.core.Tracer) for x in generation):
+            if int(population.generation) != int(state.generation) // self.noise_reuse:
+                raise TellError("with persistent a population must be told to the state that it was asked from")
         weights, arrays = population.structure.split(state.params)
         f, unit = self._shaped(population, jnp.asarray(fitness))
         moved, optimizer = _moved(
             self.optimizer or SGD, self.update_chunk, self.mesh, population, self._episode(state.generation),
-            f, unit / len(population) ** 0.5, weights, state.optimizer,
+            f, unit / len(population) ** 0.5, jnp.mean(fitness), weights, state.optimizer,
         )  # fmt: skip
         return EggrollState(state.key, state.generation + 1, population.structure.join(moved, arrays), optimizer)
 
@@ -157,8 +172,10 @@ class Eggroll:
             )
         if n != self.popsize and (self.shaping == "sign" or self.group_size is not None):
             raise TellError(f'with shaping="{self.shaping}" all {self.popsize} members are told at once, got {n}')
-        if not jnp.issubdtype(fitness.dtype, jnp.floating):
-            fitness = fitness.astype(jnp.float32)
+        if jnp.issubdtype(fitness.dtype, jnp.complexfloating):
+            raise TellError(f"fitness must be of real numbers, got {fitness.dtype}")
+        if self.shaping in ("z-score", "group-relative"):  # the others need nothing but the order
+            fitness = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
         order = jnp.argsort(population.rows)  # pairs and groups are members that follow each other
         fitness, unit = fitness[order], 1.0
         if self.shaping == "z-score":
@@ -193,11 +210,7 @@ class Eggroll:
 def _copied(weights: tuple[Array, ...], structure: Structure, dtype: Any) -> tuple[Any, ...]:
     """The weights for evaluation; in eight bits those of low rank alone, since dense noise is added to the others."""
     return tuple(
-        w.astype(dtype)
-        if dtype != jnp.int8
-        else Quantized.of(w, weight.leaf.stacked)
-        if weight.leaf.noise == "low-rank"
-        else w
+        w.astype(dtype) if dtype != jnp.int8 else Quantized.of(w, weight.stacked) if weight.noise == "low-rank" else w
         for w, weight in zip(weights, structure.weights, strict=True)
     )
 
@@ -211,6 +224,7 @@ def _moved(
     episode: Episode | None,
     f: Float[Array, "n"],
     scale: float,
+    value: Float[Array, ""],
     weights: tuple[Float[Array, "..."], ...],
     optimizer_state: Any,
 ) -> tuple[tuple[Float[Array, "..."], ...], Any]:
@@ -220,8 +234,18 @@ def _moved(
         if episode is None
         else credited_noise(population, f, *episode, chunk, mesh)
     )
-    updates, optimizer_state = optimizer.update(tuple(x * scale for x in total), optimizer_state, _wide(weights))
-    return tuple((w + u).astype(w.dtype) for w, u in zip(weights, updates, strict=True)), optimizer_state
+    gradient, trained = (_trained(population.structure, x) for x in ([x * scale for x in total], _wide(weights)))
+    step = optax.with_extra_args_support(optimizer).update
+    updates, optimizer_state = step(gradient, optimizer_state, trained, value=value)
+    moved = zip(weights, jax.tree.leaves(updates), strict=True)
+    return tuple((w + u).astype(w.dtype) for w, u in moved), optimizer_state
+
+
+def _trained(structure: Structure, weights: Sequence[Array]) -> Any:
+    """The tree of the parameters with nothing but the weights, in the way in which optax masks trees."""
+    found = iter(weights)
+    masked = optax.MaskedNode()
+    return jax.tree.unflatten(structure.treedef, [next(found) if s == "weight" else masked for s in structure.slots])
 
 
 def _wide(weights: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -83,7 +83,7 @@ class CoordinatePopulation(VirtualPopulation):
             size = math.prod(weight.shape)
             at = coordinates - first  # one_hot of a number outside its range is zero everywhere
             first += size
-            if weight.leaf.noise == "low-rank":
+            if weight.noise == "low-rank":
                 inside = (at >= 0) & (at < size)
                 a, b = _one_hot_factors(jnp.where(inside, at, 0), weight)
                 a = a * column(jnp.where(inside, steps, 0.0), a)
@@ -99,7 +99,7 @@ class CoordinatePopulation(VirtualPopulation):
 def _one_hot_factors(at: Int[Array, "k"], weight: Weight) -> tuple[Float[Array, "k ..."], Float[Array, "k ..."]]:
     """Factors of rank one whose product is one at entry ``at`` and zero elsewhere."""
     entry = jnp.unravel_index(at, weight.shape)
-    kinds = "s" * weight.leaf.stacked + weight.axes
+    kinds = "s" * weight.stacked + weight.axes
     factors = []
     for kind, part in zip("ab", weight.parts, strict=True):
         own = [i for i, axis in enumerate(kinds) if axis in ("s", kind)]

@@ -49,7 +49,7 @@ def weighted_noise(
     def total(population: NoisePopulation, pairs: Array, signed: Array) -> list[Array]:
         sums: dict[Weight, Array] = {}
         for kind in ("low-rank", "dense"):
-            group = [weight for weight in population.structure.weights if weight.leaf.noise == kind]
+            group = [weight for weight in population.structure.weights if weight.noise == kind]
             # Noise of independent entries is as large as the weights for every pair: few pairs at once.
             entries = sum(math.prod(part) for weight in group for part in weight.parts)
             if group:
@@ -121,8 +121,8 @@ def _weighted_sum(weight: Weight, drawn: tuple[Array, ...], f: Float[Array, "pai
     if len(drawn) == 1:
         return jnp.tensordot(f, drawn[0], axes=1)
     a, b = drawn
-    s = weight.leaf.stacked
+    s = weight.stacked
     stack, left, right = weight.shape[:s], a.shape[1 + s : -1], b.shape[1 + s : -1]
-    a = (a * f.reshape(-1, *[1] * (a.ndim - 1))).reshape(len(f), -1, math.prod(left), weight.leaf.rank)
-    b = b.reshape(len(f), -1, math.prod(right), weight.leaf.rank)
+    a = (a * f.reshape(-1, *[1] * (a.ndim - 1))).reshape(len(f), -1, math.prod(left), weight.rank)
+    b = b.reshape(len(f), -1, math.prod(right), weight.rank)
     return jnp.einsum("plmr,plnr->lmn", a, b).reshape(*stack, *left, *right)

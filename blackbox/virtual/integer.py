@@ -20,7 +20,7 @@ import numpy as np
 from blackbox.errors import SettingError
 from blackbox.kernels import xla
 from blackbox.kernels.spec import VALUES_PER_BLOCK
-from blackbox.virtual.leaves import Leaf, Weight, streams
+from blackbox.virtual.leaves import Weight, streams
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int, Int8, UInt32
@@ -152,7 +152,7 @@ def named(params: Any) -> tuple[Weight, ...]:
     """The leaves of a pytree, with the names that their noise comes from."""
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-    return tuple(Weight(name, np.shape(x), Leaf()) for name, (_, x) in zip(names, flat, strict=True))
+    return tuple(Weight(name, np.shape(x)) for name, (_, x) in zip(names, flat, strict=True))
 
 
 @partial(jax.jit, static_argnums=0)

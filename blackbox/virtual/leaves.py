@@ -28,11 +28,12 @@ SMALL = 16  # a matrix with a shorter side than this has dense noise: low rank w
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """How the leaves whose path matches a pattern are perturbed.
+    """How the leaves whose path matches a pattern are perturbed; what is not given is as for all other leaves.
 
     Attributes:
-        noise: "low-rank", "dense" or "frozen".
-        rank: of the perturbation, for "low-rank".
+        noise: "low-rank", "dense" or "frozen"; None: as the strategy has it for a leaf of this shape, or "low-rank" if
+            ``rank`` or ``split`` is given.
+        rank: of the perturbation, for "low-rank"; None: the strategy's.
         scale: what sigma is multiplied with.
         stacked: leading axes that count separate weights, as of scanned layers or of experts.
         split: how many of the other axes form the first factor of a low-rank perturbation; None takes the first or
@@ -40,17 +41,17 @@ class Leaf:
             in, out): 3, for one (out, in, height, width): 1).
     """
 
-    noise: Literal["low-rank", "dense", "frozen"] = "low-rank"
-    rank: int = 1
+    noise: Literal["low-rank", "dense", "frozen"] | None = None
+    rank: int | None = None
     scale: float = 1.0
     stacked: int = 0
     split: int | None = None
 
     def __post_init__(self) -> None:
-        if self.noise not in ("low-rank", "dense", "frozen"):
-            raise SettingError(f'noise must be "low-rank", "dense" or "frozen", got {self.noise!r}')
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise SettingError(f"rank must be an integer >= 1, got {self.rank!r}")
+        if self.noise not in ("low-rank", "dense", "frozen", None):
+            raise SettingError(f'noise must be "low-rank", "dense", "frozen" or None, got {self.noise!r}')
+        if self.rank is not None and (isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1):
+            raise SettingError(f"rank must be an integer >= 1 or None, got {self.rank!r}")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise SettingError(f'scale must be a finite number > 0 (noise="frozen" for none), got {self.scale!r}')
         if isinstance(self.stacked, bool) or not isinstance(self.stacked, int) or self.stacked < 0:
@@ -59,11 +60,17 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """A leaf with noise: where it is, its shape and how it is perturbed, all resolved."""
+    """A leaf with noise: where it is, its shape and how it is perturbed."""
 
     name: str
     shape: tuple[int, ...]
-    leaf: Leaf
+    noise: Literal["low-rank", "dense"] = "low-rank"
+    rank: int = 1
+    multiplier: float = 1.0
+    """Of sigma."""
+    stacked: int = 0
+    split: int = 1
+    """How many axes that are not stacked form the first factor."""
 
     @property
     def words(self) -> tuple[int, int]:
@@ -74,23 +81,20 @@ class Weight:
     def scale(self, kind: Kind) -> float:
         """What drawn noise, or a product of its factors, is multiplied with for the policy's standard deviation."""
         unit = UNIT[kind]
-        return self.leaf.scale * (unit if self.leaf.noise == "dense" else unit * unit / math.sqrt(self.leaf.rank))
+        return self.multiplier * (unit if self.noise == "dense" else unit * unit / math.sqrt(self.rank))
 
     @property
     def axes(self) -> str:
         """One letter, a or b, for each axis that is not stacked."""
-        own = self.shape[self.leaf.stacked :]
-        split = self.leaf.split or 0
-        return "a" * split + "b" * (len(own) - split)
+        return "a" * self.split + "b" * (len(self.shape) - self.stacked - self.split)
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of what is drawn for a pair: of A and B, or of E if dense."""
-        if self.leaf.noise == "dense":
+        if self.noise == "dense":
             return (self.shape,)
-        stacked, rank = self.leaf.stacked, self.leaf.rank
-        stack, own, split = self.shape[:stacked], self.shape[stacked:], self.leaf.split or 0
-        return (*stack, *own[:split], rank), (*stack, *own[split:], rank)
+        stack, own = self.shape[: self.stacked], self.shape[self.stacked :]
+        return (*stack, *own[: self.split], self.rank), (*stack, *own[self.split :], self.rank)
 
 
 class Quantized(NamedTuple):
@@ -170,13 +174,16 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
     Args:
         params: any pytree. Floating-point arrays are perturbed; other leaves are passed through.
         policy: for shell patterns of paths such as ``"*/bias"``; the first that matches counts.
-        default: for all others. Vectors, scalars and matrices with a side below ``small`` then have dense noise.
-        small: see ``default``.
+        default: noise and rank of what the policy says nothing of. Vectors and scalars have dense noise.
+        small: matrices with a side below it have dense noise, unless the policy asks for low rank.
 
     Raises:
         SettingError: no floating-point leaf, two leaves of one path, a pattern that matches nothing, a setting that
             does not fit the leaf.
     """
+    for pattern, leaf in policy.items():
+        if not isinstance(leaf, Leaf):
+            raise SettingError(f"policy must give a Leaf for each pattern, got {leaf!r} for {pattern!r}")
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     slots, static, weights, unmatched = [], [], [], set(policy)
     names: set[str] = set()
@@ -188,7 +195,7 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
             continue
         matching = [pattern for pattern in policy if fnmatch.fnmatchcase(name, pattern)]
         unmatched -= set(matching)
-        leaf = policy[matching[0]] if matching else default
+        leaf = policy[matching[0]] if matching else Leaf()
         if leaf.noise == "frozen" or not x.size or not jnp.issubdtype(x.dtype, jnp.floating):
             slots.append("array")
             continue
@@ -196,7 +203,7 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
         if name in names:
             raise SettingError(f"params has two leaves of the path {name}, whose noise would be the same")
         names.add(name)
-        weights.append(Weight(name, tuple(x.shape), _resolved(leaf, name, x.shape, 0 if matching else small)))
+        weights.append(_weight(name, tuple(x.shape), leaf, default, small))
     if unmatched:
         raise SettingError(f"policy: {sorted(unmatched)} match no leaf; the leaves are {[w.name for w in weights]}")
     if not weights:
@@ -204,17 +211,18 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
     return Structure(treedef, tuple(slots), tuple(static), tuple(weights))
 
 
-def _resolved(leaf: Leaf, name: str, shape: Sequence[int], small: int) -> Leaf:
+def _weight(name: str, shape: tuple[int, ...], leaf: Leaf, default: Leaf, small: int) -> Weight:
     own = shape[leaf.stacked :]
     if leaf.stacked > len(shape):
-        raise SettingError(f"policy of {name}: stacked is {leaf.stacked}, but the shape is {tuple(shape)}")
-    if leaf.noise == "dense" or len(own) < 2:
-        return dataclasses.replace(leaf, noise="dense", split=None)
-    splits = range(1, len(own))
-    if leaf.split is not None and leaf.split not in splits:
-        raise SettingError(f"policy of {name}: split must be 1 to {len(own) - 1} for shape {tuple(shape)}")
+        raise SettingError(f"policy of {name}: stacked is {leaf.stacked}, but the shape is {shape}")
+    dense = Weight(name, shape, "dense", 1, leaf.scale, leaf.stacked, len(own))
+    is_asked = leaf.noise == "low-rank" or leaf.rank is not None or leaf.split is not None
+    if leaf.noise == "dense" or len(own) < 2 or (default.noise == "dense" and not is_asked):
+        return dense
+    if leaf.split is not None and leaf.split not in range(1, len(own)):
+        raise SettingError(f"policy of {name}: split must be 1 to {len(own) - 1} for shape {shape}")
     # One axis against the others: the output channels of a kernel, a model's width before or after its heads.
     split = leaf.split or min((1, len(own) - 1), key=lambda k: math.prod(own[:k]) + math.prod(own[k:]))
-    if min(math.prod(own[:split]), math.prod(own[split:])) < small:
-        return dataclasses.replace(leaf, noise="dense", split=None)
-    return dataclasses.replace(leaf, split=split)
+    if not is_asked and min(math.prod(own[:split]), math.prod(own[split:])) < small:
+        return dense
+    return Weight(name, shape, "low-rank", leaf.rank or default.rank or 1, leaf.scale, leaf.stacked, split)

@@ -85,8 +85,8 @@ class LineagePopulation(VirtualPopulation):
         """Weights of some members, with the ``in_axes`` under which ``vmap`` maps over them."""
         seeds, sigmas = rows
         weights = self.structure.weights
-        dense = [weight for weight in weights if weight.leaf.noise == "dense"]
-        narrow = [weight for weight in weights if weight.leaf.noise == "low-rank"]
+        dense = [weight for weight in weights if weight.noise == "dense"]
+        narrow = [weight for weight in weights if weight.noise == "low-rank"]
         changes = dict(zip(dense, self._summed(dense, seeds, sigmas), strict=True)) if dense else {}
         factors = dict(zip(narrow, self._stacked(narrow, seeds, sigmas), strict=True)) if narrow else {}
         out: list[Any] = []

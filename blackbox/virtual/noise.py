@@ -75,7 +75,7 @@ class NoisePopulation(VirtualPopulation):
             if paired:
                 parts = tuple(jnp.repeat(part, 2, axis=0, total_repeat_length=rows.shape[0]) for part in parts)
             step = sign * (self.sigma * weight.scale(self.kind))
-            if weight.leaf.noise == "low-rank":
+            if weight.noise == "low-rank":
                 a, b = parts
                 values, scale = w if isinstance(w, Quantized) else (w, None)
                 out.append(LowRank(values, a * column(step, a), b, weight.axes, scale))

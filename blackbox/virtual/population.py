@@ -59,7 +59,7 @@ class VirtualPopulation(abc.ABC):
         return int(jax.tree.leaves(self.rows)[0].shape[0])
 
     def __repr__(self) -> str:
-        named = ", ".join(f"{w.name}: {w.leaf.noise}" for w in self.structure.weights)
+        named = ", ".join(f"{w.name}: {w.noise}" for w in self.structure.weights)
         return f"{type(self).__name__}({len(self)} members, {named})"
 
     def __getitem__(self, i: int) -> Any:

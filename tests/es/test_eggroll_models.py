@@ -113,7 +113,7 @@ def test_factored_members_equal_formed_ones(name: str) -> None:
     objective, params, x = make()
     strategy = bb.es.Eggroll(popsize=4, rank=2, sigma=0.1, policy=policy)
     population = strategy.ask(strategy.init(bb.key(1), params))
-    assert sum(weight.leaf.noise == "low-rank" for weight in population.structure.weights) == low_rank
+    assert sum(weight.noise == "low-rank" for weight in population.structure.weights) == low_rank
     with warnings.catch_warnings():
         warnings.simplefilter("error", Materialized)
         fitness = bb.evaluate(objective, population, x)
