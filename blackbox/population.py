@@ -32,7 +32,7 @@ def evaluate(
         population: shape ``(n, d)``, at least one row, or a virtual population of a JAX model's parameters.
         args: further arguments of ``fn``: arrays, and trees of them.
         in_axes: per argument of ``args`` whether it is shared by all members (None) or has a leading axis of one
-            entry per member (0), as in ``jax.vmap``; a single value holds for all.
+            entry per member (0), which holds for all arrays of the argument; a single value holds for all arguments.
         chunk: members evaluated at once, to bound memory; all by default, and always one in a loop. Each device of
             a mesh counts its own.
         mesh: a one-dimensional ``jax.sharding.Mesh`` whose devices share the members. JAX arrays only.
@@ -52,10 +52,11 @@ def evaluate(
         raise SettingError(f"in_axes must be None or 0 for each of the {len(args)} arguments, got {in_axes!r}")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, Integral) or chunk < 1):
         raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
+    is_traced = virtual or is_jax(population)
     for argument, axis in zip(args, axes, strict=True):
         if axis is not None:
-            _require_rows(argument, len(population))
-    if virtual or is_jax(population):
+            _require_rows(argument, len(population), is_traced)
+    if is_traced:
         from blackbox.vectorized import StoredPopulation, evaluate_vectorized
 
         members = population if virtual else StoredPopulation(population)
@@ -69,13 +70,21 @@ def evaluate(
     return _stack(values, namespace(population))
 
 
-def _require_rows(argument: Any, n: int) -> None:
-    """Raise :class:`SettingError` unless every array of a tree has a leading axis of ``n``."""
-    if isinstance(argument, dict | tuple | list):
+def _require_rows(argument: Any, n: int, is_tree: bool) -> None:
+    """Raise :class:`SettingError` unless the arrays of an argument, for JAX any tree, have a leading axis of ``n``."""
+    if is_tree:
+        import jax
+
+        parts = jax.tree.leaves(argument)
+    elif isinstance(argument, dict | tuple | list):
         for part in argument.values() if isinstance(argument, dict) else argument:
-            _require_rows(part, n)
-    elif (shape := tuple(getattr(argument, "shape", ())))[:1] != (n,):
-        raise SettingError(f"in_axes is 0 for an argument of shape {shape}, but there are {n} members")
+            _require_rows(part, n, is_tree)
+        return
+    else:
+        parts = [argument]
+    for part in parts:
+        if (shape := tuple(getattr(part, "shape", ())))[:1] != (n,):
+            raise SettingError(f"in_axes is 0 for an argument of shape {shape}, but there are {n} members")
 
 
 def _entry(argument: Any, i: int) -> Any:

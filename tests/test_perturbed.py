@@ -79,6 +79,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
     "split": (lambda w: [X @ v for v in jnp.split(w, 3, axis=1)], (5, 6), "ab"),
     "slice": (lambda w: X[:, :2] @ w[1:3, ::2], (5, 6), "ab"),
     "dynamic slice": (lambda w: X[:, :2] @ lax.dynamic_slice(w, (1, 2), (2, 3)), (5, 6), "ab"),
+    "positions": (lambda w: X[:, None] + w, (4, 5), "ab"),
+    "positions, some": (lambda w: w[:7] + X, (9, 5), "ab"),
     "new axis": (lambda w: X @ w[None][0], (5, 3), "ab"),
     "convolution, HWIO": (lambda w: lax.conv_general_dilated(IMAGES, w, (1, 1), "SAME", dimension_numbers=NHWC),
                           (3, 3, 3, 4), "aaab"),
@@ -176,6 +178,24 @@ def test_members_share_one_product_with_the_weight() -> None:
     shapes = jnp.zeros((members, d, 1)), jnp.zeros((members, d, 1)), jnp.zeros((members, d))
     text = str(jax.make_jaxpr(jax.vmap(one))(*shapes))
     assert f"{members},{d},{d}" not in text
+
+
+@pytest.mark.parametrize("divides", [False, True])
+def test_a_gain_of_each_member_forms_no_copy_of_the_weight(divides: bool) -> None:
+    members, shape = 6, (32, 24)
+    value, x = weight(shape, "ab"), jnp.ones((members, 32))
+    gains = jnp.linspace(0.5, 2.0, members)
+
+    def scaled(w: Any, gain: Any, x: Any) -> Any:
+        return x @ (w / gain if divides else w * gain)
+
+    def one(gain: jax.Array, x: jax.Array) -> jax.Array:
+        return perturbed(scaled)(value, gain, x)
+
+    text = str(jax.make_jaxpr(jax.vmap(one))(gains, x))
+    assert f"{members},32,24" not in text
+    expected = [scaled(value.materialise(), gain, row) for gain, row in zip(gains, x, strict=True)]
+    assert_allclose(jax.jit(jax.vmap(one))(gains, x), jnp.stack(expected), rtol=1e-4, atol=1e-4)
 
 
 # ---- weights that a program changes

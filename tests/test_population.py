@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -112,3 +113,20 @@ def test_bad_arguments_are_named(keywords: dict[str, Any], message: str) -> None
     population = keywords.pop("population", np.ones((2, 2)))
     with pytest.raises(bb.SettingError, match=message):
         bb.evaluate(lambda x, y: 0.0, population, 1.0, **keywords)
+
+
+def test_arguments_may_be_trees_of_any_kind() -> None:
+    """With None and registered classes among them, such as the state of a simulation."""
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Simulation:
+        place: jax.Array
+        speed: jax.Array | None
+
+    strategy = bb.es.Eggroll(popsize=4)
+    population = strategy.ask(strategy.init(bb.key(0), {"w": jnp.ones((3, 3))}))
+    simulation = Simulation(jnp.arange(12.0).reshape(4, 3), None)
+    moved = bb.evaluate(lambda p, s: (s.place @ p["w"]).sum(), population, simulation, in_axes=0, chunk=2)
+    expected = [(simulation.place[i] @ population[i]["w"]).sum() for i in range(4)]
+    assert_allclose(moved, expected, rtol=1e-5)

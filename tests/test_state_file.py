@@ -124,6 +124,13 @@ def test_what_is_no_number_is_refused_and_leaves_the_former_file(tmp_path: Path)
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_keys_of_jax_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"\['k'\] is no array of numbers; of a key keep key_data"):
-        bb.save(tmp_path / "state", {"k": jax.random.key(0)})
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_keys_of_jax_are_keys_again(tmp_path: Path, impl: str) -> None:
+    keys = jax.random.split(jax.random.key(3, impl=impl), 4)
+    bb.save(tmp_path / "state", {"k": keys})
+    loaded = bb.load(tmp_path / "state", {"k": jax.random.split(jax.random.key(0, impl=impl), 4)})["k"]
+    assert loaded.dtype == keys.dtype
+    assert_array_equal(jax.random.bits(loaded[2]), jax.random.bits(keys[2]))
+    other = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 4)
+    with pytest.raises(CheckpointError, match=r"\['k'\] must be key<urbg> of shape"):
+        bb.load(tmp_path / "state", {"k": other})

@@ -145,10 +145,8 @@ class Eggroll:
     def tell(self, state: EggrollState, population: NoisePopulation, fitness: Float[Array, "n *items"]) -> EggrollState:
         if jax.tree.structure(state.params) != population.structure.treedef:
             raise TellError("population must be one of this state's, got one whose parameters are another tree")
-        generation = population.generation, state.generation
-        if self.persistent > 1 and not any(isinstance(x, jax.core.Tracer) for x in generation):
-            if int(population.generation) != int(state.generation) // self.noise_reuse:
-                raise TellError("with persistent a population must be told to the state that it was asked from")
+        if self.persistent > 1:
+            _require_current(population.generation, state.generation // self.noise_reuse)
         weights, arrays = population.structure.split(state.params)
         f, unit = self._shaped(population, jnp.asarray(fitness))
         moved, optimizer = _moved(
@@ -204,6 +202,12 @@ class Eggroll:
     def _structure(self, params: Any) -> Structure:
         default = Leaf(noise="dense") if self.rank is None else Leaf(rank=self.rank)
         return structure_of(params, self.policy or {}, default)
+
+
+def _require_current(asked: Int[Array, ""], now: Int[Array, ""]) -> None:
+    """Raise TellError if numbers that are known, not traced, differ."""
+    if not any(isinstance(x, jax.core.Tracer) for x in (asked, now)) and int(asked) != int(now):
+        raise TellError("with persistent a population must be told to the state that it was asked from")
 
 
 @partial(jax.jit, static_argnums=(1, 2))

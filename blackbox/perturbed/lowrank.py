@@ -31,7 +31,8 @@ class LowRank(quax.ArrayValue):
         b: shape ``(*stacked, *axes marked b, rank)``.
         axes: one letter, ``a`` or ``b``, for each axis that is not stacked.
         scale: of each stacked weight what ``w`` is multiplied with where it is used, shape ``(*stacked,)``, in the
-            dtype that the program sees; None if ``w`` is the weight itself. For weights in eight bits.
+            dtype that the program sees; None if ``w`` is the weight itself. For weights in eight bits, and for those
+            that a program multiplies with a number of each member's own.
     """
 
     w: Array
@@ -47,6 +48,11 @@ class LowRank(quax.ArrayValue):
 
     def aval(self) -> Any:
         return jax.core.ShapedArray(self.w.shape, self.w.dtype if self.scale is None else self.scale.dtype)
+
+    @property
+    def unscaled(self) -> Array:
+        """The weight alone before it is scaled, in the dtype that the program sees."""
+        return self.w if self.scale is None else self.w.astype(self.scale.dtype)
 
     @property
     def center(self) -> Array:

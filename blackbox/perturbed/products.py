@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import quax
 from jax import lax
 
-from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, formed, widened
+from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, formed, scaled, widened
 
 _FREE = string.ascii_uppercase.replace("R", "")  # einsum letters for what is no axis of a weight; R is the rank
 
@@ -35,12 +35,16 @@ def product(
     w_free = "".join(letter for axis, letter in enumerate(w) if axis not in used)
     x_free = "".join(letter for axis, letter in enumerate(x_letters) if axis not in letters)
     out = "".join(w[axis] for axis in batch[mine]) + (w_free + x_free if weight_first else x_free + w_free)
-    center = value.center
+    # A scale is applied to the product where it can be: each member may have its own, beside one weight for all.
+    late = set(range(value.stacked)) <= set(batch[mine])
+    center = value.unscaled if late else value.center
     operands = (center, x) if weight_first else (x, center)
     exact = jnp.promote_types(center.dtype, x.dtype)
     dtype = preferred_element_type or exact
     wide = jnp.promote_types(jnp.float32, exact)
     plain = lax.dot_general(*operands, dimension_numbers, preferred_element_type=wide, **params)
+    if late and value.scale is not None:
+        plain = jnp.einsum(f"{out},{w[: value.stacked]}->{out}", plain, value.scale.astype(wide))
     noise = jnp.einsum(f"{x_letters},{a}R,{b}R->{out}", widened(x), value.a, value.b)
     return (plain + noise).astype(dtype)
 
@@ -82,8 +86,10 @@ def _(
     inner, outer_factor = (rhs.b, rhs.a) if outer == "a" else (rhs.a, rhs.b)
     kernel = jnp.moveaxis(inner, -1, out_axis)  # the rank takes the place of the output channels
     plain = lax.conv_general_dilated_p.bind(
-        x, rhs.center, dimension_numbers=dimension_numbers, preferred_element_type=preferred_element_type, **params
+        x, rhs.unscaled, dimension_numbers=dimension_numbers, preferred_element_type=preferred_element_type, **params
     )
+    if rhs.scale is not None:
+        plain = plain * rhs.scale
     narrow = lax.conv_general_dilated_p.bind(
         widened(x),
         kernel.astype(widened(x).dtype),
@@ -116,7 +122,10 @@ def _(
     due = tuple(1 if k == axis else n for k, n in enumerate(operand.w.shape))
     if axis < 0 or d.collapsed_slice_dims not in ((), (axis,)) or d.operand_batching_dims or slice_sizes != due:
         return LowRank.default(lax.gather_p, (operand, indices), whole)
-    plain = lax.gather_p.bind(operand.center, indices, **whole)
+    late = operand.scale is not None and not operand.stacked and not filled
+    plain = lax.gather_p.bind(operand.w if late else operand.center, indices, **whole)
+    if late:
+        plain = scaled(plain, operand.scale)
     w, a, b = axis_letters(operand)
     at, row_letters = indices[..., d.start_index_map.index(axis)], _FREE[: indices.ndim - 1]
     picked = []

@@ -39,10 +39,10 @@ def save(path: str | os.PathLike[str], state: Any) -> None:
     arrays, dtypes = {}, []
     for i, leaf in enumerate(leaves):
         try:
-            array = np.asarray(leaf)
+            dtype, array = _numbers(leaf)
         except TypeError as error:
-            raise CheckpointError(f"state: {names[i]} is no array of numbers; of a key keep key_data") from error
-        dtypes.append(array.dtype.name)
+            raise CheckpointError(f"state: {names[i]} is no array of numbers") from error
+        dtypes.append(dtype)
         arrays[str(i)] = _plain(array)
     manifest, data, digest = pack(0, arrays, {"leaves": names, "dtypes": dtypes})
     text = manifest.encode()
@@ -90,12 +90,15 @@ def load(path: str | os.PathLike[str], like: T) -> T:
         raise CheckpointError(f"{os.fspath(path)}: like has other leaves; missing in the file {missing}, spare {spare}")
     found: list[Any] = []
     for name, leaf in zip(names, leaves, strict=True):
-        due, (dtype, array) = np.asarray(leaf), saved[name]
-        if (dtype, array.shape) != (due.dtype.name, due.shape):
-            expected, got = f"{due.dtype} of shape {due.shape}", f"{dtype} of shape {array.shape}"
+        (due_dtype, due), (dtype, array) = _numbers(leaf), saved[name]
+        if (dtype, array.shape) != (due_dtype, due.shape):
+            expected, got = f"{due_dtype} of shape {due.shape}", f"{dtype} of shape {array.shape}"
             raise CheckpointError(f"{os.fspath(path)}: {name} must be {expected}, got {got}")
         array = array.view(due.dtype)
-        found.append(jax.numpy.asarray(array) if isinstance(leaf, jax.Array) else array)
+        if _is_key(leaf):
+            found.append(jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)))
+        else:
+            found.append(jax.numpy.asarray(array) if isinstance(leaf, jax.Array) else array)
     every, treedef = jax.tree.flatten(like)
     rest = iter(found)
     return jax.tree.unflatten(treedef, [next(rest) if _is_array(leaf) else leaf for leaf in every])
@@ -112,6 +115,22 @@ def _named(tree: Any) -> tuple[list[str], list[Any]]:
 
 def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+
+
+def _is_key(leaf: Any) -> bool:
+    import jax
+
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _numbers(leaf: Any) -> tuple[str, np.ndarray]:
+    """The dtype's name and the array, of JAX's random keys their numbers."""
+    import jax
+
+    if _is_key(leaf):
+        return str(leaf.dtype), np.asarray(jax.random.key_data(leaf))
+    array = np.asarray(leaf)
+    return array.dtype.name, array
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -46,6 +46,37 @@ def equinox_gru() -> Case:
     return states, eqx.nn.GRUCell(32, 24, key=KEY), SEQUENCE
 
 
+class EquinoxBlock(eqx.Module):
+    """A transformer block over learned positions."""
+
+    positions: jax.Array
+    attention: eqx.nn.MultiheadAttention
+    norm: eqx.nn.LayerNorm
+    mlp: eqx.nn.MLP
+
+    def __init__(self) -> None:
+        keys = jax.random.split(KEY, 3)
+        self.positions = jax.random.normal(keys[0], (16, 32))
+        self.attention = eqx.nn.MultiheadAttention(2, 32, key=keys[1])
+        self.norm = eqx.nn.LayerNorm(32)
+        self.mlp = eqx.nn.MLP(32, 32, 64, 1, key=keys[2])
+
+    def __call__(self, x: Any) -> Any:
+        x = x + self.positions[: len(x)]
+        h = jax.vmap(self.norm)(x)
+        return x + jax.vmap(self.mlp)(self.attention(h, h, h))
+
+
+def equinox_transformer() -> Case:
+    return lambda m, x: squares(m(x)), EquinoxBlock(), SEQUENCE
+
+
+class Perceptron(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.Dense(16)(jnp.tanh(nn.Dense(32)(x)))
+
+
 class Transformer(nn.Module):
     """One block over tied embeddings."""
 
@@ -89,9 +120,30 @@ class Attention(nnx.Module):
         return x + self.out(nnx.gelu(self.attention(self.norm(x))))
 
 
-def nnx_split() -> Case:
-    graph, params = nnx.split(Attention(nnx.Rngs(0)))
-    return lambda params, x: squares(nnx.merge(graph, params)(x)), params, SEQUENCE[None]
+def nnx_split(model: nnx.Module, x: Any) -> Case:
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return lambda params, x: squares(nnx.merge(graph, params, rest)(x)), params, x
+
+
+def nnx_mlp() -> Case:
+    rngs = nnx.Rngs(0)
+    return nnx_split(nnx.Sequential(nnx.Linear(32, 32, rngs=rngs), nnx.tanh, nnx.Linear(32, 16, rngs=rngs)), SEQUENCE)
+
+
+def nnx_convolution() -> Case:
+    rngs = nnx.Rngs(0)
+    layers = nnx.Conv(16, 16, (3, 3), rngs=rngs), nnx.relu, nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
+    return nnx_split(nnx.Sequential(*layers), IMAGES)
+
+
+def nnx_gru() -> Case:
+    graph, params, rest = nnx.split(nnx.GRUCell(32, 24, rngs=nnx.Rngs(0)), nnx.Param, ...)
+
+    def states(params: Any, xs: Any) -> Any:
+        cell = nnx.merge(graph, params, rest)
+        return squares(jax.lax.scan(lambda h, x: (cell(h, x)[0], None), jnp.zeros(24), xs)[0])
+
+    return states, params, SEQUENCE
 
 
 CASES: dict[str, tuple[Callable[[], Case], int, Mapping[str, Leaf]]] = {
@@ -103,7 +155,12 @@ CASES: dict[str, tuple[Callable[[], Case], int, Mapping[str, Leaf]]] = {
     "linen GRU": (lambda: linen(nn.RNN(nn.GRUCell(features=24)), SEQUENCE[None]), 6, {}),
     "linen scan, marked as stacked": (lambda: linen(Stack(), SEQUENCE), 1, {"*kernel": Leaf(rank=2, stacked=1)}),
     "linen scan": (lambda: linen(Stack(), SEQUENCE), 1, {}),
-    "nnx transformer block": (nnx_split, 5, {}),
+    "linen MLP": (lambda: linen(Perceptron(), SEQUENCE), 2, {}),
+    "equinox transformer block": (equinox_transformer, 7, {}),
+    "nnx MLP": (nnx_mlp, 2, {}),
+    "nnx convolution": (nnx_convolution, 2, {}),
+    "nnx GRU": (nnx_gru, 2, {}),
+    "nnx transformer block": (lambda: nnx_split(Attention(nnx.Rngs(0)), SEQUENCE[None]), 5, {}),
 }
 
 
