@@ -69,7 +69,7 @@ def convolutional(params: Any, x: Any) -> Any:
 
 SETTINGS = {
     "MLP, 64-256-10": Setting(((64, 256), (256, 10)), perceptron, shifted=0.2, generations=800),
-    "conv net, 5x5x32, 512-10": Setting(((5, 5, 1, 32), (512, 10)), convolutional, shifted=0.3, generations=600),
+    "conv net, 5x5x32, 512-10": Setting(((5, 5, 1, 32), (512, 10)), convolutional, shifted=0.3, generations=1200),
 }
 
 

@@ -15,7 +15,8 @@ from sklearn.model_selection import train_test_split
 
 import blackbox as bb
 
-GENERATIONS, BATCH = 800, 32
+GENERATIONS, SHIFTED = (1200, 0.3) if "conv" in sys.argv else (800, 0.2)
+BATCH = 32
 pixels, digits = load_digits(return_X_y=True)
 images = pixels.reshape(-1, 8, 8, 1).astype(np.float32)
 train_x, test_x, train_y, test_y = train_test_split(images, digits, test_size=0.2, random_state=0, stratify=digits)
@@ -23,9 +24,9 @@ mean, deviation = train_x.mean(axis=0), train_x.std()
 rng = np.random.default_rng(0)
 
 
-def some_shifted(images):  # every fifth by up to one pixel in each direction
+def some_shifted(images):  # by up to one pixel in each direction
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    down, right = np.where(rng.random(len(images)) < 0.2, rng.integers(0, 3, (2, len(images))), 1)
+    down, right = np.where(rng.random(len(images)) < SHIFTED, rng.integers(0, 3, (2, len(images))), 1)
     return np.stack([image[i : i + 8, j : j + 8] for image, i, j in zip(padded, down, right, strict=True)])
 
 
