@@ -120,7 +120,7 @@ def _is_array(leaf: Any) -> bool:
 def _is_key(leaf: Any) -> bool:
     import jax
 
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _numbers(leaf: Any) -> tuple[str, np.ndarray]:
