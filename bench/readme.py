@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from peers import SAME_METHOD
 from record import RESULTS, markdown
 
+POLICIES = ("task", "method", "solved", "evaluations", "wall, s", "times Eggroll's wall")  # no single runs, no settings
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- figures: written by bench/readme.py -->\n", "<!-- end of figures -->\n"
 
@@ -59,12 +60,12 @@ def _cells(scores: dict[str, float]) -> dict[str, str]:
     return {name: f"{score:.3f}" if name.startswith("area") else f"{score:.0%}" for name, score in scores.items()}
 
 
-def recorded(name: str, title: str) -> Iterator[str]:
-    """The table of a benchmark as it is."""
+def recorded(name: str, title: str, columns: Sequence[str] = ()) -> Iterator[str]:
+    """The table of a benchmark as it is, or some columns of it."""
     record = results(name)
     yield f"**{title}.** {record['note']}"
     yield ""
-    yield markdown(list(dict.fromkeys(column for row in record["rows"] for column in row)), record["rows"])
+    yield markdown(columns or list(dict.fromkeys(column for row in record["rows"] for column in row)), record["rows"])
 
 
 def throughput() -> Iterator[str]:
@@ -77,15 +78,6 @@ def throughput() -> Iterator[str]:
     yield markdown(list(rows[0]), rows)
 
 
-def policies() -> Iterator[str]:
-    """Evaluations and time of each method on each task, without the single runs and settings."""
-    record = results("policies")
-    columns = ["task", "method", "solved", "evaluations", "wall, s", "times Eggroll's wall"]
-    yield f"**Policies by evolution.** {record['note']}"
-    yield ""
-    yield markdown(columns, [{column: row[column] for column in columns} for row in record["rows"]])
-
-
 def sections() -> Iterator[str]:
     parts = {
         "bbob": bbob,
@@ -94,7 +86,7 @@ def sections() -> Iterator[str]:
         "eggroll_throughput": throughput,
         "eggroll_memory": lambda: recorded("eggroll_memory", "EGGROLL on 100 million parameters"),
         "digits": lambda: recorded("digits", "Handwritten digits without backpropagation"),
-        "policies": policies,
+        "policies": lambda: recorded("policies", "Policies by evolution", POLICIES),
         "reliability": lambda: recorded("reliability", "Reliability"),
     }
     for name, section in parts.items():

@@ -55,7 +55,7 @@ def evaluate(
     is_traced = virtual or is_jax(population)
     for argument, axis in zip(args, axes, strict=True):
         if axis is not None:
-            _require_rows(argument, len(population), is_traced)
+            _require_rows(_arrays_of(argument, is_traced), len(population))
     if is_traced:
         from blackbox.vectorized import StoredPopulation, evaluate_vectorized
 
@@ -70,20 +70,22 @@ def evaluate(
     return _stack(values, namespace(population))
 
 
-def _require_rows(argument: Any, n: int, is_tree: bool) -> None:
-    """Raise :class:`SettingError` unless the arrays of an argument, for JAX any tree, have a leading axis of ``n``."""
-    if is_tree:
+def _arrays_of(argument: Any, is_traced: bool) -> list[Any]:
+    """The leaves of an argument: of any tree that JAX knows, else of dictionaries, tuples and lists."""
+    if is_traced:
         import jax
 
-        parts = jax.tree.leaves(argument)
-    elif isinstance(argument, dict | tuple | list):
-        for part in argument.values() if isinstance(argument, dict) else argument:
-            _require_rows(part, n, is_tree)
-        return
-    else:
-        parts = [argument]
-    for part in parts:
-        if (shape := tuple(getattr(part, "shape", ())))[:1] != (n,):
+        return jax.tree.leaves(argument)
+    if not isinstance(argument, dict | tuple | list):
+        return [argument]
+    parts = argument.values() if isinstance(argument, dict) else argument
+    return [array for part in parts for array in _arrays_of(part, is_traced)]
+
+
+def _require_rows(arrays: list[Any], n: int) -> None:
+    """Raise :class:`SettingError` unless each array has a leading axis of ``n``."""
+    for array in arrays:
+        if (shape := tuple(getattr(array, "shape", ())))[:1] != (n,):
             raise SettingError(f"in_axes is 0 for an argument of shape {shape}, but there are {n} members")
 
 

@@ -177,9 +177,9 @@ def require_number(
         raise SettingError(f"{name} must be {allowed}, got {value!r}")
 
 
-def require_integer(name: str, value: Any, *, low: int, even: bool = False) -> None:
-    """Raise :class:`SettingError` unless ``value`` is None or an integer of at least ``low``."""
-    if value is None:
+def require_integer(name: str, value: Any, *, low: int, even: bool = False, optional: bool = True) -> None:
+    """Raise :class:`SettingError` unless ``value`` is an integer of at least ``low``, or None where that is allowed."""
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low or (even and value % 2):
         raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")

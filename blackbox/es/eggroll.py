@@ -100,13 +100,12 @@ class Eggroll:
     mesh: Any = None
 
     def __post_init__(self) -> None:
-        if self.popsize is None:
-            raise SettingError("popsize must be an even integer >= 2, got None")
-        require_integer("popsize", self.popsize, low=2, even=True)
+        require_integer("popsize", self.popsize, low=2, even=True, optional=False)
         if self.optimizer is not None and not isinstance(self.optimizer, optax.GradientTransformation):
             raise SettingError(f"optimizer must be one of optax's, such as optax.adam(0.01), got {self.optimizer!r}")
-        for name in ("rank", "noise_reuse", "persistent", "update_chunk"):
-            require_integer(name, getattr(self, name), low=1)
+        for name in ("noise_reuse", "persistent", "update_chunk"):
+            require_integer(name, getattr(self, name), low=1, optional=False)
+        require_integer("rank", self.rank, low=1)
         require_integer("group_size", self.group_size, low=2, even=True)
         if not callable(self.sigma):
             if hasattr(self.sigma, "shape"):

@@ -92,20 +92,16 @@ class IntegerEggroll:
     update_chunk: int = 4096
 
     def __post_init__(self) -> None:
-        for name in ("popsize", "sigma", "levels", "horizon", "update_chunk"):
-            if getattr(self, name) is None:
-                raise SettingError(f"{name} must be an integer, got None")
-        require_integer("popsize", self.popsize, low=2, even=True)
+        require_integer("popsize", self.popsize, low=2, even=True, optional=False)
+        for name in ("sigma", "levels", "horizon", "update_chunk"):
+            require_integer(name, getattr(self, name), low=1, optional=False)
         for name in ("sigma", "levels"):
-            require_integer(name, getattr(self, name), low=1)
             if getattr(self, name) > LARGEST:
                 raise SettingError(f"{name} must be at most {LARGEST}, got {getattr(self, name)}")
         if self.popsize * self.levels**2 > LARGEST_POPULATION:
             raise SettingError(
                 f"popsize * levels^2 must be at most {LARGEST_POPULATION}, got {self.popsize} * {self.levels}^2"
             )
-        for name in ("horizon", "update_chunk"):
-            require_integer(name, getattr(self, name), low=1)
         if not callable(self.fraction):
             require_number("fraction", self.fraction, above=0)
 

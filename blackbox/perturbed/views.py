@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import quax
 from jax import lax
-from jax.extend.core import Primitive
 from jax.extend.core.primitives import stop_gradient_p
 
 from blackbox.perturbed.lowrank import Array, LowRank
@@ -175,50 +174,47 @@ def _(operand: LowRank, *, dimensions: Any) -> LowRank:
     return _each(operand, view, operand.axes)
 
 
-def _scaled(value: LowRank, factor: Array, params: dict[str, Any]) -> Any:
-    if jnp.size(factor) != 1:
-        return LowRank.default(lax.mul_p, (value, jnp.asarray(factor)), params)
-    return _times(value, jnp.reshape(factor, ()) if jnp.ndim(factor) else factor)
-
-
 def _times(value: LowRank, scalar: Any) -> LowRank:
     """The weight times a number; one that may differ from member to member stays beside the weight, as its scale."""
+    if jnp.ndim(scalar):
+        scalar = jnp.reshape(scalar, ())
     if value.scale is None and not isinstance(scalar, jax.core.Tracer):
         return LowRank(value.w * scalar, value.a * scalar, value.b, value.axes)
     scale = jnp.ones(value.w.shape[: value.stacked], value.w.dtype) if value.scale is None else value.scale
     return LowRank(value.w, value.a * scalar, value.b, value.axes, scale * scalar)
 
 
+def _multiplied(x: LowRank, y: jax.typing.ArrayLike, params: dict[str, Any]) -> Any:
+    return _times(x, y) if jnp.size(y) == 1 else LowRank.default(lax.mul_p, (x, jnp.asarray(y)), params)
+
+
 @quax.register(lax.mul_p)
 def _(x: LowRank, y: jax.typing.ArrayLike, **params: Any) -> Any:
-    return _scaled(x, y, params)
+    return _multiplied(x, y, params)
 
 
 @quax.register(lax.mul_p)
 def _(x: jax.typing.ArrayLike, y: LowRank, **params: Any) -> Any:
-    return _scaled(y, x, params)
+    return _multiplied(y, x, params)
 
 
 @quax.register(lax.div_p)
 def _(x: LowRank, y: jax.typing.ArrayLike, **params: Any) -> Any:
-    if jnp.size(y) != 1:
-        return LowRank.default(lax.div_p, (x, jnp.asarray(y)), params)
-    return _times(x, 1 / (jnp.reshape(y, ()) if jnp.ndim(y) else y))
+    return _times(x, 1 / y) if jnp.size(y) == 1 else LowRank.default(lax.div_p, (x, jnp.asarray(y)), params)
 
 
-def _sum(primitive: Primitive, x: Any, y: Any, params: dict[str, Any]) -> Any:
+def _summed(table: LowRank, other: jax.typing.ArrayLike, params: dict[str, Any]) -> Any:
     """A table added to an array as large, as positions are to tokens: that sum is each member's own anyway."""
-    table, other = (x, y) if isinstance(x, LowRank) else (y, x)
-    if isinstance(other, LowRank) or jnp.size(other) < table.w.size:
-        return LowRank.default(primitive, (x, y), params)
-    return primitive.bind(*(part.materialise() if part is table else part for part in (x, y)), **params)
+    if jnp.size(other) < table.w.size:
+        return LowRank.default(lax.add_p, (table, other), params)
+    return lax.add_p.bind(table.materialise(), other, **params)
 
 
 @quax.register(lax.add_p)
 def _(x: LowRank, y: jax.typing.ArrayLike, **params: Any) -> Any:
-    return _sum(lax.add_p, x, y, params)
+    return _summed(x, y, params)
 
 
 @quax.register(lax.add_p)
 def _(x: jax.typing.ArrayLike, y: LowRank, **params: Any) -> Any:
-    return _sum(lax.add_p, x, y, params)
+    return _summed(y, x, params)

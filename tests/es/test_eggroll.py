@@ -177,6 +177,7 @@ def test_bias_falls_as_one_over_the_rank() -> None:
         assert constants[-1] == pytest.approx(rank * (tanh_moment(rank) / exact - 1), rel=0.1)
     assert max(constants) < 0
     assert_allclose(constants, np.mean(constants), rtol=0.1)
+    assert tanh_moment(1) / exact - 1 == pytest.approx(-0.226, abs=0.002)
 
 
 @pytest.mark.parametrize("kind", ["binom8", "normal", "sign", "uniform"])
