@@ -15,7 +15,7 @@ import numpy as np
 
 from blackbox.errors import SettingError
 
-from . import ref, spec
+from . import dispatch, native, ref, spec
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -64,6 +64,7 @@ def noise(
     leaf: int = 0,
     first: int = 0,
     like: Array,
+    impl: dispatch.Impl = "auto",
 ) -> Float[Array, members * event]:
     """Noise of one generation: row ``i`` belongs to member ``first + i``.
 
@@ -75,14 +76,29 @@ def noise(
         leaf: tells apart several draws of one generation.
         first: number of the first member; its noise does not depend on how many are made with it.
         like: an array whose library and dtype the result takes. Values have float32 resolution.
+        impl: what computes it, see :func:`blackbox.kernels.explain`.
+
+    Raises:
+        SettingError: an ``impl`` that is unknown or cannot be had here.
     """
     members, size = int(shape[0]), math.prod(shape[1:])
     if _is_jax(like):
         from . import xla
 
-        values: Array = xla.noise(xla.fold(key, generation, leaf), first, members, size, kind)
+        stream = xla.fold(key, generation, leaf)
+        if dispatch.in_jax(impl) == "native":
+            from . import ffi
+
+            values: Array = ffi.noise(stream, first, members, size, kind)
+        else:
+            values = xla.noise(stream, first, members, size, kind)
         return values.astype(like.dtype).reshape(shape)
-    values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
+    blocks = members * -(-size // spec.VALUES_PER_BLOCK[kind])
+    if dispatch.in_numpy(impl, blocks) == "native" and int(first) + members <= 2**32:
+        own = ref.fold(np.asarray(key), int(generation), leaf)
+        values = native.noise(own, int(first), members, size, kind)
+    else:
+        values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
     if isinstance(like, np.ndarray | np.generic):
         return values.astype(like.dtype).reshape(shape)
     xp = like.__array_namespace__()
@@ -113,6 +129,24 @@ def uniform(
 ) -> Float[Array, members * event]:
     """Uniform noise in the open interval (0, 1), odd multiples of 2**-24; see :func:`noise`."""
     return noise("uniform", key, generation, shape, leaf=leaf, first=first, like=like)
+
+
+def centered_noise(
+    keys: UInt32[Array, "streams 2"],
+    members: UInt32[Array, "n"],
+    sizes: tuple[int, ...],
+    kind: spec.Kind = "normal",
+    *,
+    impl: dispatch.Impl = "auto",
+) -> tuple[Float[Array, "n size"], ...]:
+    """Centered noise of any members of several streams, in JAX; see :func:`blackbox.kernels.xla.centered_noise`."""
+    if dispatch.in_jax(impl) == "native":
+        from . import ffi
+
+        return ffi.centered_noise(keys, members, sizes, kind)
+    from . import xla
+
+    return xla.centered_noise(keys, members, sizes, kind)
 
 
 def _is_jax(array: Any) -> bool:

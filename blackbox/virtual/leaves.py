@@ -15,6 +15,7 @@ import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.kernels import xla
+from blackbox.kernels.noise import centered_noise
 from blackbox.kernels.spec import UNIT
 from blackbox.perturbed.lowrank import scaled
 
@@ -136,7 +137,7 @@ def draw(
     sizes = tuple(sum(math.prod(part) for part in parts) for parts in shapes)
     out = []
     for values, parts in zip(
-        xla.centered_noise(streams(weights, key, generation), pairs, sizes, kind), shapes, strict=True
+        centered_noise(streams(weights, key, generation), pairs, sizes, kind), shapes, strict=True
     ):
         ends = np.cumsum([math.prod(part) for part in parts])
         pieces = jnp.split(values, ends[:-1], axis=1)

@@ -1,0 +1,119 @@
+// The kernels as a library for CPUs, from the text that a GPU compiles: loops over lanes that a compiler vectorizes.
+//
+// Every entry has the same signature, so that NumPy (ctypes) and XLA (launch.cpp) call them alike:
+//   buffers   pointers to the inputs, then to the outputs
+//   scalars   whole numbers; the first is the number of rows
+//   begin, end   the rows to work on: rows are independent, callers may split them over threads
+#include "../noise.cuh"
+
+#define BB_ENTRY extern "C" __attribute__((visibility("default"))) void
+
+namespace {
+
+constexpr int LANES = 16;
+
+enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3 };
+constexpr int VALUES[] = {4, 4, 128, 16};
+
+// What LANES blocks are made of, and where their values go.
+struct Lanes {
+  bb_u32 low[LANES], high[LANES], k0[LANES], k1[LANES];
+  float* target[LANES];
+  int count[LANES];
+};
+
+struct Words {
+  bb_u32 w[4][LANES];
+};
+
+inline Words philox(const Lanes& lanes) {
+  Words out;
+  for (int l = 0; l < LANES; ++l) {
+    const bb_words words = bb_philox(lanes.low[l], lanes.high[l], lanes.k0[l], lanes.k1[l]);
+    for (int q = 0; q < 4; ++q) out.w[q][l] = words.w[q];
+  }
+  return out;
+}
+
+// Values of LANES blocks; CENTERED are those that are whole numbers or symmetric, before they get unit variance.
+template <int KIND, bool CENTERED>
+inline void values(const Words& words, float (*out)[VALUES[KIND]]) {
+  if constexpr (KIND == NORMAL) {
+    float pair[4][LANES];
+    for (int half = 0; half < 4; half += 2)
+      for (int l = 0; l < LANES; ++l) bb_normal(words.w[half][l], words.w[half + 1][l], pair[half][l], pair[half + 1][l]);
+    for (int l = 0; l < LANES; ++l)
+      for (int q = 0; q < 4; ++q) out[l][q] = pair[q][l];
+  } else if constexpr (KIND == UNIFORM) {
+    for (int l = 0; l < LANES; ++l)
+      for (int q = 0; q < 4; ++q) out[l][q] = CENTERED ? BB_ADD(bb_unit(words.w[q][l]), -0.5f) : bb_unit(words.w[q][l]);
+  } else if constexpr (KIND == SIGN) {
+    for (int l = 0; l < LANES; ++l)
+      for (int q = 0; q < 4; ++q)
+        for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = bb_sign(words.w[q][l], bit);
+  } else {
+    bb_u32 counts[LANES][4];
+    for (int q = 0; q < 4; ++q)
+      for (int l = 0; l < LANES; ++l) counts[l][q] = bb_popcounts(words.w[q][l]);
+    for (int l = 0; l < LANES; ++l)
+      for (int q = 0; q < 4; ++q)
+        for (int byte = 0; byte < 4; ++byte) {
+          const float centered = (float)((int)(counts[l][q] >> (8 * byte) & 15u) - 4);
+          out[l][4 * q + byte] = CENTERED ? centered : BB_MUL(centered, 0.707106769f);
+        }
+  }
+}
+
+template <int KIND, bool CENTERED>
+inline void flush(const Lanes& lanes, int used) {
+  float out[LANES][VALUES[KIND]];
+  values<KIND, CENTERED>(philox(lanes), out);
+  for (int l = 0; l < used; ++l) {
+    if (lanes.count[l] == VALUES[KIND])
+      std::memcpy(lanes.target[l], out[l], sizeof out[l]);
+    else
+      std::memcpy(lanes.target[l], out[l], lanes.count[l] * sizeof(float));
+  }
+}
+
+template <int KIND, bool CENTERED>
+void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
+  const bb_u32 *keys = (const bb_u32*)buffers[0], *members = (const bb_u32*)buffers[1];
+  const std::int64_t streams = scalars[3], *sizes = scalars + 4;
+  Lanes lanes{};
+  int used = 0;
+  for (std::int64_t row = begin; row < end; ++row)
+    for (std::int64_t stream = 0; stream < streams; ++stream) {
+      const std::int64_t size = sizes[stream];
+      float* target = (float*)buffers[2 + stream] + row * size;
+      bb_u64 block = (bb_u64)members[row] * ((size + VALUES[KIND] - 1) / VALUES[KIND]);
+      for (std::int64_t at = 0; at < size; at += VALUES[KIND], ++block) {
+        lanes.low[used] = (bb_u32)block;
+        lanes.high[used] = (bb_u32)(block >> 32);
+        lanes.k0[used] = keys[2 * stream];
+        lanes.k1[used] = keys[2 * stream + 1];
+        lanes.target[used] = target + at;
+        lanes.count[used] = size - at < VALUES[KIND] ? (int)(size - at) : VALUES[KIND];
+        if (++used == LANES) {
+          flush<KIND, CENTERED>(lanes, used);
+          used = 0;
+        }
+      }
+    }
+  if (used) flush<KIND, CENTERED>(lanes, used);
+}
+
+}  // namespace
+
+// Noise of members of several streams.
+// in: keys (streams, 2) u32, members (rows,) u32; out: (rows, size) f32 for each stream
+// scalars: rows, kind, centered, streams, the size of each stream
+BB_ENTRY bb_noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
+  const bool centered = scalars[2] != 0;
+  switch (scalars[1]) {
+    case NORMAL: return noise<NORMAL, false>(buffers, scalars, begin, end);
+    case UNIFORM: return (centered ? noise<UNIFORM, true> : noise<UNIFORM, false>)(buffers, scalars, begin, end);
+    case SIGN: return noise<SIGN, false>(buffers, scalars, begin, end);
+    case BINOM8: return (centered ? noise<BINOM8, true> : noise<BINOM8, false>)(buffers, scalars, begin, end);
+  }
+}

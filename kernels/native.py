@@ -1,0 +1,140 @@
+"""The kernels compiled for this CPU, from the text that a GPU compiles: built on first use and kept.
+
+A library is named by a hash of its sources, the compiler, the options and the CPU, and lies under
+``$BLACKBOX_CACHE``, by default ``$XDG_CACHE_HOME/blackbox`` or ``~/.cache/blackbox``; ``$CXX`` names the compiler.
+Every entry of a library has one signature, ``entry(buffers, scalars, begin, end)`` (``csrc/host/native.cpp``), which
+:mod:`blackbox.kernels.ffi` hands to XLA as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy import ndarray
+
+from . import spec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
+
+SOURCES = Path(__file__).parent / "csrc"
+# Without contraction every operation is rounded as it is written; errno and traps are in nobody's way here.
+OPTIONS = (
+    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden"),
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"),
+    "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",
+)
+KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
+PROBLEMS = (OSError, subprocess.SubprocessError)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels for this CPU, built if need be; None, after one warning, where that is impossible."""
+    try:
+        loaded = ctypes.CDLL(str(build("host/native.cpp")))
+    except PROBLEMS as error:
+        warnings.warn(
+            f"kernels run without compiled code, noise takes 5 to 40 times as long: {reason(error)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    loaded.bb_noise.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    loaded.bb_noise.restype = None
+    return loaded
+
+
+def noise(
+    key: UInt32[ndarray, "2"], first: int, members: int, size: int, kind: spec.Kind = "normal"
+) -> Float[ndarray, "members size"]:
+    """Noise of members ``first`` to ``first + members - 1`` of one stream; needs :func:`library`."""
+    loaded = library()
+    assert loaded is not None
+    key = np.ascontiguousarray(key, np.uint32)
+    numbers = np.arange(first, first + members, dtype=np.uint32)
+    values = np.empty((members, size), np.float32)
+    buffers = np.array([array.ctypes.data for array in (key, numbers, values)], np.uintp)
+    scalars = noise_scalars(members, (size,), kind, centered=False)
+    loaded.bb_noise(buffers.ctypes.data, scalars.ctypes.data, 0, members)
+    return values
+
+
+def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, centered: bool) -> ndarray:
+    """The scalars of the entry ``bb_noise``: rows, kind, whether centered, number of streams, their sizes."""
+    return np.array([members, KINDS.index(kind), centered, len(sizes), *sizes], np.int64)
+
+
+def build(source: str, include: Sequence[str] = ()) -> Path:
+    """The library made of ``csrc/source``, compiled if it is not in the cache.
+
+    Raises:
+        OSError: if there is no compiler, or no place to write.
+        subprocess.SubprocessError: if compiling fails or takes more than two minutes.
+    """
+    compiler = _compiler()
+    options = (*OPTIONS, *(f"-isystem{folder}" for folder in include))
+    digest = hashlib.sha256(repr((options, compiler, _version(compiler), _cpu())).encode())
+    for path in sorted(SOURCES.rglob("*")):
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
+    folder = cache_folder()
+    built = folder / f"{Path(source).stem}-{digest.hexdigest()[:20]}.so"
+    if not built.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / built.name
+            command = [compiler, *options, str(SOURCES / source), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+            made.replace(built)  # at once: other processes may build the same
+    return built
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept."""
+    if own := os.environ.get("BLACKBOX_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blackbox"
+
+
+def reason(error: Exception) -> str:
+    """Why a build failed, in a line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = [line for line in str(error.stderr).splitlines() if "error" in line] or [str(error)]
+        return f"the compiler said: {lines[0]}"
+    return str(error)
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX")
+    for candidate in [named] if named else ["c++", "g++", "clang++"]:
+        if found := shutil.which(candidate):
+            return found
+    raise OSError(f"no C++ compiler found ({f'$CXX is {named!r}' if named else 'looked for c++, g++ and clang++'})")
+
+
+@cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@cache
+def _cpu() -> str:
+    """What ``native`` in the options stands for: a cache may be shared by several machines."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+    return f"{platform.machine()} {platform.processor()}"

@@ -1,0 +1,180 @@
+"""Compiled noise: the bits of the reference from NumPy and within JAX's programs; what happens without a compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from numpy.testing import assert_array_equal
+
+import blackbox as bb
+from blackbox.kernels import ffi, native, noise, ref, spec
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+KINDS = native.KINDS
+KEY = np.array([0xDEADBEEF, 0x12345678], np.uint32)
+# Sizes that fill lanes and blocks and that do not, one value, no member, the last member numbers.
+SHAPES = [(0, 1, 1), (3, 7, 5), (5, 2, 130), (2**32 - 64, 64, 33), (11, 300, 17), (0, 1, 5000), (4, 0, 3), (4, 3, 0)]
+
+
+def bits(values: object) -> np.ndarray:
+    return np.asarray(values, np.float32).view(np.uint32)
+
+
+@pytest.mark.parametrize(("first", "members", "size"), SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_noise_has_the_bits_of_the_reference(kind: spec.Kind, first: int, members: int, size: int) -> None:
+    made = native.noise(KEY, first, members, size, kind)
+    assert_array_equal(bits(made), bits(ref.noise(KEY, first, members, size, kind)))
+
+
+def test_four_million_words_are_those_of_the_reference() -> None:
+    signs = native.noise(KEY, 7, 1, 2**22 * 32, "sign")
+    blocks = ref.words(KEY, 7 * 2**20, 2**20).astype("<u4").view(np.uint8)
+    assert_array_equal(signs.reshape(-1) < 0, np.unpackbits(blocks.reshape(-1), bitorder="little").astype(bool))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_may_be_made_in_pieces(kind: spec.Kind) -> None:
+    library, members, values = native.library(), np.arange(50, dtype=np.uint32), np.full((50, 37), np.nan, np.float32)
+    assert library is not None
+    buffers = np.array([array.ctypes.data for array in (KEY, members, values)], np.uintp)
+    scalars = native.noise_scalars(50, (37,), kind, centered=False)
+    for begin, end in ((20, 50), (0, 1), (1, 20)):
+        library.bb_noise(buffers.ctypes.data, scalars.ctypes.data, begin, end)
+    assert_array_equal(bits(values), bits(ref.noise(KEY, 0, 50, 37, kind)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_of_jax_get_the_same_bits(kind: spec.Kind) -> None:
+    expected = ref.noise(KEY, 3, 40, 29, kind)
+    assert_array_equal(bits(ffi.noise(jnp.asarray(KEY), 3, 40, 29, kind)), bits(expected))
+
+    keys, members = jnp.stack([jnp.asarray(KEY), jnp.uint32([1, 2])]), jnp.uint32([9, 4, 4, 2**31])
+    centered = ffi.centered_noise(keys, members, (29, 130), kind)
+    shift = np.float32(0.5) if kind == "uniform" else np.float32(0.0)
+    for stream, values in enumerate(centered):
+        for row, member in enumerate(members.tolist()):
+            whole = ref.noise(np.asarray(keys[stream]), member, 1, values.shape[1], kind)[0] - shift
+            unit = np.float32(2**0.5) if kind == "binom8" else np.float32(1.0)
+            got = np.asarray(values[row])
+            if kind == "binom8":
+                assert_array_equal(got, np.rint(whole * unit))
+            else:
+                assert_array_equal(bits(got), bits(whole))
+
+
+def test_loops_maps_and_shards_get_the_same_bits() -> None:
+    expected = ref.noise(KEY, 0, 24, 50, "normal")
+    members = jnp.arange(24, dtype=jnp.uint32)
+
+    def rows(members: jax.Array) -> jax.Array:
+        return ffi.centered_noise(jnp.asarray(KEY)[None], members, (50,), "normal")[0]
+
+    _, scanned = jax.lax.scan(lambda carry, part: (carry, rows(part)), 0, members.reshape(6, 4))
+    mapped = jax.vmap(rows)(members.reshape(6, 4))
+    mesh = jax.make_mesh((len(jax.devices()),), ("members",), axis_types=(jax.sharding.AxisType.Auto,))
+    part = PartitionSpec("members")
+    sharded = jax.jit(jax.shard_map(rows, mesh=mesh, in_specs=part, out_specs=part, check_vma=False))(members)
+    for values in (scanned, mapped, sharded):
+        assert_array_equal(bits(values).reshape(24, 50), bits(expected))
+
+
+def test_a_large_call_shares_its_rows_among_threads() -> None:
+    members = jnp.arange(5000, dtype=jnp.uint32)
+    keys = jnp.stack([jnp.asarray(KEY)] * 2)
+    call = jax.jit(partial(ffi.centered_noise, sizes=(40, 9), kind="normal"))
+    first = [np.asarray(part) for part in call(keys, members)]
+    for size, part in zip((40, 9), first, strict=True):
+        assert_array_equal(bits(part), bits(ref.noise(KEY, 0, 5000, size, "normal")))
+    for _ in range(20):
+        for part, again in zip(first, call(keys, members), strict=True):
+            assert_array_equal(bits(part), bits(again))
+
+
+def test_strategies_get_the_same_numbers_however_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(impl: str) -> np.ndarray:
+        monkeypatch.setenv("BLACKBOX_KERNELS", impl)
+        return np.asarray(noise.noise("normal", KEY, 5, (40, 300), leaf=2, first=3, like=np.zeros(0, np.float32)))
+
+    assert_array_equal(bits(asked("native")), bits(asked("ref")))
+    assert_array_equal(bits(asked("auto")), bits(asked("ref")))
+
+
+def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(bb.SettingError, match="impl must be one of auto, ref, xla, native, got 'fast'"):
+        noise.noise("normal", KEY, 0, (1, 1), like=np.zeros(0), impl="fast")  # type: ignore[arg-type]
+    monkeypatch.setenv("BLACKBOX_KERNELS", "fast")
+    with pytest.raises(bb.SettingError, match=r"BLACKBOX_KERNELS must be one of .*, got 'fast'"):
+        noise.noise("normal", KEY, 0, (1, 1), like=np.zeros(0))
+
+
+WITHOUT = """
+import warnings, numpy as np
+import blackbox as bb
+from blackbox.kernels import explain, noise, ref
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    made = [noise.noise("normal", noise.key(1), g, (50, 300), like=np.zeros(0, np.float32)) for g in (0, 1)]
+    import jax.numpy as jnp
+    traced = noise.noise("sign", noise.key(1), 0, (50, 300), like=jnp.zeros(0))
+notices = [str(warning.message) for warning in caught if "compiled code" in str(warning.message)]
+assert len(notices) == 1, notices
+print(notices[0])
+for g, values in enumerate(made):
+    assert (values == ref.noise(ref.fold(noise.key(1), g), 0, 50, 300)).all()
+assert (np.asarray(traced) == ref.noise(ref.fold(noise.key(1), 0), 0, 50, 300, "sign")).all()
+try:
+    noise.noise("normal", noise.key(1), 0, (50, 300), like=np.zeros(0), impl="native")
+except bb.SettingError as error:
+    print(error)
+print(explain())
+"""
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [
+        ("no-such-compiler", "no C++ compiler found ($CXX is"),
+        ("broken", "the compiler said: error"),
+    ],
+)
+def test_without_a_compiler_all_works_after_one_notice(compiler: str, said: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho error: out of order >&2\nexit 1\n')
+    broken.chmod(0o755)
+    chosen = str(broken) if compiler == "broken" else compiler
+    environment = os.environ | {"CXX": chosen, "BLACKBOX_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert 'impl="native" needs a C++ compiler' in done.stdout
+    assert "NumPy itself, since nothing could be compiled" in done.stdout
+    assert "JAX: XLA, since nothing could be compiled" in done.stdout
+
+
+def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> None:
+    program = "from blackbox.kernels import native; assert native.library() is not None"
+    environment = os.environ | {"BLACKBOX_CACHE": str(tmp_path)}
+    started = [subprocess.Popen([sys.executable, "-W", "error", "-c", program], env=environment) for _ in range(3)]
+    assert [process.wait(120) for process in started] == [0, 0, 0]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_the_library_is_named_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = native.build("host/native.cpp")
+    written = built.stat().st_mtime_ns
+    assert native.build("host/native.cpp") == built
+    assert built.stat().st_mtime_ns == written
+    monkeypatch.setattr(native, "OPTIONS", (*native.OPTIONS, "-DOTHER"))
+    monkeypatch.setattr(native.subprocess, "run", lambda *_, **__: pytest.fail("compiled"))
+    with pytest.raises(pytest.fail.Exception):
+        native.build("host/native.cpp")
