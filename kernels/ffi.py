@@ -40,7 +40,7 @@ def _launcher() -> ctypes.CDLL | None:
         launcher = ctypes.CDLL(str(native.build("host/launch.cpp", [jax.ffi.include_dir()])))
     except native.PROBLEMS as error:
         warnings.warn(
-            f"kernels run without compiled code in JAX, noise takes 5 to 40 times as long: {native.reason(error)}",
+            f"kernels run without compiled code in JAX, noise takes 1.5 to 4 times as long: {native.reason(error)}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(build("host/native.cpp")))
     except PROBLEMS as error:
         warnings.warn(
-            f"kernels run without compiled code, noise takes 5 to 40 times as long: {reason(error)}",
+            f"kernels run without compiled code, noise takes 3 to 20 times as long: {reason(error)}",
             RuntimeWarning,
             stacklevel=2,
         )

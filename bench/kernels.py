@@ -1,0 +1,85 @@
+"""Noise by one core: millions of values a second, ours and those of NumPy and JAX.
+
+    python bench/kernels.py          a minute; writes bench/results/kernels.md
+
+A call makes 1,024 rows of 1,024 float32 values; entries take turns, and the median of CPU time over the turns counts.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from record import write
+
+import blackbox as bb
+from blackbox.kernels import ffi, native, ref, xla
+
+ROWS, SIZE = 1024, 1024
+FASTEST = "normal, NumPy SFC64"
+
+
+def entries() -> dict[str, Callable[[int], Any]]:
+    """What makes rows of noise, given the number of a turn."""
+    shape, key = (ROWS, SIZE), bb.key(0)
+    generators = {name: np.random.Generator(getattr(np.random, name)(0)) for name in ("SFC64", "PCG64", "Philox")}
+    drawn = {
+        f"normal, NumPy {name}": lambda _, generator=generator: generator.standard_normal(shape, np.float32)
+        for name, generator in generators.items()
+    }
+    for name in ("threefry2x32", "rbg"):
+        root = jax.random.key(0, impl=name)
+        drawn[f"normal, JAX {name}"] = partial(jax.jit(lambda turn, root: fresh(root, turn, shape)), root=root)
+    for kind in native.KINDS:
+        drawn[f"{kind}, compiled"] = lambda turn, kind=kind: native.noise(ref.fold(key, turn), 0, *shape, kind)
+        drawn[f"{kind}, compiled, in JAX"] = lambda turn, kind=kind: ffi.noise(xla.fold(key, turn), 0, *shape, kind)
+        drawn[f"{kind}, XLA"] = lambda turn, kind=kind: xla.noise(xla.fold(key, turn), 0, *shape, kind)
+        drawn[f"{kind}, reference"] = lambda turn, kind=kind: ref.noise(ref.fold(key, turn), 0, *shape, kind)
+    return drawn
+
+
+def fresh(root: Any, turn: Any, shape: tuple[int, int]) -> jax.Array:
+    return jax.random.normal(jax.random.fold_in(root, turn), shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    chosen = entries()
+    times: dict[str, list[float]] = {name: [] for name in chosen}
+    for turn in range(arguments.repeats + 1):
+        for name, make in chosen.items():
+            began = time.process_time()
+            jax.block_until_ready(make(turn))
+            if turn:  # the first one compiles
+                times[name].append(time.process_time() - began)
+    rates = {name: ROWS * SIZE / 1e6 / statistics.median(spent) for name, spent in times.items()}
+    rows = [
+        {"noise": name, "million values/s": f"{rate:,.0f}", "times NumPy's fastest": f"{rate / rates[FASTEST]:.2f}"}
+        for name, rate in rates.items()
+    ]
+    note = (
+        f"One core, CPU time, median of {arguments.repeats} turns. NumPy's fastest normal numbers are those of SFC64. "
+        "``reference`` is ours in NumPy, ``XLA`` ours in JAX's own operations: what runs without a compiler. "
+        "Ours and NumPy's write an array that was not there before, which is part of the time."
+    )
+    write("kernels", "Noise by one core", list(rows[0]), rows, ["jax", "numpy"], note)
+
+
+if __name__ == "__main__":
+    main()
