@@ -1,8 +1,10 @@
-"""Noise by one core: millions of values a second, ours and those of NumPy and JAX.
+"""Noise by one core, and sums of noise: millions of values a second, ours and those of NumPy and JAX.
 
-    python bench/kernels.py          a minute; writes bench/results/kernels.md
+    python bench/kernels.py          a minute or two; writes bench/results/kernels.md
 
-A call makes 1,024 rows of 1,024 float32 values; entries take turns, and the median of CPU time over the turns counts.
+Noise: a call makes 1,024 rows of 1,024 float32 values. Sums: a call adds the noise of 8 members to a million weights,
+as an update does for a population and decoding for a genome's generations. Entries take turns, and the median of CPU
+time over the turns counts.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from record import write
 
 import blackbox as bb
-from blackbox.kernels import ffi, native, ref, xla
+from blackbox.kernels import ffi, native, ref, seedsum, xla
 
 ROWS, SIZE = 1024, 1024
+TERMS, WEIGHTS = 8, 2**20
 FASTEST = "normal, NumPy SFC64"
 
 
@@ -52,6 +56,49 @@ def entries() -> dict[str, Callable[[int], Any]]:
     return drawn
 
 
+def sums() -> dict[str, Callable[[int], Any]]:
+    """What adds members' noise to weights, given the number of a turn."""
+    rng, keys = np.random.default_rng(0), bb.key(0)[None]
+    base, f = np.zeros((1, WEIGHTS), np.float32), rng.normal(size=(1, TERMS)).astype(np.float32)
+    ids = np.arange(TERMS, dtype=np.uint32)[None]
+    traced = [jnp.asarray(x) for x in (keys, base, f)]
+
+    def in_numpy(turn: int, kind: Any, impl: Any) -> Any:
+        return seedsum(keys, [base], f, ids + TERMS * turn, kind, impl=impl)
+
+    def in_jax(turn: int, kind: Any, impl: Any) -> Any:
+        return seedsum(traced[0], [traced[1]], traced[2], ids + TERMS * turn, kind, impl=impl)
+
+    def numpy_sfc64(turn: int) -> Any:
+        """A generator for each member, as is done by hand where seeds are all that is kept."""
+        total = base[0].copy()
+        for k in range(TERMS):
+            total += f[0, k] * np.random.Generator(np.random.SFC64([turn, k])).standard_normal(WEIGHTS, np.float32)
+        return total
+
+    @jax.jit
+    def jax_threefry(turn: Any) -> Any:
+        def add(total: Any, term: Any) -> Any:
+            k, weight = term
+            root = jax.random.fold_in(jax.random.key(0), turn)
+            return total + weight * jax.random.normal(jax.random.fold_in(root, k), (WEIGHTS,)), None
+
+        return jax.lax.scan(add, traced[1][0], (jnp.arange(TERMS), traced[2][0]))[0]
+
+    drawn: dict[str, Callable[[int], Any]] = {
+        "sum of normal, NumPy SFC64": numpy_sfc64,
+        "sum of normal, JAX threefry2x32": jax_threefry,
+    }
+    for kind in native.KINDS:
+        drawn |= {
+            f"sum of {kind}, compiled": partial(in_numpy, kind=kind, impl="native"),
+            f"sum of {kind}, compiled, in JAX": partial(in_jax, kind=kind, impl="native"),
+            f"sum of {kind}, XLA": partial(in_jax, kind=kind, impl="xla"),
+            f"sum of {kind}, reference": partial(in_numpy, kind=kind, impl="ref"),
+        }
+    return drawn
+
+
 def fresh(root: Any, turn: Any, shape: tuple[int, int]) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(root, turn), shape)
 
@@ -60,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    chosen = entries()
+    chosen = entries() | sums()
     times: dict[str, list[float]] = {name: [] for name in chosen}
     for turn in range(arguments.repeats + 1):
         for name, make in chosen.items():
@@ -68,9 +115,14 @@ def main() -> None:
             jax.block_until_ready(make(turn))
             if turn:  # the first one compiles
                 times[name].append(time.process_time() - began)
-    rates = {name: ROWS * SIZE / 1e6 / statistics.median(spent) for name, spent in times.items()}
+    values = {name: TERMS * WEIGHTS if name.startswith("sum") else ROWS * SIZE for name in chosen}
+    rates = {name: values[name] / 1e6 / statistics.median(spent) for name, spent in times.items()}
     rows = [
-        {"noise": name, "million values/s": f"{rate:,.0f}", "times NumPy's fastest": f"{rate / rates[FASTEST]:.2f}"}
+        {
+            "what": name,
+            "million values/s": f"{rate:,.0f}",
+            "times NumPy's fastest": f"{rate / rates[f'sum of {FASTEST}' if name.startswith('sum') else FASTEST]:.2f}",
+        }
         for name, rate in rates.items()
     ]
     note = (
@@ -78,7 +130,7 @@ def main() -> None:
         "``reference`` is ours in NumPy, ``XLA`` ours in JAX's own operations: what runs without a compiler. "
         "Ours and NumPy's write an array that was not there before, which is part of the time."
     )
-    write("kernels", "Noise by one core", list(rows[0]), rows, ["jax", "numpy"], note)
+    write("kernels", "Noise by one core, and sums of noise", list(rows[0]), rows, ["jax", "numpy"], note)
 
 
 if __name__ == "__main__":

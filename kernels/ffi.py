@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,34 @@ def noise(
         jnp.asarray(first).astype(jnp.uint32),
         cpu=compiled,
         default=partial(xla.noise, members=members, size=size, kind=kind),
+    )
+    return values
+
+
+@partial(jax.jit, static_argnames=("kind", "chunk"))
+def seedsum(
+    keys: UInt32[Array, "streams 2"],
+    bases: Sequence[Float[Array, "#sums size"]],
+    weights: Float[Array, "sums terms"],
+    members: UInt32[Array, "sums terms"],
+    kind: spec.Kind = "normal",
+    chunk: int = spec.SUM_CHUNK,
+) -> tuple[Float[Array, "sums size"], ...]:
+    """What :func:`blackbox.kernels.ref.seedsum` computes; compiled code where the program runs on a CPU."""
+
+    def compiled(keys: Array, bases: Sequence[Array], weights: Array, members: Array) -> tuple[Array, ...]:
+        scalars = native.seedsum_scalars([base.shape for base in bases], weights.shape, kind, chunk)
+        shapes = [jax.ShapeDtypeStruct((weights.shape[0], base.shape[1]), jnp.float32) for base in bases]
+        call = jax.ffi.ffi_call(_TARGET, shapes, vmap_method="sequential")
+        return tuple(call(keys, weights, members, *bases, kernel=kernel("seedsum"), scalars=scalars))
+
+    values: tuple[Array, ...] = jax.lax.platform_dependent(
+        jnp.asarray(keys, jnp.uint32),
+        [jnp.asarray(base, jnp.float32) for base in bases],
+        jnp.asarray(weights, jnp.float32),
+        members.astype(jnp.uint32),
+        cpu=compiled,
+        default=partial(xla.seedsum, kind=kind, chunk=chunk),
     )
     return values
 

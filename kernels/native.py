@@ -36,6 +36,7 @@ OPTIONS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"),
     "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",
 )
+_LANES = 16  # as in native.cpp
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
 PROBLEMS = (OSError, subprocess.SubprocessError)
 
@@ -52,8 +53,9 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
-    loaded.bb_noise.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-    loaded.bb_noise.restype = None
+    for entry in (loaded.bb_noise, loaded.bb_seedsum):
+        entry.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        entry.restype = None
     return loaded
 
 
@@ -61,15 +63,43 @@ def noise(
     key: UInt32[ndarray, "2"], first: int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[ndarray, "members size"]:
     """Noise of members ``first`` to ``first + members - 1`` of one stream; needs :func:`library`."""
-    loaded = library()
-    assert loaded is not None
     key = np.ascontiguousarray(key, np.uint32)
     numbers = np.arange(first, first + members, dtype=np.uint32)
     values = np.empty((members, size), np.float32)
-    buffers = np.array([array.ctypes.data for array in (key, numbers, values)], np.uintp)
-    scalars = noise_scalars(members, (size,), kind, centered=False)
-    loaded.bb_noise(buffers.ctypes.data, scalars.ctypes.data, 0, members)
+    _call("bb_noise", (key, numbers, values), noise_scalars(members, (size,), kind, centered=False))
     return values
+
+
+def seedsum(
+    keys: UInt32[ndarray, "streams 2"],
+    bases: Sequence[Float[ndarray, "#sums size"]],
+    weights: Float[ndarray, "sums terms"],
+    members: UInt32[ndarray, "sums terms"],
+    kind: spec.Kind = "normal",
+    chunk: int = spec.SUM_CHUNK,
+) -> tuple[Float[ndarray, "sums size"], ...]:
+    """What :func:`blackbox.kernels.ref.seedsum` computes; needs :func:`library`."""
+    weights, *bases = (np.ascontiguousarray(array, np.float32) for array in (weights, *bases))
+    keys, members = (np.ascontiguousarray(array, np.uint32) for array in (keys, members))
+    sums = tuple(np.empty((weights.shape[0], base.shape[1]), np.float32) for base in bases)
+    scalars = seedsum_scalars([base.shape for base in bases], weights.shape, kind, chunk)
+    _call("bb_seedsum", (keys, weights, members, *bases, *sums), scalars)
+    return sums
+
+
+def _call(entry: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
+    loaded = library()
+    assert loaded is not None
+    pointers = np.array([array.ctypes.data for array in buffers], np.uintp)
+    getattr(loaded, entry)(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
+
+
+def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], kind: spec.Kind, chunk: int) -> ndarray:
+    """The scalars of the entry ``bb_seedsum``, of the shapes of bases and weights."""
+    sums, terms = weights
+    rows = sums * sum(-(-size // (_LANES * spec.VALUES_PER_BLOCK[kind])) for _, size in bases)
+    streams = [number for rows_of_base, size in bases for number in (size, size if rows_of_base == sums else 0)]
+    return np.array([rows, KINDS.index(kind), len(bases), sums, terms, chunk, *streams], np.int64)
 
 
 def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, centered: bool) -> ndarray:

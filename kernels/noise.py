@@ -37,7 +37,7 @@ def key(seed: int) -> UInt32[np.ndarray, "2"]:
 
 def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[Array, "2"]:
     """A new key from ``key`` and two integers (modulo 2**32): independent streams for runs, steps and leaves."""
-    if _is_jax(key) or _is_jax(a) or _is_jax(b):
+    if is_jax(key) or is_jax(a) or is_jax(b):
         from . import xla
 
         return xla.fold(key, a, b)
@@ -46,7 +46,7 @@ def fold(key: UInt32[Array, "2"], a: Array | int, b: Array | int = 0) -> UInt32[
 
 def fold_many(key: UInt32[Array, "2"], count: int) -> UInt32[Array, "count 2"]:
     """``fold(key, i)`` for ``i`` from 0 to ``count - 1``, at once."""
-    if _is_jax(key):
+    if is_jax(key):
         import jax
 
         from . import xla
@@ -82,7 +82,7 @@ def noise(
         SettingError: an ``impl`` that is unknown or cannot be had here.
     """
     members, size = int(shape[0]), math.prod(shape[1:])
-    if _is_jax(like):
+    if is_jax(like):
         from . import xla
 
         stream = xla.fold(key, generation, leaf)
@@ -149,6 +149,7 @@ def centered_noise(
     return xla.centered_noise(keys, members, sizes, kind)
 
 
-def _is_jax(array: Any) -> bool:
+def is_jax(array: Any) -> bool:
+    """Whether an array is JAX's; imports nothing."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(array, jax.Array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -178,6 +179,41 @@ def noise(
             high = min(low + _CHUNK, count)
             out[low:high] = _KINDS[kind](words(key, start + low, high - low))
     return out.reshape(members, blocks * per_block)[:, :size]
+
+
+def _centered_uniform(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 4"]:
+    return _unit(w) - f32(0.5)
+
+
+def _counts(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 16"]:
+    return binom8_counts(w).astype(f32)
+
+
+_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
+
+
+def seedsum(
+    keys: UInt32[ndarray, "streams 2"],
+    bases: Sequence[Float[ndarray, "#sums size"]],
+    weights: Float[ndarray, "sums terms"],
+    members: UInt32[ndarray, "sums terms"],
+    kind: spec.Kind = "normal",
+    chunk: int = spec.SUM_CHUNK,
+) -> tuple[Float[ndarray, "sums size"], ...]:
+    """``base + sum_k weights_k noise_k`` for each stream and row, over centered noise of members, in float32."""
+    (sums, terms), per_block = weights.shape, spec.VALUES_PER_BLOCK[kind]
+    out = tuple(np.array(np.broadcast_to(base, (sums, base.shape[1])), f32) for base in bases)
+    for key, totals in zip(keys, out, strict=True):
+        blocks = -(-totals.shape[1] // per_block)
+        for q, low in itertools.product(range(sums), range(0, blocks, _CHUNK)):
+            part = totals[q, low * per_block : (low + _CHUNK) * per_block]
+            for first in range(0, terms, chunk):
+                added = np.zeros_like(part)
+                for k in range(first, min(first + chunk, terms)):
+                    made = words(key, int(members[q, k]) * blocks + low, min(_CHUNK, blocks - low))
+                    added += f32(weights[q, k]) * _CENTERED[kind](made).reshape(-1)[: part.size]
+                part += added
+    return out
 
 
 def generation_noise(

@@ -12,7 +12,13 @@ layout. ``fold`` derives a key from a key and two integers: words 0 and 1 of Phi
 **Kinds.** ``uniform``: ``((w >> 9) * 2 + 1) * 2**-24``, exact in float32, never 0 or 1; four a block.
 ``normal``: Box-Muller on two uniforms with the polynomials below, in float32 with fused multiply-adds; four a
 block; at most 5.77 in magnitude. ``sign``: bit ``j`` of the block's 128, 1 for -1. ``binom8``: centered
-popcount of each of the block's 16 bytes (little endian) over sqrt(2), unit variance.
+popcount of each of the block's 16 bytes (little endian) over sqrt(2), unit variance. Centered noise has zero mean
+and is not divided: uniform less a half, counts of ``binom8`` from -4 to 4.
+
+**Sums.** ``base + sum_k weight_k noise_k`` over centered noise of members is taken in chunks of terms: a chunk's sum
+begins with zero and takes its terms in order, each product and each sum rounded to float32; the chunks' sums are added
+to ``base`` in order. So the bits depend neither on the device nor on how the work is split. ``SUM_CHUNK`` is for sums
+over a population; genomes take chunks of one term, so that a child's weights are its parent's plus one term, in bits.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "bi
 # What centered noise is multiplied with for unit variance: fair signs as they are, binomial counts from -4 to 4, and
 # uniform numbers from -1/2 to 1/2.
 UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5}
+
+SUM_CHUNK = 64
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

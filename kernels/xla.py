@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int8, UInt32
 
 _f32, _u32 = jnp.float32, jnp.uint32
+_LARGEST = 2**24  # values of noise in memory at once, in sums
 
 
 def _multiply(multiplier: int, a: UInt32[Array, "*shape"]) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
@@ -227,3 +228,36 @@ def centered_noise(
     values = _CENTERED[kind](words_of(keys, members, blocks)).reshape(n, sum(blocks), per_block)
     parts = zip(ends - blocks, ends, sizes, strict=True)
     return tuple(values[:, a:b].reshape(n, -1)[:, :size] for a, b, size in parts)
+
+
+@partial(jax.jit, static_argnames=("kind", "chunk"))
+def seedsum(
+    keys: UInt32[Array, "streams 2"],
+    bases: Sequence[Float[Array, "#sums size"]],
+    weights: Float[Array, "sums terms"],
+    members: UInt32[Array, "sums terms"],
+    kind: spec.Kind = "normal",
+    chunk: int = spec.SUM_CHUNK,
+) -> tuple[Float[Array, "sums size"], ...]:
+    """What :func:`blackbox.kernels.ref.seedsum` computes, but for roundings: XLA fuses products and sums.
+
+    Unless ``chunk`` is 1, as many terms at once as memory allows: a launch for every chunk costs more than its sum.
+    """
+    sums, terms = weights.shape
+    sizes = tuple(base.shape[1] for base in bases)
+    start = tuple(jnp.broadcast_to(jnp.asarray(base, _f32), (sums, base.shape[1])) for base in bases)
+    if terms == 0:
+        return start
+    step = 1 if chunk == 1 else max(1, min(terms, _LARGEST // max(1, sums * sum(sizes))))
+    # Terms that fill the last step weigh nothing.
+    padded = [jnp.pad(x, ((0, 0), (0, -terms % step))) for x in (weights, members.astype(_u32))]
+    parts = tuple(jnp.moveaxis(x.reshape(sums, -1, step), 1, 0) for x in padded)
+
+    def add(totals: tuple[Array, ...], part: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
+        weight, member = part
+        drawn = centered_noise(keys, member.reshape(-1), sizes, kind)
+        added = [jnp.einsum("qk,qkd->qd", weight, e.reshape(sums, step, -1)) for e in drawn]
+        return tuple(total + more for total, more in zip(totals, added, strict=True)), None
+
+    totals: tuple[Array, ...] = lax.scan(add, start, parts)[0]
+    return totals

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from blackbox.arrays import placed
-from blackbox.virtual.leaves import Weight, draw
+from blackbox.virtual.leaves import Weight, draw, summed
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -47,15 +47,19 @@ def weighted_noise(
         pairs = ids // 2
 
     def total(population: NoisePopulation, pairs: Array, signed: Array) -> list[Array]:
+        weights = population.structure.weights
+        narrow = [weight for weight in weights if weight.noise == "low-rank"]
+        dense = [weight for weight in weights if weight.noise == "dense"]
         sums: dict[Weight, Array] = {}
-        for kind in ("low-rank", "dense"):
-            group = [weight for weight in population.structure.weights if weight.noise == kind]
-            # Noise of independent entries is as large as the weights for every pair: few pairs at once.
-            entries = sum(math.prod(part) for weight in group for part in weight.parts)
-            if group:
-                size = max(1, min(chunk, LARGEST // entries))
-                sums |= zip(group, _streamed(population, group, pairs, signed, size), strict=True)
-        return [sums[weight] for weight in population.structure.weights]
+        if narrow:
+            entries = sum(math.prod(part) for weight in narrow for part in weight.parts)
+            size = max(1, min(chunk, LARGEST // entries))
+            sums |= zip(narrow, _streamed(population, narrow, pairs, signed, size), strict=True)
+        if dense:
+            key, generation, kind = population.key, population.generation, population.kind
+            totals = summed(dense, key, generation, pairs[None], signed[None], kind)
+            sums |= zip(dense, (total[0] for total in totals), strict=True)
+        return [sums[weight] for weight in weights]
 
     if mesh is None:
         sums = total(population, pairs, signed)
@@ -117,9 +121,7 @@ def _streamed(
 
 
 def _weighted_sum(weight: Weight, drawn: tuple[Array, ...], f: Float[Array, "pairs"]) -> Float[Array, "..."]:
-    """``sum_p f_p A_p B_p^T`` (or of E_p), as one product."""
-    if len(drawn) == 1:
-        return jnp.tensordot(f, drawn[0], axes=1)
+    """``sum_p f_p A_p B_p^T``, as one product."""
     a, b = drawn
     s = weight.stacked
     stack, left, right = weight.shape[:s], a.shape[1 + s : -1], b.shape[1 + s : -1]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from blackbox.errors import SettingError
-from blackbox.kernels import xla
+from blackbox.kernels import seedsum, xla
 from blackbox.kernels.noise import centered_noise
-from blackbox.kernels.spec import UNIT
+from blackbox.kernels.spec import SUM_CHUNK, UNIT
 from blackbox.perturbed.lowrank import scaled
 
 if TYPE_CHECKING:
@@ -119,11 +119,26 @@ class Quantized(NamedTuple):
 
 
 def streams(
-    weights: Sequence[Weight], key: UInt32[Array, "2"], generation: Int[Array, ""]
+    weights: Sequence[Weight], key: UInt32[Array, "2"], generation: Int[Array, ""] | int
 ) -> UInt32[Array, "weights 2"]:
     """The key of each weight's stream in a generation."""
     words = jnp.asarray(np.array([weight.words for weight in weights], np.uint32))
     return jax.vmap(lambda w: xla.fold(xla.fold(key, w[0], w[1]), generation))(words)
+
+
+def summed(
+    weights: Sequence[Weight],
+    key: UInt32[Array, "2"],
+    generation: Int[Array, ""] | int,
+    members: UInt32[Array, "sums terms"],
+    f: Float[Array, "sums terms"],
+    kind: Kind,
+    chunk: int = SUM_CHUNK,
+) -> list[Float[Array, "sums ..."]]:
+    """``sum_k f_k E_k`` of leaves of independent entries, whose noise is nowhere stored; see :func:`draw`."""
+    start = [jnp.zeros((1, math.prod(weight.shape)), jnp.float32) for weight in weights]
+    sums = seedsum(streams(weights, key, generation), start, f, members, kind, chunk=chunk)
+    return [total.reshape(-1, *weight.shape) for weight, total in zip(weights, sums, strict=True)]
 
 
 def draw(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from blackbox.errors import SettingError
 from blackbox.perturbed import LowRank
 from blackbox.perturbed.lowrank import added
-from blackbox.virtual.leaves import Leaf, Weight, draw, structure_of
+from blackbox.virtual.leaves import Leaf, Weight, draw, structure_of, summed
 from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
@@ -104,18 +103,9 @@ class LineagePopulation(VirtualPopulation):
         return draw(weights, self.key, jnp.asarray(0), seeds, self.kind)
 
     def _summed(self, weights: list[Weight], seeds: Array, sigmas: Array) -> list[Float[Array, "k ..."]]:
-        """What each member's dense leaves are away from the center, one mutation of all members at a time."""
-
-        def mutate(totals: list[Array], mutation: tuple[Array, Array]) -> tuple[list[Array], None]:
-            drawn = self._drawn(weights, mutation[0])
-            scaled = [
-                e * column(mutation[1] * weight.scale(self.kind), e)
-                for weight, (e,) in zip(weights, drawn, strict=True)
-            ]
-            return [total + more for total, more in zip(totals, scaled, strict=True)], None
-
-        start = [jnp.zeros((seeds.shape[0], *weight.shape), jnp.float32) for weight in weights]
-        return lax.scan(mutate, start, (seeds.T, sigmas.T))[0]
+        """What each member's dense leaves are away from the center; a child is its parent and one term, in bits."""
+        sums = summed(weights, self.key, 0, seeds, sigmas, self.kind, chunk=1)
+        return [total * weight.scale(self.kind) for weight, total in zip(weights, sums, strict=True)]
 
     def _stacked(self, weights: list[Weight], seeds: Array, sigmas: Array) -> list[tuple[Array, Array]]:
         """The factors of all mutations side by side, as one of a higher rank."""

@@ -103,7 +103,79 @@ void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin
   if (used) flush<KIND, CENTERED>(lanes, used);
 }
 
+// One member's noise in LANES blocks, added into the sums with a weight.
+template <int KIND>
+inline void add(const Lanes& lanes, float weight, float (*sum)[VALUES[KIND]]) {
+  float drawn[LANES][VALUES[KIND]];
+  values<KIND, true>(philox(lanes), drawn);
+  for (int l = 0; l < LANES; ++l)
+    for (int i = 0; i < VALUES[KIND]; ++i) sum[l][i] = BB_ADD(sum[l][i], BB_MUL(weight, drawn[l][i]));
+}
+
+// A tile of LANES blocks of one sum.
+template <int KIND>
+void seedsum_tile(const bb_u32* key, const float* base, const float* weights, const bb_u32* members, float* out,
+                  std::int64_t terms, std::int64_t chunk, std::int64_t size, std::int64_t tile) {
+  constexpr int WIDTH = LANES * VALUES[KIND];
+  const std::int64_t blocks = (size + VALUES[KIND] - 1) / VALUES[KIND], from = tile * WIDTH;
+  const std::int64_t used = size - from < WIDTH ? size - from : WIDTH;
+  Lanes lanes{};
+  for (int l = 0; l < LANES; ++l) lanes.k0[l] = key[0], lanes.k1[l] = key[1];
+  float total[LANES][VALUES[KIND]] = {};
+  std::memcpy(total, base + from, used * sizeof(float));
+  for (std::int64_t first = 0; first < terms; first += chunk) {
+    const std::int64_t last = first + chunk < terms ? first + chunk : terms;
+    float sum[LANES][VALUES[KIND]] = {};
+    for (std::int64_t k = first; k < last; ++k) {
+      const bb_u64 block = (bb_u64)members[k] * blocks + tile * LANES;
+      for (int l = 0; l < LANES; ++l) {
+        lanes.low[l] = (bb_u32)(block + l);
+        lanes.high[l] = (bb_u32)((block + l) >> 32);
+      }
+      add<KIND>(lanes, weights[k], sum);
+    }
+    for (int l = 0; l < LANES; ++l)
+      for (int i = 0; i < VALUES[KIND]; ++i) total[l][i] = BB_ADD(total[l][i], sum[l][i]);
+  }
+  std::memcpy(out + from, total, used * sizeof(float));
+}
+
+template <int KIND>
+void seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
+  const bb_u32 *keys = (const bb_u32*)buffers[0], *members = (const bb_u32*)buffers[2];
+  const float* weights = (const float*)buffers[1];
+  const std::int64_t streams = scalars[2], sums = scalars[3], terms = scalars[4], chunk = scalars[5];
+  std::int64_t row = 0;
+  for (std::int64_t stream = 0; stream < streams && row < end; ++stream) {
+    const std::int64_t size = scalars[6 + 2 * stream], base_step = scalars[7 + 2 * stream];
+    const std::int64_t tiles = (size + LANES * VALUES[KIND] - 1) / (LANES * VALUES[KIND]);
+    const float* base = (const float*)buffers[3 + stream];
+    float* out = (float*)buffers[3 + streams + stream];
+    const std::int64_t from = begin > row ? begin - row : 0, to = end - row < sums * tiles ? end - row : sums * tiles;
+    for (std::int64_t at = from; at < to; ++at) {
+      const std::int64_t q = at / tiles;
+      seedsum_tile<KIND>(keys + 2 * stream, base + q * base_step, weights + q * terms, members + q * terms,
+                         out + q * size, terms, chunk, size, at % tiles);
+    }
+    row += sums * tiles;
+  }
+}
+
 }  // namespace
+
+// Weighted sums of members' centered noise of several streams (kernels/spec.py, "Sums").
+// in: keys (streams, 2) u32, weights (sums, terms) f32, members (sums, terms) u32, base (1 or sums, size) f32 for each
+// stream; out: (sums, size) f32 for each stream; a row is a tile of LANES blocks of one of the sums
+// scalars: rows, kind, streams, sums, terms, terms of a chunk; for each stream its size, and how many floats lie from one
+// row of base to the next (0 if there is one)
+BB_ENTRY bb_seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
+  switch (scalars[1]) {
+    case NORMAL: return seedsum<NORMAL>(buffers, scalars, begin, end);
+    case UNIFORM: return seedsum<UNIFORM>(buffers, scalars, begin, end);
+    case SIGN: return seedsum<SIGN>(buffers, scalars, begin, end);
+    case BINOM8: return seedsum<BINOM8>(buffers, scalars, begin, end);
+  }
+}
 
 // Noise of members of several streams.
 // in: keys (streams, 2) u32, members (rows,) u32; out: (rows, size) f32 for each stream

@@ -1,0 +1,75 @@
+"""Weighted sums of members' noise, which is made where it is added and nowhere stored.
+
+One sum over a population is the update of evolution strategies with noise of independent entries; a sum for each member
+decodes genomes of seeds (Such et al. 2017, arXiv:1712.06567, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blackbox.errors import SettingError
+
+from . import dispatch, native, ref, spec
+from .noise import Array, is_jax
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
+
+
+def seedsum(
+    keys: UInt32[Array, "streams 2"],
+    bases: Sequence[Float[Array, "#sums size"]],
+    weights: Float[Array, "sums terms"],
+    members: UInt32[Array, "sums terms"],
+    kind: spec.Kind = "normal",
+    *,
+    chunk: int = spec.SUM_CHUNK,
+    impl: dispatch.Impl = "auto",
+) -> tuple[Float[Array, "sums size"], ...]:
+    """``base + sum_k weights_k noise_k`` for each stream, each row its own sum, over members' centered noise.
+
+    Args:
+        keys: of the streams, such as one for each leaf of a network.
+        bases: for each stream what is added to, one row for all sums or one for each.
+        weights: of the terms, which may be none. All arrays are JAX's or NumPy's as this one is.
+        members: whose noise the terms are, numbers below 2**32.
+        kind: of the noise. It is centered and not divided: its unit is ``spec.UNIT[kind]``.
+        chunk: terms that are summed on their own before they are added to the others (see :mod:`.spec`).
+        impl: what computes it, see :func:`blackbox.kernels.explain`.
+
+    Raises:
+        SettingError: shapes that do not fit, a kind, chunk or ``impl`` that is unknown or cannot be had here.
+    """
+    _require(keys, bases, weights, members, kind, chunk)
+    if is_jax(weights):
+        if dispatch.in_jax(impl) == "native":
+            from . import ffi
+
+            return ffi.seedsum(keys, bases, weights, members, kind, chunk)
+        from . import xla
+
+        return xla.seedsum(keys, bases, weights, members, kind, chunk)
+    blocks = weights.size * sum(-(-base.shape[1] // spec.VALUES_PER_BLOCK[kind]) for base in bases)
+    chosen = native.seedsum if dispatch.in_numpy(impl, blocks) == "native" else ref.seedsum
+    return chosen(np.asarray(keys), bases, weights, members, kind, chunk)
+
+
+def _require(keys: Any, bases: Any, weights: Any, members: Any, kind: str, chunk: int) -> None:
+    shape = np.shape(weights)
+    if len(shape) != 2 or np.shape(members) != shape:
+        raise SettingError(
+            f"weights and members must be of one shape (sums, terms), got {shape} and {np.shape(members)}"
+        )
+    if np.shape(keys) != (len(bases), 2):
+        raise SettingError(f"keys must be of shape ({len(bases)}, 2) for {len(bases)} bases, got {np.shape(keys)}")
+    for base in bases:
+        if len(np.shape(base)) != 2 or np.shape(base)[0] not in (1, shape[0]):
+            raise SettingError(f"a base must be of shape ({shape[0]} or 1, size), got {np.shape(base)}")
+    if kind not in spec.VALUES_PER_BLOCK:
+        raise SettingError(f"kind must be one of {', '.join(spec.VALUES_PER_BLOCK)}, got {kind!r}")
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
