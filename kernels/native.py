@@ -38,7 +38,7 @@ OPTIONS = (
 )
 _LANES = 16  # as in native.cpp
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
-PROBLEMS = (OSError, subprocess.SubprocessError)
+PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 
 
 @cache
