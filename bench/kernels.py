@@ -30,7 +30,7 @@ import numpy as np
 from record import write
 
 import blackbox as bb
-from blackbox.kernels import ffi, native, ref, seedsum, xla
+from blackbox.kernels import ffi, native, noise, ref, seedsum, xla
 
 ROWS, SIZE = 1024, 1024
 TERMS, WEIGHTS = 8, 2**20
@@ -49,7 +49,10 @@ def entries() -> dict[str, Callable[[int], Any]]:
         root = jax.random.key(0, impl=name)
         drawn[f"normal, JAX {name}"] = partial(jax.jit(lambda turn, root: fresh(root, turn, shape)), root=root)
     for kind in native.KINDS:
-        drawn[f"{kind}, compiled"] = lambda turn, kind=kind: native.noise(ref.fold(key, turn), 0, *shape, kind)
+        drawn[f"{kind}, compiled"] = partial(
+            lambda turn, kind: noise.noise(kind, key, turn, shape, like=np.zeros(0, np.float32), impl="native"),
+            kind=kind,
+        )
         drawn[f"{kind}, compiled, in JAX"] = lambda turn, kind=kind: ffi.noise(xla.fold(key, turn), 0, *shape, kind)
         drawn[f"{kind}, XLA"] = lambda turn, kind=kind: xla.noise(xla.fold(key, turn), 0, *shape, kind)
         drawn[f"{kind}, reference"] = lambda turn, kind=kind: ref.noise(ref.fold(key, turn), 0, *shape, kind)

@@ -53,7 +53,7 @@ from record import RESULTS, write
 import blackbox as bb
 from blackbox.problems.control import JaxControl
 
-SEEDS, TUNING_SEEDS = range(10), range(100, 104)
+SEEDS, TUNING_SEEDS = range(5), range(100, 104)
 POPSIZE = 512
 HIDDEN = (256, 256, 256)
 CHUNK = 8
@@ -173,7 +173,7 @@ TASKS = {
     "CartPole-v1": Task(Classic("CartPole-v1"), 475.0),
     "Acrobot-v1": Task(Classic("Acrobot-v1"), -100.0),
     "Pendulum-v1": Task(Classic("Pendulum-v1"), -200.0, generations=120),
-    "brax inverted_pendulum": Task(Brax("inverted_pendulum", "spring", 1000), 950.0, like="CartPole-v1"),
+    "brax inverted_pendulum": Task(Brax("inverted_pendulum", "generalized", 1000), 950.0, like="CartPole-v1"),
 }
 SHAPINGS = {"centered-ranks": centered_rank_fitness_shaping_fn, "z-score": standardize_fitness_shaping_fn}
 GRID = [

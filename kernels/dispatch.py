@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import Literal, get_args
 
 from blackbox.errors import SettingError
@@ -15,6 +16,7 @@ Impl = Literal["auto", "ref", "xla", "native"]
 operations, without compiled code; ``auto`` takes compiled code where it pays and can be had."""
 
 VARIABLE = "BLACKBOX_KERNELS"
+_KNOWN = get_args(Impl)
 _WORTHWHILE = 512  # blocks: below, remembered windows of noise cost less than a call, and nothing need be compiled
 
 
@@ -24,14 +26,17 @@ def requested(impl: Impl) -> Impl:
     Raises:
         SettingError: neither is one of the names.
     """
-    known = get_args(Impl)
-    if impl not in known:
-        raise SettingError(f"impl must be one of {', '.join(known)}, got {impl!r}")
-    if impl != "auto":
-        return impl
+    if impl not in _KNOWN:
+        raise SettingError(f"impl must be one of {', '.join(_KNOWN)}, got {impl!r}")
+    return from_environment() if impl == "auto" else impl
+
+
+@cache
+def from_environment() -> Impl:
+    """What the environment variable said when it was first needed."""
     named = os.environ.get(VARIABLE, "auto")
-    if named not in known:
-        raise SettingError(f"the environment variable {VARIABLE} must be one of {', '.join(known)}, got {named!r}")
+    if named not in _KNOWN:
+        raise SettingError(f"the environment variable {VARIABLE} must be one of {', '.join(_KNOWN)}, got {named!r}")
     return named  # type: ignore[return-value]
 
 
@@ -39,24 +44,27 @@ def in_numpy(impl: Impl, blocks: int) -> Literal["ref", "native"]:
     """What makes ``blocks`` blocks of noise for NumPy."""
     wanted = requested(impl)
     if wanted == "native":
-        _demand(native.library() is not None)
+        _demand(*native.attempt())
         return "native"
     is_native = wanted == "auto" and blocks > _WORTHWHILE and native.library() is not None
     return "native" if is_native else "ref"
 
 
-def in_jax(impl: Impl) -> Literal["xla", "native"]:
-    """What makes noise in JAX's programs; on other devices than CPUs it is XLA in any case."""
+def in_jax(impl: Impl, blocks: int) -> Literal["xla", "native"]:
+    """What makes ``blocks`` blocks of noise in JAX's programs; on other devices than CPUs it is XLA in any case."""
     import jax
 
     wanted = requested(impl)
-    if wanted in ("ref", "xla") or (wanted == "auto" and jax.default_backend() != "cpu"):
+    if wanted in ("ref", "xla"):
+        return "xla"
+    # Little noise stays with XLA, which fuses it and maps it over many runs.
+    if wanted == "auto" and (blocks <= _WORTHWHILE or jax.default_backend() != "cpu"):
         return "xla"
     from . import ffi
 
     is_compiled = ffi.kernel("noise") is not None
     if wanted == "native":
-        _demand(is_compiled)
+        _demand(ffi if is_compiled else None, ffi.problem())
     return "native" if is_compiled else "xla"
 
 
@@ -65,28 +73,35 @@ def explain() -> str:
     wanted = requested("auto")
     source = f"{VARIABLE}={wanted}" if VARIABLE in os.environ else f"{VARIABLE} is not set"
     lines = [f"{source}."]
-    if in_numpy("auto", _WORTHWHILE + 1) == "native":
-        where = f"compiled code ({native.build('host/native.cpp')})"
-        few = "" if wanted == "native" else f"; up to {_WORTHWHILE} blocks of noise by NumPy, which is as fast"
-        lines.append(f"NumPy: {where}{few}.")
+    is_asked = wanted in ("auto", "native")
+    few = "" if wanted == "native" else f"; up to {_WORTHWHILE} blocks of noise by {{}}, which is as fast"
+    loaded, problem = native.attempt() if is_asked else (None, "")
+    if loaded is not None:
+        lines.append(f"NumPy: compiled code ({native.build('host/native.cpp')}){few.format('NumPy')}.")
     else:
-        lines.append(f"NumPy: NumPy itself, {_why(wanted)}.")
+        lines.append(f"NumPy: {_without(wanted, 'NumPy itself', problem)}.")
     if "jax" not in sys.modules:
         lines.append("JAX: not imported.")
-    elif in_jax("auto") == "native":
-        lines.append("JAX on a CPU: compiled code, called by XLA's programs. On other devices: XLA.")
-    else:
-        import jax
+        return "\n".join(lines)
+    import jax
 
-        is_cpu = jax.default_backend() == "cpu"
-        lines.append(f"JAX: XLA, {_why(wanted) if is_cpu else f'since it runs on {jax.default_backend()}'}.")
+    from . import ffi
+
+    if (backend := jax.default_backend()) != "cpu" and wanted != "native":
+        lines.append(f"JAX: XLA, since it runs on {backend}.")
+    elif is_asked and not (problem := ffi.problem()):
+        lines.append(f"JAX: on CPUs compiled code, called by XLA's programs{few.format('XLA')}; elsewhere XLA.")
+    else:
+        lines.append(f"JAX: {_without(wanted, 'XLA', problem)}.")
     return "\n".join(lines)
 
 
-def _why(wanted: str) -> str:
-    return "since nothing could be compiled" if wanted == "auto" else "as was asked for"
+def _without(wanted: str, instead: str, problem: str) -> str:
+    if wanted == "native":
+        return f"an error, since nothing could be compiled: {problem}"
+    return f"{instead}, " + (f"since nothing could be compiled: {problem}" if problem else "as was asked for")
 
 
-def _demand(is_there: bool) -> None:
-    if not is_there:
-        raise SettingError('impl="native" needs a C++ compiler: g++ or clang++, or the one that $CXX names')
+def _demand(is_there: object, problem: str) -> None:
+    if is_there is None:
+        raise SettingError(f'impl="native" cannot be had here: {problem}')

@@ -2,19 +2,21 @@
 
 The target (``csrc/host/launch.cpp``, of host code only) looks a kernel up by its name and the hash of its sources, and
 shares its rows among XLA's threads. It works under jit, scan, cond and ``shard_map``; under ``vmap`` calls follow one
-another.
+another, and where jit divides work among devices by itself, each of them makes all of the noise: for that there is
+``shard_map``, as :func:`blackbox.evaluate` has it. Programs with such calls cannot be exported.
 """
 
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from . import native, spec, xla
@@ -28,7 +30,11 @@ _TARGET = "blackbox_launch"
 @cache
 def kernel(name: str) -> str | None:
     """The registered name of a kernel for this CPU; None, after one warning, where none can be built."""
-    if (library := native.library()) is None or (launcher := _launcher()) is None:
+    if (library := native.library()) is None:
+        return None
+    launcher, problem = _launcher()
+    if launcher is None:
+        native.warn_once(f"kernels run without compiled code in JAX, noise takes 1.5 to 4 times as long: {problem}")
         return None
     registered = f"{name}:{native.build('host/native.cpp').stem}"
     launcher.bb_register(registered.encode(), ctypes.cast(getattr(library, f"bb_{name}"), ctypes.c_void_p))
@@ -36,20 +42,30 @@ def kernel(name: str) -> str | None:
 
 
 @cache
-def _launcher() -> ctypes.CDLL | None:
-    try:
-        launcher = ctypes.CDLL(str(native.build("host/launch.cpp", [jax.ffi.include_dir()])))
-    except native.PROBLEMS as error:
-        warnings.warn(
-            f"kernels run without compiled code in JAX, noise takes 1.5 to 4 times as long: {native.reason(error)}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    launcher.bb_register.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
-    launcher.bb_register.restype = None
-    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(launcher.bb_launch), platform="cpu")
-    return launcher
+def _launcher() -> tuple[ctypes.CDLL | None, str]:
+    entries = ("bb_register", "bb_launch")
+    launcher, problem = native.load("host/launch.cpp", entries, jax.ffi.include_dir(), version("jaxlib"))
+    if launcher is not None:
+        launcher.bb_register.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
+        launcher.bb_register.restype = None
+        jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(launcher.bb_launch), platform="cpu")
+    return launcher, problem
+
+
+def problem() -> str:
+    """Why there are no compiled kernels for JAX; empty if there are."""
+    return native.attempt()[1] or _launcher()[1]
+
+
+def _launch(
+    name: str, shapes: Sequence[Any], inputs: Sequence[Array], scalars: np.ndarray, work: int
+) -> tuple[Array, ...]:
+    """Call a kernel whose rows each take ``work`` values of noise."""
+    call = jax.ffi.ffi_call(_TARGET, list(shapes), vmap_method="sequential")
+    # A piece of less than this costs more to hand to a thread than to work on.
+    least = np.int64(max(1, 2**14 // max(1, work)))
+    values: tuple[Array, ...] = tuple(call(*inputs, kernel=kernel(name), scalars=scalars, least=least))
+    return values
 
 
 @partial(jax.jit, static_argnames=("sizes", "kind"))
@@ -96,22 +112,39 @@ def seedsum(
     chunk: int = spec.SUM_CHUNK,
 ) -> tuple[Float[Array, "sums size"], ...]:
     """What :func:`blackbox.kernels.ref.seedsum` computes; compiled code where the program runs on a CPU."""
+    whole = [jnp.asarray(base, jnp.float32) for base in bases]
+    f = jnp.asarray(weights, jnp.float32)
+    return _seedsum(kind, chunk, jnp.asarray(keys, jnp.uint32), members.astype(jnp.uint32), whole, f)
 
-    def compiled(keys: Array, bases: Sequence[Array], weights: Array, members: Array) -> tuple[Array, ...]:
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _seedsum(
+    kind: spec.Kind, chunk: int, keys: Array, members: Array, bases: list[Array], weights: Array
+) -> tuple[Array, ...]:
+    def compiled(keys: Array, members: Array, bases: list[Array], weights: Array) -> tuple[Array, ...]:
         scalars = native.seedsum_scalars([base.shape for base in bases], weights.shape, kind, chunk)
         shapes = [jax.ShapeDtypeStruct((weights.shape[0], base.shape[1]), jnp.float32) for base in bases]
-        call = jax.ffi.ffi_call(_TARGET, shapes, vmap_method="sequential")
-        return tuple(call(keys, weights, members, *bases, kernel=kernel("seedsum"), scalars=scalars))
+        work = native.LANES * spec.VALUES_PER_BLOCK[kind] * weights.shape[1]
+        return _launch("seedsum", shapes, (keys, weights, members, *bases), scalars, work)
+
+    def portable(keys: Array, members: Array, bases: list[Array], weights: Array) -> tuple[Array, ...]:
+        return xla.seedsum(keys, bases, weights, members, kind, chunk)
 
     values: tuple[Array, ...] = jax.lax.platform_dependent(
-        jnp.asarray(keys, jnp.uint32),
-        [jnp.asarray(base, jnp.float32) for base in bases],
-        jnp.asarray(weights, jnp.float32),
-        members.astype(jnp.uint32),
-        cpu=compiled,
-        default=partial(xla.seedsum, kind=kind, chunk=chunk),
+        keys, members, bases, weights, cpu=compiled, default=portable
     )
     return values
+
+
+@_seedsum.defjvp
+def _seedsum_jvp(
+    kind: spec.Kind, chunk: int, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Sums are linear in bases and weights."""
+    keys, members, bases, weights = primals
+    _, _, more_bases, more_weights = tangents
+    changes = xla.seedsum(keys, more_bases, more_weights, members, kind, chunk)
+    return _seedsum(kind, chunk, keys, members, bases, weights), changes
 
 
 def _noise(
@@ -123,9 +156,6 @@ def _noise(
     centered: bool,
 ) -> tuple[Float[Array, "n size"], ...]:
     rows = members.shape[0]
-    call = jax.ffi.ffi_call(
-        _TARGET, [jax.ShapeDtypeStruct((rows, size), jnp.float32) for size in sizes], vmap_method="sequential"
-    )
+    shapes = [jax.ShapeDtypeStruct((rows, size), jnp.float32) for size in sizes]
     scalars = native.noise_scalars(rows, sizes, kind, centered=centered)
-    values: tuple[Array, ...] = tuple(call(keys, members, kernel=kernel("noise"), scalars=scalars))
-    return values
+    return _launch("noise", shapes, (keys, members), scalars, sum(sizes))

@@ -1,7 +1,7 @@
 """The kernels compiled for this CPU, from the text that a GPU compiles: built on first use and kept.
 
-A library is named by a hash of its sources, the compiler, the options and the CPU, and lies under
-``$BLACKBOX_CACHE``, by default ``$XDG_CACHE_HOME/blackbox`` or ``~/.cache/blackbox``; ``$CXX`` names the compiler.
+A library is named by a hash of its sources, the options and the CPU, and lies under ``$BLACKBOX_CACHE``, by default
+``$XDG_CACHE_HOME/blackbox`` or ``~/.cache/blackbox``; ``$CXX`` names the compiler, which is needed for building alone.
 Every entry of a library has one signature, ``entry(buffers, scalars, begin, end)`` (``csrc/host/native.cpp``), which
 :mod:`blackbox.kernels.ffi` hands to XLA as well.
 """
@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -36,27 +37,58 @@ OPTIONS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"),
     "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",
 )
-_LANES = 16  # as in native.cpp
+LANES = 16  # as in native.cpp
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 
 
-@cache
+ENTRIES = ("bb_noise", "bb_seedsum")
+
+
 def library() -> ctypes.CDLL | None:
     """The kernels for this CPU, built if need be; None, after one warning, where that is impossible."""
-    try:
-        loaded = ctypes.CDLL(str(build("host/native.cpp")))
-    except PROBLEMS as error:
-        warnings.warn(
-            f"kernels run without compiled code, noise takes 3 to 20 times as long: {reason(error)}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    for entry in (loaded.bb_noise, loaded.bb_seedsum):
-        entry.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-        entry.restype = None
+    loaded, problem = attempt()
+    if loaded is None:
+        warn_once(f"kernels run without compiled code, noise takes 3 to 20 times as long: {problem}")
     return loaded
+
+
+@cache
+def attempt() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and why there is none."""
+    return load("host/native.cpp", ENTRIES)
+
+
+def load(
+    source: str, entries: Sequence[str], include: str | None = None, version: str = ""
+) -> tuple[ctypes.CDLL | None, str]:
+    """A library with its entries, or None and why there is none; one that is damaged is built again."""
+    try:
+        built = build(source, include, version)
+        try:
+            return _opened(built, entries), ""
+        except (OSError, AttributeError):
+            built.unlink()
+            return _opened(build(source, include, version), entries), ""
+    except PROBLEMS as error:
+        return None, reason(error)
+
+
+def _opened(built: Path, entries: Sequence[str]) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(built))
+    for entry in entries:
+        getattr(loaded, entry)
+    return loaded
+
+
+_warned: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """A warning that a process gives once, also where warnings are errors."""
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def noise(
@@ -87,17 +119,17 @@ def seedsum(
     return sums
 
 
-def _call(entry: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
-    loaded = library()
-    assert loaded is not None
+def _call(name: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
+    entry = getattr(attempt()[0], name)
+    entry.argtypes, entry.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64), None
     pointers = np.array([array.ctypes.data for array in buffers], np.uintp)
-    getattr(loaded, entry)(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
+    entry(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
 
 
 def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], kind: spec.Kind, chunk: int) -> ndarray:
     """The scalars of the entry ``bb_seedsum``, of the shapes of bases and weights."""
     sums, terms = weights
-    rows = sums * sum(-(-size // (_LANES * spec.VALUES_PER_BLOCK[kind])) for _, size in bases)
+    rows = sums * sum(-(-size // (LANES * spec.VALUES_PER_BLOCK[kind])) for _, size in bases)
     streams = [number for rows_of_base, size in bases for number in (size, size if rows_of_base == sums else 0)]
     return np.array([rows, KINDS.index(kind), len(bases), sums, terms, chunk, *streams], np.int64)
 
@@ -107,18 +139,22 @@ def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, center
     return np.array([members, KINDS.index(kind), centered, len(sizes), *sizes], np.int64)
 
 
-def build(source: str, include: Sequence[str] = ()) -> Path:
+def build(source: str, include: str | None = None, version: str = "") -> Path:
     """The library made of ``csrc/source``, compiled if it is not in the cache.
+
+    Args:
+        source: its name.
+        include: a further folder of headers.
+        version: of these headers.
 
     Raises:
         OSError: if there is no compiler, or no place to write.
+        RuntimeError: if there is no home folder.
         subprocess.SubprocessError: if compiling fails or takes more than two minutes.
     """
-    compiler = _compiler()
-    options = (*OPTIONS, *(f"-isystem{folder}" for folder in include))
-    digest = hashlib.sha256(repr((options, compiler, _version(compiler), _cpu())).encode())
+    digest = hashlib.sha256(repr((source, OPTIONS, version, _cpu())).encode())
     for path in sorted(SOURCES.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.suffix in (".h", ".cuh", ".cpp"):
             digest.update(path.name.encode() + path.read_bytes())
     folder = cache_folder()
     built = folder / f"{Path(source).stem}-{digest.hexdigest()[:20]}.so"
@@ -126,8 +162,11 @@ def build(source: str, include: Sequence[str] = ()) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / built.name
-            command = [compiler, *options, str(SOURCES / source), "-o", str(made)]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+            headers = [f"-isystem{include}"] if include else []
+            command = [*_compiler(), *OPTIONS, *headers, str(SOURCES / source), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=120)
+            with made.open("rb") as written:
+                os.fsync(written.fileno())
             made.replace(built)  # at once: other processes may build the same
     return built
 
@@ -135,8 +174,8 @@ def build(source: str, include: Sequence[str] = ()) -> Path:
 def cache_folder() -> Path:
     """Where compiled code is kept."""
     if own := os.environ.get("BLACKBOX_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blackbox"
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "blackbox"
 
 
 def reason(error: Exception) -> str:
@@ -147,17 +186,13 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def _compiler() -> str:
-    named = os.environ.get("CXX")
-    for candidate in [named] if named else ["c++", "g++", "clang++"]:
-        if found := shutil.which(candidate):
-            return found
-    raise OSError(f"no C++ compiler found ({f'$CXX is {named!r}' if named else 'looked for c++, g++ and clang++'})")
-
-
-@cache
-def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
+def _compiler() -> list[str]:
+    """The command, which may have options of its own as in ``CXX="ccache g++"``."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise OSError(f"no C++ compiler found ({f'$CXX is {named[0]!r}' if named else 'looked for c++, g++ and clang++'})")
 
 
 @cache

@@ -82,21 +82,25 @@ def noise(
         SettingError: an ``impl`` that is unknown or cannot be had here.
     """
     members, size = int(shape[0]), math.prod(shape[1:])
+    blocks = members * -(-size // spec.VALUES_PER_BLOCK[kind])
     if is_jax(like):
         from . import xla
 
         stream = xla.fold(key, generation, leaf)
-        if dispatch.in_jax(impl) == "native":
+        if dispatch.in_jax(impl, blocks) == "native":
             from . import ffi
 
             values: Array = ffi.noise(stream, first, members, size, kind)
         else:
             values = xla.noise(stream, first, members, size, kind)
         return values.astype(like.dtype).reshape(shape)
-    blocks = members * -(-size // spec.VALUES_PER_BLOCK[kind])
     if dispatch.in_numpy(impl, blocks) == "native" and int(first) + members <= 2**32:
         own = ref.fold(np.asarray(key), int(generation), leaf)
         values = native.noise(own, int(first), members, size, kind)
+        if isinstance(like, np.ndarray | np.generic):
+            return values.astype(like.dtype, copy=False).reshape(shape)
+    elif blocks == 0:
+        values = np.zeros((members, size), np.float32)
     else:
         values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
     if isinstance(like, np.ndarray | np.generic):
@@ -140,7 +144,8 @@ def centered_noise(
     impl: dispatch.Impl = "auto",
 ) -> tuple[Float[Array, "n size"], ...]:
     """Centered noise of any members of several streams, in JAX; see :func:`blackbox.kernels.xla.centered_noise`."""
-    if dispatch.in_jax(impl) == "native":
+    blocks = members.shape[0] * sum(-(-size // spec.VALUES_PER_BLOCK[kind]) for size in sizes)
+    if dispatch.in_jax(impl, blocks) == "native":
         from . import ffi
 
         return ffi.centered_noise(keys, members, sizes, kind)

@@ -6,6 +6,7 @@ decodes genomes of seeds (Such et al. 2017, arXiv:1712.06567, section 3.1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,15 +46,17 @@ def seedsum(
         SettingError: shapes that do not fit, a kind, chunk or ``impl`` that is unknown or cannot be had here.
     """
     _require(keys, bases, weights, members, kind, chunk)
+    blocks = math.prod(weights.shape) * sum(-(-base.shape[1] // spec.VALUES_PER_BLOCK[kind]) for base in bases)
     if is_jax(weights):
-        if dispatch.in_jax(impl) == "native":
+        if dispatch.in_jax(impl, blocks) == "native":
             from . import ffi
 
             return ffi.seedsum(keys, bases, weights, members, kind, chunk)
         from . import xla
 
         return xla.seedsum(keys, bases, weights, members, kind, chunk)
-    blocks = weights.size * sum(-(-base.shape[1] // spec.VALUES_PER_BLOCK[kind]) for base in bases)
+    if members.size and not (np.min(members) >= 0 and np.max(members) < 2**32):
+        raise SettingError(f"members must be from 0 to 2**32 - 1, got {np.min(members)} to {np.max(members)}")
     chosen = native.seedsum if dispatch.in_numpy(impl, blocks) == "native" else ref.seedsum
     return chosen(np.asarray(keys), bases, weights, members, kind, chunk)
 

@@ -17,7 +17,8 @@ and is not divided: uniform less a half, counts of ``binom8`` from -4 to 4.
 
 **Sums.** ``base + sum_k weight_k noise_k`` over centered noise of members is taken in chunks of terms: a chunk's sum
 begins with zero and takes its terms in order, each product and each sum rounded to float32; the chunks' sums are added
-to ``base`` in order. So the bits depend neither on the device nor on how the work is split. ``SUM_CHUNK`` is for sums
+to ``base`` in order. So the bits depend neither on the device nor on how the work is split, but XLA alone, without
+compiled code, differs by roundings. ``SUM_CHUNK`` is for sums
 over a population; genomes take chunks of one term, so that a child's weights are its parent's plus one term, in bits.
 """
 

@@ -180,7 +180,8 @@ def noise(
     """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
     per_block = spec.VALUES_PER_BLOCK[kind]
     blocks = -(-size // per_block)
-    values = _KINDS[kind](words(key, _word(first) * _u32(blocks), members * blocks))
+    numbers = _word(first) + lax.iota(_u32, members)
+    values = _KINDS[kind](words_of(jnp.asarray(key, _u32)[None], numbers, [blocks]))
     return values.reshape(members, blocks * per_block)[:, :size]
 
 
@@ -246,7 +247,7 @@ def seedsum(
     sums, terms = weights.shape
     sizes = tuple(base.shape[1] for base in bases)
     start = tuple(jnp.broadcast_to(jnp.asarray(base, _f32), (sums, base.shape[1])) for base in bases)
-    if terms == 0:
+    if terms * sums * len(bases) == 0:
         return start
     step = 1 if chunk == 1 else max(1, min(terms, _LARGEST // max(1, sums * sum(sizes))))
     # Terms that fill the last step weigh nothing.
@@ -256,7 +257,10 @@ def seedsum(
     def add(totals: tuple[Array, ...], part: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
         weight, member = part
         drawn = centered_noise(keys, member.reshape(-1), sizes, kind)
-        added = [jnp.einsum("qk,qkd->qd", weight, e.reshape(sums, step, -1)) for e in drawn]
+        added = [
+            jnp.einsum("qk,qkd->qd", weight, e.reshape(sums, step, size), precision=lax.Precision.HIGHEST)
+            for e, size in zip(drawn, sizes, strict=True)
+        ]
         return tuple(total + more for total, more in zip(totals, added, strict=True)), None
 
     totals: tuple[Array, ...] = lax.scan(add, start, parts)[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +18,20 @@ from jax.sharding import PartitionSpec
 from numpy.testing import assert_array_equal
 
 import blackbox as bb
-from blackbox.kernels import ffi, native, noise, ref, spec
+from blackbox.kernels import dispatch, ffi, native, noise, ref, spec, xla
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 KINDS = native.KINDS
 KEY = np.array([0xDEADBEEF, 0x12345678], np.uint32)
 # Sizes that fill lanes and blocks and that do not, one value, no member, the last member numbers.
 SHAPES = [(0, 1, 1), (3, 7, 5), (5, 2, 130), (2**32 - 64, 64, 33), (11, 300, 17), (0, 1, 5000), (4, 0, 3), (4, 3, 0)]
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a test sets does not outlive it."""
+    yield
+    dispatch.from_environment.cache_clear()
 
 
 def bits(values: object) -> np.ndarray:
@@ -103,6 +112,7 @@ def test_a_large_call_shares_its_rows_among_threads() -> None:
 def test_strategies_get_the_same_numbers_however_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(impl: str) -> np.ndarray:
         monkeypatch.setenv("BLACKBOX_KERNELS", impl)
+        dispatch.from_environment.cache_clear()
         return np.asarray(noise.noise("normal", KEY, 5, (40, 300), leaf=2, first=3, like=np.zeros(0, np.float32)))
 
     assert_array_equal(bits(asked("native")), bits(asked("ref")))
@@ -113,6 +123,7 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(bb.SettingError, match="impl must be one of auto, ref, xla, native, got 'fast'"):
         noise.noise("normal", KEY, 0, (1, 1), like=np.zeros(0), impl="fast")  # type: ignore[arg-type]
     monkeypatch.setenv("BLACKBOX_KERNELS", "fast")
+    dispatch.from_environment.cache_clear()
     with pytest.raises(bb.SettingError, match=r"BLACKBOX_KERNELS must be one of .*, got 'fast'"):
         noise.noise("normal", KEY, 0, (1, 1), like=np.zeros(0))
 
@@ -125,13 +136,13 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     made = [noise.noise("normal", noise.key(1), g, (50, 300), like=np.zeros(0, np.float32)) for g in (0, 1)]
     import jax.numpy as jnp
-    traced = noise.noise("sign", noise.key(1), 0, (50, 300), like=jnp.zeros(0))
+    traced = noise.noise("sign", noise.key(1), 0, (50, 3000), like=jnp.zeros(0))
 notices = [str(warning.message) for warning in caught if "compiled code" in str(warning.message)]
 assert len(notices) == 1, notices
 print(notices[0])
 for g, values in enumerate(made):
     assert (values == ref.noise(ref.fold(noise.key(1), g), 0, 50, 300)).all()
-assert (np.asarray(traced) == ref.noise(ref.fold(noise.key(1), 0), 0, 50, 300, "sign")).all()
+assert (np.asarray(traced) == ref.noise(ref.fold(noise.key(1), 0), 0, 50, 3000, "sign")).all()
 try:
     noise.noise("normal", noise.key(1), 0, (50, 300), like=np.zeros(0), impl="native")
 except bb.SettingError as error:
@@ -149,16 +160,16 @@ print(explain())
 )
 def test_without_a_compiler_all_works_after_one_notice(compiler: str, said: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho error: out of order >&2\nexit 1\n')
+    broken.write_text('#!/bin/sh\nprintf "error: out of order \\351\\n" >&2\nexit 1\n')
     broken.chmod(0o755)
     chosen = str(broken) if compiler == "broken" else compiler
     environment = os.environ | {"CXX": chosen, "BLACKBOX_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
-    assert 'impl="native" needs a C++ compiler' in done.stdout
-    assert "NumPy itself, since nothing could be compiled" in done.stdout
-    assert "JAX: XLA, since nothing could be compiled" in done.stdout
+    assert f'impl="native" cannot be had here: {said}' in done.stdout
+    assert f"NumPy itself, since nothing could be compiled: {said}" in done.stdout
+    assert f"JAX: XLA, since nothing could be compiled: {said}" in done.stdout
 
 
 def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> None:
@@ -169,12 +180,48 @@ def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> Non
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
 
 
-def test_the_library_is_named_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_in_the_cache_needs_no_compiler(tmp_path: Path) -> None:
+    program = "from blackbox.kernels import native; assert native.library() is not None"
+    for compiler in ("c++", "no-such-compiler"):
+        environment = os.environ | {"BLACKBOX_CACHE": str(tmp_path), "CXX": compiler}
+        subprocess.run([sys.executable, "-W", "error", "-c", program], env=environment, check=True)
+
+
+def test_a_damaged_library_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BLACKBOX_CACHE", str(tmp_path))
     built = native.build("host/native.cpp")
-    written = built.stat().st_mtime_ns
-    assert native.build("host/native.cpp") == built
-    assert built.stat().st_mtime_ns == written
+    built.write_bytes(b"")
+    loaded, problem = native.load("host/native.cpp", native.ENTRIES)
+    assert (loaded is not None, problem) == (True, "")
+    assert built.stat().st_size > 0
+
+
+def test_a_change_of_options_or_sources_is_another_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BLACKBOX_CACHE", str(tmp_path))
+    made = {native.build("host/native.cpp")}
+    assert {native.build("host/native.cpp")} == made
     monkeypatch.setattr(native, "OPTIONS", (*native.OPTIONS, "-DOTHER"))
-    monkeypatch.setattr(native.subprocess, "run", lambda *_, **__: pytest.fail("compiled"))
-    with pytest.raises(pytest.fail.Exception):
-        native.build("host/native.cpp")
+    made.add(native.build("host/native.cpp"))
+    shutil.copytree(native.SOURCES, changed := tmp_path / "changed")
+    (changed / "noise.cuh").write_text((changed / "noise.cuh").read_text() + "\n// more\n")
+    monkeypatch.setattr(native, "SOURCES", changed)
+    made.add(native.build("host/native.cpp"))
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_far_out_are_the_same_without_compiled_code(kind: spec.Kind) -> None:
+    first, size = 2**32 - 3, 2000  # block numbers beyond 32 bits
+    expected = ref.noise(KEY, first, 2, size, kind)
+    portable = np.asarray(xla.noise(jnp.asarray(KEY), jnp.uint32(first), 2, size, kind))
+    if kind == "normal":
+        np.testing.assert_allclose(portable, expected, atol=2e-6)
+    else:
+        assert_array_equal(portable, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+@pytest.mark.parametrize("impl", ["auto", "ref", "native"])
+def test_no_noise_is_an_empty_array(shape: tuple[int, int], impl: dispatch.Impl) -> None:
+    for like in (np.zeros(0, np.float32), jnp.zeros(0)):
+        assert noise.noise("normal", KEY, 0, shape, like=like, impl=impl).shape == shape

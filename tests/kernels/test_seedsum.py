@@ -101,6 +101,29 @@ def test_a_child_is_its_parent_and_one_term(impl: str) -> None:
     assert_same_bits(make([parent], weights[:, 29:], members[:, 29:]), make([base], weights, members))
 
 
+@needs_compiler
+def test_sums_have_derivatives() -> None:
+    """They are linear: the derivative for a term's weight is the noise of its member."""
+    bases, weights, members = problem(1, 5, (40,), 1)
+
+    def total(bases: list[jax.Array], weights: jax.Array) -> jax.Array:
+        (row,) = seedsum(jnp.asarray(KEYS[:1]), bases, weights, jnp.asarray(members), "sign", impl="native")
+        return (row * jnp.arange(40)).sum()
+
+    by_base, by_weight = jax.grad(total, (0, 1))([jnp.asarray(bases[0])], jnp.asarray(weights))
+    assert_array_equal(by_base[0][0], np.arange(40))
+    drawn = [ref.noise(KEYS[0], int(member), 1, 40, "sign")[0] for member in members[0]]
+    np.testing.assert_allclose(by_weight[0], np.array(drawn) @ np.arange(40), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("sums", "terms", "sizes"), [(0, 3, (5,)), (2, 0, (5, 1)), (2, 3, ()), (2, 3, (0,))])
+def test_empty_sums_have_their_shapes(sums: int, terms: int, sizes: tuple[int, ...]) -> None:
+    bases, weights, members = problem(sums, terms, sizes, sums)
+    for array in (np.asarray, jnp.asarray):
+        got = seedsum(array(KEYS[: len(sizes)]), bases, array(weights), array(members))
+        assert [total.shape for total in got] == [(sums, size) for size in sizes]
+
+
 @pytest.mark.parametrize("kind", ["sign", "binom8"])
 def test_whole_numbers_sum_exactly_in_any_order(kind: spec.Kind) -> None:
     rng = np.random.default_rng(0)
@@ -126,6 +149,8 @@ def test_whole_numbers_sum_exactly_in_any_order(kind: spec.Kind) -> None:
         ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, got 'gaussian'"),
         ({"chunk": 0}, "chunk must be an integer >= 1, got 0"),
         ({"impl": "gpu"}, "impl must be one of"),
+        ({"members": np.full((2, 3), -1)}, "members must be from 0 to 2"),
+        ({"members": np.full((2, 3), 2**32)}, "members must be from 0 to 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:

@@ -1,7 +1,9 @@
 // One target of XLA's foreign function interface for every kernel: looks the kernel up by name and runs it over rows.
 //
-// attributes   kernel: name and source hash, as registered; scalars: whole numbers, the first is the number of rows
+// attributes   kernel: name and source hash, as registered; scalars: whole numbers, the first is the number of rows;
+//              least: rows that are worth a thread
 // buffers      inputs, then outputs, as the kernel takes them (native.cpp)
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <memory>
@@ -52,7 +54,7 @@ struct Work {
 };
 
 ffi::Error launch(ffi::ThreadPool pool, ffi::RemainingArgs inputs, ffi::RemainingRets outputs, std::string_view kernel,
-                  ffi::Span<const std::int64_t> scalars) {
+                  ffi::Span<const std::int64_t> scalars, std::int64_t least) {
   auto work = std::make_shared<Work>();
   {
     std::lock_guard<std::mutex> guard(registry_lock);
@@ -75,7 +77,7 @@ ffi::Error launch(ffi::ThreadPool pool, ffi::RemainingArgs inputs, ffi::Remainin
   work->rows = work->scalars.at(0);
   if (work->rows == 0) return ffi::Error::Success();
   const std::int64_t threads = pool.num_threads() > 1 ? pool.num_threads() : 1;
-  work->piece = (work->rows + 4 * threads - 1) / (4 * threads);
+  work->piece = std::max((work->rows + 4 * threads - 1) / (4 * threads), least);
   for (std::int64_t i = 1; i < threads && i * work->piece < work->rows; ++i) pool.Schedule([work] { work->run(); });
   work->run();
   work->wait();
@@ -97,4 +99,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(bb_launch, launch,
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<std::string_view>("kernel")
-                                  .Attr<ffi::Span<const std::int64_t>>("scalars"));
+                                  .Attr<ffi::Span<const std::int64_t>>("scalars")
+                                  .Attr<std::int64_t>("least"));
