@@ -7,17 +7,19 @@
 They take ``--tasks`` and ``--methods`` and keep the results of those that they were not asked for. The brax task needs
 ``pip install brax`` and is left out without it.
 
-The same for all methods: the network (three hidden layers of 256 with layer normalization, as in the paper on EGGROLL;
-here with ReLU), its first weights, the population's size, what is searched, and the episodes: each generation has new
-ones, and both members of a mirrored pair play the same. After each generation the mean policy plays held-out episodes,
-outside the clock; the task is solved when their mean return is at the level below. One generation is one compiled
-program (ask, all episodes, tell), which a Python loop calls. evosax's populations are evaluated a few members at a time
-(``CHUNK``), which is faster here than all at once, as its documentation does it. An evaluation is one episode.
+The same for all methods: the network (layer normalization and ReLU, as in the paper on EGGROLL), its first weights,
+the population's size, and what is searched. Each generation has new episodes, one a member. As EGGROLL has it, both
+members of a mirrored pair play the same one. evosax is run in two ways: as its own problems (``GymnaxProblem``,
+``BraxProblem``) evaluate, where one episode is played by all members of a generation, and with an episode for each pair
+as EGGROLL ("pairs' episodes"). After each generation the mean policy plays held-out episodes, outside the clock; the
+task is solved when their mean return is at the level below. One generation is one compiled program (ask, all episodes,
+tell), which a Python loop calls. evosax's populations are evaluated a few members at a time (``Task.chunk``), which is
+up to 7 times as fast here as all at once, as its documentation does it. An evaluation is one episode.
 
 Tuning: the same grid for all methods of sigma, Adam's learning rate and shaping, and each method's own defaults as they
 are, on seeds of their own; what solves with the fewest evaluations is taken. A setting is given up once it cannot be
-the best, or has taken half as much again as the best one with the same seeds, or at the first seed with which the task
-is not solved; where this befalls all, the last to be given up is taken.
+the best, or at the first seed with which the task is not solved; where this befalls all, the last to be given up is
+taken.
 """
 
 from __future__ import annotations
@@ -53,11 +55,7 @@ from record import RESULTS, write
 import blackbox as bb
 from blackbox.problems.control import JaxControl
 
-SEEDS, TUNING_SEEDS = range(5), range(100, 104)
-POPSIZE = 512
-HIDDEN = (256, 256, 256)
-CHUNK = 8
-"""Members that evosax's methods evaluate at once, what is fastest: the weights of a few stay in the cache."""
+TUNING_SEEDS = range(100, 108)
 TUNED, RAN = RESULTS / "policies-tuning.json", RESULTS / "policies-runs.json"
 
 
@@ -66,6 +64,8 @@ TUNED, RAN = RESULTS / "policies-tuning.json", RESULTS / "policies-runs.json"
 
 class Game(Protocol):
     """What is played, by a network whose layers are a list of (matrix, bias)."""
+
+    hidden: tuple[int, ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -102,6 +102,7 @@ class Classic:
     """A task of gymnasium, as a JAX program."""
 
     env: str
+    hidden: tuple[int, ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -109,7 +110,7 @@ class Classic:
 
     @cached_property
     def _task(self) -> JaxControl:
-        return JaxControl(self.env, HIDDEN)
+        return JaxControl(self.env, self.hidden)
 
     def cost(self, layers: Any, start: Any) -> Any:
         return self._task.cost(partial(network, layers), start)
@@ -126,6 +127,7 @@ class Brax:
     """A task of brax; an episode is known by the key that it is reset with."""
 
     env: str
+    hidden: tuple[int, ...]
     backend: str
     steps: int
 
@@ -137,7 +139,7 @@ class Brax:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return self._env.observation_size, *HIDDEN, self._env.action_size
+        return self._env.observation_size, *self.hidden, self._env.action_size
 
     def cost(self, layers: Any, start: Any) -> Any:
         def is_running(carry: Any) -> Any:
@@ -161,26 +163,32 @@ class Brax:
 
 class Task(NamedTuple):
     game: Game
+    popsize: int
     solved: float
     """Mean return over held-out episodes."""
-    generations: int = 60
+    generations: int
     """After which a run counts as failed."""
+    chunk: int
+    """Members that evosax's methods evaluate at once, what is fastest: the weights of a few stay in the cache."""
     like: str | None = None
-    """Task whose settings are used, untuned."""
+    """Task whose settings are used, where tuning would take hours."""
+    seeds: int = 10
 
 
 TASKS = {
-    "CartPole-v1": Task(Classic("CartPole-v1"), 475.0),
-    "Acrobot-v1": Task(Classic("Acrobot-v1"), -100.0),
-    "Pendulum-v1": Task(Classic("Pendulum-v1"), -200.0, generations=120),
-    "brax inverted_pendulum": Task(Brax("inverted_pendulum", "generalized", 1000), 950.0, like="CartPole-v1"),
+    "CartPole-v1": Task(Classic("CartPole-v1", (128, 128)), 128, 475.0, 60, 16),
+    "Acrobot-v1": Task(Classic("Acrobot-v1", (128, 128)), 256, -100.0, 60, 16),
+    "Pendulum-v1": Task(Classic("Pendulum-v1", (128, 128)), 256, -200.0, 120, 8),
+    "brax inverted_pendulum": Task(
+        Brax("inverted_pendulum", (256, 256, 256), "positional", 1000), 64, 950.0, 60, 4, "CartPole-v1", 5
+    ),
 }
 SHAPINGS = {"centered-ranks": centered_rank_fitness_shaping_fn, "z-score": standardize_fitness_shaping_fn}
 GRID = [
     {"sigma": sigma, "lr": lr, "shaping": shaping}
     for shaping in SHAPINGS
     for sigma in (0.05, 0.1)
-    for lr in (0.03, 0.06)
+    for lr in (0.06, 0.03, 0.12)
 ]
 
 
@@ -197,7 +205,7 @@ class Method(NamedTuple):
 
 def eggroll(task: Task, sigma: float | None = None, lr: float | None = None, shaping: str | None = None) -> Method:
     settings = {"sigma": sigma, "optimizer": optax.adam(lr), "shaping": shaping} if lr else {}
-    strategy = bb.es.Eggroll(popsize=POPSIZE, **settings)
+    strategy = bb.es.Eggroll(popsize=task.popsize, **settings)
 
     def generation(state: Any, _: Any, starts: Any) -> Any:
         population = strategy.ask(state)
@@ -207,12 +215,14 @@ def eggroll(task: Task, sigma: float | None = None, lr: float | None = None, sha
     return Method(lambda layers, seed: strategy.init(bb.key(seed), layers), generation, strategy.recommend)
 
 
-def _evosax(task: Task, strategy: Any, parameters: Any) -> Method:
+def _evosax(task: Task, strategy: Any, parameters: Any, is_paired: bool) -> Method:
     def generation(state: Any, key: Any, starts: Any) -> Any:
         ask_key, tell_key = jax.random.split(key)
         population, state = strategy.ask(ask_key, state, parameters)
+        if not is_paired:
+            starts = jnp.broadcast_to(starts[:1], starts.shape)
         both = (population, jnp.concatenate([starts, starts]))
-        fitness = jax.lax.map(lambda member: task.game.cost(*member), both, batch_size=CHUNK)
+        fitness = jax.lax.map(lambda member: task.game.cost(*member), both, batch_size=task.chunk)
         return strategy.tell(tell_key, population, fitness, state, parameters)[0]
 
     def init(layers: Any, seed: int) -> Any:
@@ -221,26 +231,32 @@ def _evosax(task: Task, strategy: Any, parameters: Any) -> Method:
     return Method(init, generation, strategy.get_mean)
 
 
-def open_es(task: Task, sigma: float | None = None, lr: float | None = None, shaping: str | None = None) -> Method:
+def open_es(
+    task: Task, is_paired: bool, sigma: float | None = None, lr: float | None = None, shaping: str | None = None
+) -> Method:
     settings: dict[str, Any] = {}
     if lr and shaping:
         settings = {"optimizer": optax.adam(lr), "std_schedule": optax.constant_schedule(sigma)}
         settings["fitness_shaping_fn"] = SHAPINGS[shaping]
-    strategy = Open_ES(population_size=POPSIZE, solution=first_weights(task.game.sizes, 0), **settings)
-    return _evosax(task, strategy, strategy.default_params)
+    strategy = Open_ES(population_size=task.popsize, solution=first_weights(task.game.sizes, 0), **settings)
+    return _evosax(task, strategy, strategy.default_params, is_paired)
 
 
-def pgpe(task: Task, sigma: float | None = None, lr: float | None = None, shaping: str | None = None) -> Method:
+def pgpe(
+    task: Task, is_paired: bool, sigma: float | None = None, lr: float | None = None, shaping: str | None = None
+) -> Method:
     settings = {"optimizer": optax.adam(lr), "fitness_shaping_fn": SHAPINGS[shaping]} if lr and shaping else {}
-    strategy = PGPE(population_size=POPSIZE, solution=first_weights(task.game.sizes, 0), **settings)
+    strategy = PGPE(population_size=task.popsize, solution=first_weights(task.game.sizes, 0), **settings)
     defaults = strategy.default_params
-    return _evosax(task, strategy, defaults.replace(std_init=sigma) if lr else defaults)
+    return _evosax(task, strategy, defaults.replace(std_init=sigma) if lr else defaults, is_paired)
 
 
 METHODS: dict[str, Callable[..., Method]] = {
     "blackbox Eggroll": eggroll,
-    "evosax Open_ES": open_es,
-    "evosax PGPE": pgpe,
+    "evosax Open_ES": partial(open_es, is_paired=False),
+    "evosax PGPE": partial(pgpe, is_paired=False),
+    "evosax Open_ES (pairs' episodes)": partial(open_es, is_paired=True),
+    "evosax PGPE (pairs' episodes)": partial(pgpe, is_paired=True),
 }
 
 
@@ -269,7 +285,7 @@ class Program:
     def first_calls(self) -> float:
         """Seconds of two generations with compilation."""
         state, key, task = self._begin(0), jax.random.key(0), self.task
-        starts = task.game.starts(0, 0, POPSIZE // 2)
+        starts = task.game.starts(0, 0, task.popsize // 2)
         began = time.perf_counter()
         # Once more with the state that came out: its types may differ from those of the first one.
         jax.block_until_ready(self.step(self.step(state, key, starts), key, starts))
@@ -283,7 +299,7 @@ class Program:
         task, state, key = self.task, self._begin(seed), jax.random.key(seed)
         run = Run(seed, False, 0, 0, 0.0, 0.0, [])
         while not run.solved and run.generations < min(task.generations, most):
-            starts = task.game.starts(seed, run.generations, POPSIZE // 2)
+            starts = task.game.starts(seed, run.generations, task.popsize // 2)
             own = jax.block_until_ready(jax.random.fold_in(key, run.generations))
             began = time.perf_counter(), time.process_time()
             state = jax.block_until_ready(self.step(state, own, starts))
@@ -292,7 +308,7 @@ class Program:
             run.generations += 1
             run.curve.append(round(float(self.score(state)), 1))
             run.solved = run.curve[-1] >= task.solved
-        run.evaluations = run.generations * POPSIZE
+        run.evaluations = run.generations * task.popsize
         return run
 
 
@@ -305,20 +321,19 @@ def tune(tasks: Sequence[str], methods: Sequence[str]) -> None:
         stored.setdefault(name, {})
         for method in methods:
             make = METHODS[method]
-            best, chosen, tried = [math.inf] * len(TUNING_SEEDS), {}, []  # best: generations after each seed
+            best, chosen, tried = math.inf, {}, []
             for settings in trials:
-                program, spent, curves, solved = Program(task, make(task, **settings)), [0], [], True
-                for seed, lead in zip(TUNING_SEEDS, best, strict=True):
+                program, spent, curves, solved = Program(task, make(task, **settings)), 0, [], True
+                for seed in TUNING_SEEDS:
                     if solved:
-                        run = program.run(seed, most=min(best[-1] - 1, 1.5 * lead) - spent[-1])
-                        solved = run.solved
-                        spent.append(spent[-1] + run.generations)
+                        run = program.run(seed, most=best - spent - 1)
+                        solved, spent = run.solved, spent + run.generations
                         curves.append(run.curve)
                 if solved:
-                    best, chosen = spent[1:], settings
-                tried.append({"settings": settings, "generations": spent[-1], "solved": solved, "curves": curves})
-                print(f"{name}, {method}, {settings}: {'' if solved else 'given up after '}{spent[-1]}", flush=True)
-            if math.isinf(best[-1]):  # none solved all: the one that got furthest
+                    best, chosen = spent, settings
+                tried.append({"settings": settings, "generations": spent, "solved": solved, "curves": curves})
+                print(f"{name}, {method}, {settings}: {'' if solved else 'given up after '}{spent}", flush=True)
+            if math.isinf(best):  # none solved all: the one that got furthest
                 chosen = max(tried, key=lambda trial: (len(trial["curves"]), -trial["generations"]))["settings"]
             stored[name][method] = {"chosen": chosen, "trials": tried}
             TUNED.write_text(json.dumps(stored, indent=1) + "\n")
@@ -337,7 +352,7 @@ def compare(tasks: Sequence[str], methods: Sequence[str]) -> None:
         }
         first_calls = {method: program.first_calls() for method, program in programs.items()}
         runs: dict[str, list[Run]] = {method: [] for method in methods}
-        for seed in SEEDS:
+        for seed in range(TASKS[name].seeds):
             for method, program in programs.items():
                 runs[method].append(program.run(seed))
                 print(f"{name}, {method}, {asdict(runs[method][-1])}", flush=True)
@@ -345,6 +360,7 @@ def compare(tasks: Sequence[str], methods: Sequence[str]) -> None:
             {
                 method: {
                     "first_calls": first_calls[method],
+                    "at_once": TASKS[name].popsize if METHODS[method] is eggroll else TASKS[name].chunk,
                     "runs": [asdict(run) for run in runs[method]],
                 }
                 for method in methods
@@ -372,20 +388,25 @@ def report() -> None:
                 "CPU, s": f"{_mean(runs, 'processor'):.1f}",
                 "times Eggroll's wall": f"{wall / reference:.1f}",
                 "CPU ms per generation": f"{1e3 * sum(run['processor'] for run in runs) / generations:.0f}",
+                "members at once": kept[name][method]["at_once"],
                 "first calls, s": f"{kept[name][method]['first_calls']:.1f}",
                 "settings": _described(settings),
             })  # fmt: skip
-    layers = "-".join(map(str, HIDDEN))
-    levels = ", ".join(f"{name} {TASKS[name].solved:g}" for name in TASKS if name in kept)
+    conditions = "; ".join(
+        f"{name}: hidden layers {'-'.join(map(str, task.game.hidden))}, population {task.popsize}, "
+        f"solved at {task.solved:g}"
+        for name, task in TASKS.items()
+        if name in kept
+    )
     note = f"""
-Hidden layers {layers}, population {POPSIZE}. Means over seeds from 0 on; a run that failed counts with
-what it spent. An evaluation is one episode. Solved at: {levels}.
+Means over seeds from 0 on; a run that failed counts with what it spent. An evaluation is one
+episode. {conditions}.
 
-Methods take turns seed by seed on one core; what else ran on the machine shared its caches, if not the core. The clock
+Methods take turns seed by seed on one core, which other programs shared: CPU time says more than wall time. The clock
 has neither compilation (first calls: two generations with it) nor held-out episodes. Settings: for each method and task
 the best of {len(GRID)} of sigma, learning rate of Adam and shaping, and of the method's defaults, by seeds
-{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; brax has those of CartPole, untuned. All methods play the same
-episodes, one for each mirrored pair. Eggroll evaluates all members at once, evosax's {CHUNK}, faster for them."""
+{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; brax has those of CartPole, untuned. evosax plays one episode with all
+members of a generation, as its own problems do, or with "pairs' episodes" one with each pair, as Eggroll does."""
     write("policies", "Policies by evolution", list(rows[0]), rows, ["numpy", "jax", "evosax", "brax"], note)
 
 
