@@ -38,14 +38,16 @@ if quax._trace._QuaxTrace.process_custom_vjp_call is core.Trace.process_custom_v
 def _(
     *args: quax.ArrayValue | jax.typing.ArrayLike,
     jaxpr: Any,
-    num_consts: int,
-    num_carry: int,
     length: int,
     reverse: bool,
     unroll: int,
     **params: Any,
 ) -> Any:
     """Scanned weights need their leading axis in both factors: each step then has its own slice of either."""
+    if "ft_in" in params:  # JAX 0.12 keeps the forms of constants, carry and scanned arrays
+        num_consts, num_carry = (len(list(part)) for part in params["ft_in"].update(args).unpack()[:2])
+    else:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
     first = num_consts + num_carry
     constants = args[:num_consts]
     stacked = [_stack_first(x) if isinstance(x, LowRank) else x for x in args[first:]]
