@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from types import ModuleType
 from typing import Literal, get_args
 
 from blackbox.errors import SettingError
 
-from . import native
+from . import native, ref
 
 Impl = Literal["auto", "ref", "xla", "native"]
 """``native`` is compiled code, or an error where it cannot be had; ``ref`` and ``xla`` are NumPy's and JAX's own
@@ -40,32 +41,32 @@ def from_environment() -> Impl:
     return named  # type: ignore[return-value]
 
 
-def in_numpy(impl: Impl, blocks: int) -> Literal["ref", "native"]:
-    """What makes ``blocks`` blocks of noise for NumPy."""
+def in_numpy(impl: Impl, blocks: int) -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise for NumPy: ``native`` or ``ref``."""
     wanted = requested(impl)
     if wanted == "native":
-        _demand(*native.attempt())
-        return "native"
-    is_native = wanted == "auto" and blocks > _WORTHWHILE and native.library() is not None
-    return "native" if is_native else "ref"
+        _demand(native.attempt()[1])
+        return native
+    return native if wanted == "auto" and blocks > _WORTHWHILE and native.library() is not None else ref
 
 
-def in_jax(impl: Impl, blocks: int) -> Literal["xla", "native"]:
-    """What makes ``blocks`` blocks of noise in JAX's programs; on other devices than CPUs it is XLA in any case."""
+def in_jax(impl: Impl, blocks: int) -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi`` for compiled code on CPUs."""
     import jax
+
+    from . import xla
 
     wanted = requested(impl)
     if wanted in ("ref", "xla"):
-        return "xla"
+        return xla
     # Little noise stays with XLA, which fuses it and maps it over many runs.
     if wanted == "auto" and (blocks <= _WORTHWHILE or jax.default_backend() != "cpu"):
-        return "xla"
+        return xla
     from . import ffi
 
-    is_compiled = ffi.kernel("noise") is not None
     if wanted == "native":
-        _demand(ffi if is_compiled else None, ffi.problem())
-    return "native" if is_compiled else "xla"
+        _demand(ffi.problem())
+    return ffi if ffi.kernel("noise") is not None else xla
 
 
 def explain() -> str:
@@ -102,6 +103,6 @@ def _without(wanted: str, instead: str, problem: str) -> str:
     return f"{instead}, " + (f"since nothing could be compiled: {problem}" if problem else "as was asked for")
 
 
-def _demand(is_there: object, problem: str) -> None:
-    if is_there is None:
+def _demand(problem: str) -> None:
+    if problem:
         raise SettingError(f'impl="native" cannot be had here: {problem}')

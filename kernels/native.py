@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 SOURCES = Path(__file__).parent / "csrc"
 # Without contraction every operation is rounded as it is written; errno and traps are in nobody's way here.
+CPU_OPTION = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 OPTIONS = (
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"),
-    "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",
+    CPU_OPTION,
 )
 LANES = 16  # as in native.cpp
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
-PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
-
-
 ENTRIES = ("bb_noise", "bb_seedsum")
+PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
+_warned: set[str] = set()
 
 
 def library() -> ctypes.CDLL | None:
@@ -56,7 +56,11 @@ def library() -> ctypes.CDLL | None:
 @cache
 def attempt() -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and why there is none."""
-    return load("host/native.cpp", ENTRIES)
+    loaded, problem = load("host/native.cpp", ENTRIES)
+    for name in ENTRIES if loaded is not None else ():
+        entry = getattr(loaded, name)
+        entry.argtypes, entry.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64), None
+    return loaded, problem
 
 
 def load(
@@ -79,9 +83,6 @@ def _opened(built: Path, entries: Sequence[str]) -> ctypes.CDLL:
     for entry in entries:
         getattr(loaded, entry)
     return loaded
-
-
-_warned: set[str] = set()
 
 
 def warn_once(message: str) -> None:
@@ -120,10 +121,8 @@ def seedsum(
 
 
 def _call(name: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
-    entry = getattr(attempt()[0], name)
-    entry.argtypes, entry.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64), None
     pointers = np.array([array.ctypes.data for array in buffers], np.uintp)
-    entry(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
+    getattr(attempt()[0], name)(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
 
 
 def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], kind: spec.Kind, chunk: int) -> ndarray:
@@ -139,22 +138,24 @@ def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, center
     return np.array([members, KINDS.index(kind), centered, len(sizes), *sizes], np.int64)
 
 
-def build(source: str, include: str | None = None, version: str = "") -> Path:
+def build(source: str, include: str | None = None, version: str = "", options: Sequence[str] | None = None) -> Path:
     """The library made of ``csrc/source``, compiled if it is not in the cache.
 
     Args:
         source: its name.
         include: a further folder of headers.
         version: of these headers.
+        options: of the compiler; None for those of all kernels.
 
     Raises:
         OSError: if there is no compiler, or no place to write.
         RuntimeError: if there is no home folder.
         subprocess.SubprocessError: if compiling fails or takes more than two minutes.
     """
-    digest = hashlib.sha256(repr((source, OPTIONS, version, _cpu())).encode())
+    options = tuple(OPTIONS if options is None else options)
+    digest = hashlib.sha256(repr((source, options, version, _cpu())).encode())
     for path in sorted(SOURCES.rglob("*")):
-        if path.is_file() and path.suffix in (".h", ".cuh", ".cpp"):
+        if path.is_file() and path.suffix in (".h", ".cuh", ".cu", ".cpp"):
             digest.update(path.name.encode() + path.read_bytes())
     folder = cache_folder()
     built = folder / f"{Path(source).stem}-{digest.hexdigest()[:20]}.so"
@@ -163,7 +164,7 @@ def build(source: str, include: str | None = None, version: str = "") -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / built.name
             headers = [f"-isystem{include}"] if include else []
-            command = [*_compiler(), *OPTIONS, *headers, str(SOURCES / source), "-o", str(made)]
+            command = [*_compiler(), *options, *headers, str(SOURCES / source), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=120)
             with made.open("rb") as written:
                 os.fsync(written.fileno())

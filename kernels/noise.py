@@ -7,21 +7,18 @@ arguments give the same words in NumPy and JAX.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blackbox.arrays import Array, is_jax
 from blackbox.errors import SettingError
 
 from . import dispatch, native, ref, spec
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
-
-Array = Any
-"""An array of any library that follows the array API standard."""
 
 
 def key(seed: int) -> UInt32[np.ndarray, "2"]:
@@ -82,29 +79,22 @@ def noise(
         SettingError: an ``impl`` that is unknown or cannot be had here.
     """
     members, size = int(shape[0]), math.prod(shape[1:])
-    blocks = members * -(-size // spec.VALUES_PER_BLOCK[kind])
+    blocks = members * spec.blocks_of(size, kind)
     if is_jax(like):
         from . import xla
 
         stream = xla.fold(key, generation, leaf)
-        if dispatch.in_jax(impl, blocks) == "native":
-            from . import ffi
-
-            values: Array = ffi.noise(stream, first, members, size, kind)
-        else:
-            values = xla.noise(stream, first, members, size, kind)
+        values: Array = dispatch.in_jax(impl, blocks).noise(stream, first, members, size, kind)
         return values.astype(like.dtype).reshape(shape)
-    if dispatch.in_numpy(impl, blocks) == "native" and int(first) + members <= 2**32:
+    is_native = dispatch.in_numpy(impl, blocks) is native and int(first) + members <= 2**32
+    if is_native:
         own = ref.fold(np.asarray(key), int(generation), leaf)
         values = native.noise(own, int(first), members, size, kind)
-        if isinstance(like, np.ndarray | np.generic):
-            return values.astype(like.dtype, copy=False).reshape(shape)
-    elif blocks == 0:
-        values = np.zeros((members, size), np.float32)
     else:
         values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
     if isinstance(like, np.ndarray | np.generic):
-        return values.astype(like.dtype).reshape(shape)
+        # What the reference remembers is read-only.
+        return values.astype(like.dtype, copy=not is_native).reshape(shape)
     xp = like.__array_namespace__()
     return xp.asarray(values.reshape(shape), dtype=like.dtype)
 
@@ -144,17 +134,6 @@ def centered_noise(
     impl: dispatch.Impl = "auto",
 ) -> tuple[Float[Array, "n size"], ...]:
     """Centered noise of any members of several streams, in JAX; see :func:`blackbox.kernels.xla.centered_noise`."""
-    blocks = members.shape[0] * sum(-(-size // spec.VALUES_PER_BLOCK[kind]) for size in sizes)
-    if dispatch.in_jax(impl, blocks) == "native":
-        from . import ffi
-
-        return ffi.centered_noise(keys, members, sizes, kind)
-    from . import xla
-
-    return xla.centered_noise(keys, members, sizes, kind)
-
-
-def is_jax(array: Any) -> bool:
-    """Whether an array is JAX's; imports nothing."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(array, jax.Array)
+    blocks = members.shape[0] * sum(spec.blocks_of(size, kind) for size in sizes)
+    values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).centered_noise(keys, members, sizes, kind)
+    return values

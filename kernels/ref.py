@@ -168,8 +168,7 @@ def noise(
     key: UInt32[ndarray, "2"], first: int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[ndarray, "members size"]:
     """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
-    per_block = spec.VALUES_PER_BLOCK[kind]
-    blocks = -(-size // per_block)
+    per_block, blocks = spec.VALUES_PER_BLOCK[kind], spec.blocks_of(size, kind)
     start, count = first * blocks, members * blocks
     if count <= _CHUNK:
         out = _KINDS[kind](words(key, start, count))
@@ -204,7 +203,7 @@ def seedsum(
     (sums, terms), per_block = weights.shape, spec.VALUES_PER_BLOCK[kind]
     out = tuple(np.array(np.broadcast_to(base, (sums, base.shape[1])), f32) for base in bases)
     for key, totals in zip(keys, out, strict=True):
-        blocks = -(-totals.shape[1] // per_block)
+        blocks = spec.blocks_of(totals.shape[1], kind)
         for q, low in itertools.product(range(sums), range(0, blocks, _CHUNK)):
             part = totals[q, low * per_block : (low + _CHUNK) * per_block]
             for first in range(0, terms, chunk):
@@ -224,10 +223,10 @@ def generation_noise(
     For small populations the cost is the number of NumPy calls, not of values. Noise is a pure function of
     its arguments, so a window of generations is made at once and kept for the next ones.
     """
-    blocks = members * -(-size // spec.VALUES_PER_BLOCK[kind])
-    length = min(_WINDOW, _CHUNK // blocks)
-    if length < 4:
+    blocks = members * spec.blocks_of(size, kind)
+    if not 0 < blocks <= _CHUNK // 4:
         return noise(fold(key, generation, leaf), first, members, size, kind)
+    length = min(_WINDOW, _CHUNK // blocks)
     window, position = divmod(generation, length)
     values: ndarray = _noise_window(key.tobytes(), window * length, length, leaf, first, members, size, kind)[position]
     return values
@@ -237,8 +236,7 @@ def generation_noise(
 def _noise_window(
     key: bytes, start: int, length: int, leaf: int, first: int, members: int, size: int, kind: spec.Kind
 ) -> Float[ndarray, "length members size"]:
-    per_block = spec.VALUES_PER_BLOCK[kind]
-    blocks = -(-size // per_block)
+    per_block, blocks = spec.VALUES_PER_BLOCK[kind], spec.blocks_of(size, kind)
     keys = fold_many(np.frombuffer(key, np.uint32), start, length, leaf)
     out = _KINDS[kind](words(keys, first * blocks, members * blocks))
     out = np.ascontiguousarray(out.reshape(length, members, blocks * per_block)[..., :size])

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blackbox.arrays import Array, is_jax
 from blackbox.errors import SettingError
 
-from . import dispatch, native, ref, spec
-from .noise import Array, is_jax
+from . import dispatch, spec
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -46,19 +46,15 @@ def seedsum(
         SettingError: shapes that do not fit, a kind, chunk or ``impl`` that is unknown or cannot be had here.
     """
     _require(keys, bases, weights, members, kind, chunk)
-    blocks = math.prod(weights.shape) * sum(-(-base.shape[1] // spec.VALUES_PER_BLOCK[kind]) for base in bases)
+    blocks = math.prod(weights.shape) * sum(spec.blocks_of(base.shape[1], kind) for base in bases)
+    sums: tuple[Array, ...]
     if is_jax(weights):
-        if dispatch.in_jax(impl, blocks) == "native":
-            from . import ffi
-
-            return ffi.seedsum(keys, bases, weights, members, kind, chunk)
-        from . import xla
-
-        return xla.seedsum(keys, bases, weights, members, kind, chunk)
+        sums = dispatch.in_jax(impl, blocks).seedsum(keys, bases, weights, members, kind, chunk)
+        return sums
     if members.size and not (np.min(members) >= 0 and np.max(members) < 2**32):
         raise SettingError(f"members must be from 0 to 2**32 - 1, got {np.min(members)} to {np.max(members)}")
-    chosen = native.seedsum if dispatch.in_numpy(impl, blocks) == "native" else ref.seedsum
-    return chosen(np.asarray(keys), bases, weights, members, kind, chunk)
+    sums = dispatch.in_numpy(impl, blocks).seedsum(np.asarray(keys), bases, weights, members, kind, chunk)
+    return sums
 
 
 def _require(keys: Any, bases: Any, weights: Any, members: Any, kind: str, chunk: int) -> None:

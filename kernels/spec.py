@@ -18,8 +18,8 @@ and is not divided: uniform less a half, counts of ``binom8`` from -4 to 4.
 **Sums.** ``base + sum_k weight_k noise_k`` over centered noise of members is taken in chunks of terms: a chunk's sum
 begins with zero and takes its terms in order, each product and each sum rounded to float32; the chunks' sums are added
 to ``base`` in order. So the bits depend neither on the device nor on how the work is split, but XLA alone, without
-compiled code, differs by roundings. ``SUM_CHUNK`` is for sums
-over a population; genomes take chunks of one term, so that a child's weights are its parent's plus one term, in bits.
+compiled code, differs by roundings. ``SUM_CHUNK`` is for sums over a population; genomes take chunks of one term, so
+that a child's weights are its parent's plus one term, in bits.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ VERSION = 1
 Kind = Literal["normal", "uniform", "sign", "binom8"]
 
 VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16}
+VALUES_PER_THREAD: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 32, "binom8": 16}  # of a GPU, in sums
+
+
+def blocks_of(size: int, kind: Kind) -> int:
+    """Blocks that ``size`` values take."""
+    return -(-size // VALUES_PER_BLOCK[kind])
+
 
 # What centered noise is multiplied with for unit variance: fair signs as they are, binomial counts from -4 to 4, and
 # uniform numbers from -1/2 to 1/2.

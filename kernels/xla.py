@@ -76,13 +76,6 @@ def _word(value: Array | int) -> UInt32[Array, ""]:
     return word
 
 
-def words(key: UInt32[Array, "2"], start: Array | int, count: int) -> tuple[UInt32[Array, "count"], ...]:
-    """Words 0 to 3 of blocks ``start`` to ``start + count - 1`` (at most 2**32 blocks in) of the stream."""
-    index = _word(start) + lax.iota(_u32, count)
-    k0, k1 = jnp.asarray(key, _u32)
-    return philox((index, jnp.zeros_like(index), k0, k1), (k0, k1))
-
-
 def _unit(w: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     odd: Array = (((w >> 9) << 1) | _u32(1)).astype(_f32)
     return odd * _f32(2.0**-24)
@@ -178,8 +171,7 @@ def noise(
     key: UInt32[Array, "2"], first: Array | int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[Array, "members size"]:
     """Noise of members ``first`` to ``first + members - 1`` of one stream, ``size`` float32 values each."""
-    per_block = spec.VALUES_PER_BLOCK[kind]
-    blocks = -(-size // per_block)
+    per_block, blocks = spec.VALUES_PER_BLOCK[kind], spec.blocks_of(size, kind)
     numbers = _word(first) + lax.iota(_u32, members)
     values = _KINDS[kind](words_of(jnp.asarray(key, _u32)[None], numbers, [blocks]))
     return values.reshape(members, blocks * per_block)[:, :size]
@@ -224,7 +216,7 @@ def centered_noise(
     products are exact.
     """
     per_block = spec.VALUES_PER_BLOCK[kind]
-    blocks = [-(-size // per_block) for size in sizes]
+    blocks = [spec.blocks_of(size, kind) for size in sizes]
     n, ends = members.shape[0], np.cumsum(blocks)
     values = _CENTERED[kind](words_of(keys, members, blocks)).reshape(n, sum(blocks), per_block)
     parts = zip(ends - blocks, ends, sizes, strict=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.kernels import xla
-from blackbox.kernels.spec import VALUES_PER_BLOCK
+from blackbox.kernels.spec import VALUES_PER_BLOCK, blocks_of
 from blackbox.virtual.leaves import Weight, streams
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def draw(
 ) -> list[tuple[Int8[Array, "n m"], Int8[Array, "n k"]]]:
     """Fair signs: for each weight the factors of some pairs. Of its stream's rows, noise of kind "sign"."""
     sizes = [(weight.shape[0], weight.shape[-1]) for weight in weights]
-    blocks = [-(-sum(size) // SIGNS_PER_BLOCK) for size in sizes]
+    blocks = [blocks_of(sum(size), "sign") for size in sizes]
     drawn = jnp.stack(xla.words_of(streams(weights, key, generation), pairs, blocks), axis=-1)
     bits = drawn[..., None] >> jnp.arange(32, dtype=jnp.uint32) & jnp.uint32(1)
     signs = (1 - 2 * bits.astype(jnp.int8)).reshape(pairs.shape[0], -1)

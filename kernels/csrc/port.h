@@ -1,15 +1,26 @@
-// What the kernels' text needs of a compiler: nvcc and NVRTC for a GPU, any C++17 compiler for a CPU.
+// What the kernels' text needs of a compiler: nvcc and NVRTC for a GPU, any C++17 compiler for a CPU, where BB_SIMULATOR
+// runs the grids of a GPU thread by thread (host/simulator.h).
 //
 // Float operations that must give the same bits everywhere are written as BB_ADD, BB_MUL, BB_FMA, BB_SQRT and BB_DIV:
 // each is rounded once, to nearest, and none is ever contracted with another. On a GPU they are intrinsics; a host
 // compiler keeps to it with -ffp-contract=off.
 #pragma once
 
+// What every kernel is called with: pointers to its inputs, then to its outputs, and whole numbers.
+struct bb_call {
+  void* buffers[12];
+  long long scalars[20];
+};
+
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
 typedef unsigned int bb_u32;
 typedef unsigned long long bb_u64;
 #define BB_FUNCTION __device__ __forceinline__
+#define BB_KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ bb_call call)
+#define BB_SHARED(type, name)                                 \
+  extern __shared__ __align__(16) unsigned char bb_shared[]; \
+  type* name = reinterpret_cast<type*>(bb_shared)
 #define BB_ADD(a, b) __fadd_rn((a), (b))
 #define BB_MUL(a, b) __fmul_rn((a), (b))
 #define BB_FMA(a, b, c) __fmaf_rn((a), (b), (c))
@@ -42,5 +53,9 @@ static inline bb_u32 BB_BITS_OF_FLOAT(float value) {
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
+
+#if defined(BB_SIMULATOR)
+#include "host/simulator.h"
+#endif
 
 #endif

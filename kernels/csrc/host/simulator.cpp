@@ -1,0 +1,10 @@
+// The kernels' grids on a CPU, for tests alone (simulator.h).
+#define BB_SIMULATOR
+#include "../noise.cu"
+#include "../seedsum.cu"
+
+extern "C" __attribute__((visibility("default"))) int bb_simulate(const char* kernel, const unsigned* blocks,
+                                                                  unsigned threads, unsigned shared, const bb_call* call,
+                                                                  unsigned order) {
+  return bb_simulator::launch(kernel, blocks, threads, shared, call, order);
+}

@@ -1,0 +1,201 @@
+// A GPU's grid on one thread of a CPU: each thread of a block is a fiber, and blocks follow one another.
+//
+// Barriers and shuffles are real meeting points, so that a missing one shows as a result that depends on the order in
+// which threads run. Shared memory is NaN until it is written, and exactly as large as was asked for, so that an address
+// sanitizer sees what lies outside. Not simulated: weak memory order, tensor cores, asynchronous copies, time.
+#pragma once
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+struct bb_index {
+  unsigned x, y, z;
+};
+
+namespace bb_simulator {
+
+using Kernel = void (*)(const bb_call&);
+enum State { RUNS, AT_BARRIER, AT_SHUFFLE, DONE };
+constexpr unsigned WARP = 32;
+
+struct Fiber {
+  static constexpr std::size_t STACK = 128 << 10;
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[STACK]};
+  State state;
+};
+
+struct Machine {
+  bb_index grid, block, block_index, thread_index;
+  std::vector<Fiber> fibers;
+  std::vector<bb_u64> exchanged;
+  std::unique_ptr<unsigned char[]> shared;
+  ucontext_t scheduler;
+  void* scheduler_stack = nullptr;
+  const void* scheduler_bottom = nullptr;
+  std::size_t scheduler_size = 0;
+  unsigned current;
+  Kernel kernel;
+  const bb_call* call;
+};
+
+inline Machine& machine() {
+  static Machine one;
+  return one;
+}
+
+inline std::map<std::string, Kernel>& kernels() {
+  static std::map<std::string, Kernel> named;
+  return named;
+}
+
+struct Registered {
+  Registered(const char* name, Kernel kernel) { kernels()[name] = kernel; }
+};
+
+// From a fiber back to the scheduler.
+inline void leave(State state) {
+  Machine& m = machine();
+  Fiber& fiber = m.fibers[m.current];
+  fiber.state = state;
+#if defined(__SANITIZE_ADDRESS__)
+  void* own = nullptr;
+  __sanitizer_start_switch_fiber(state == DONE ? nullptr : &own, m.scheduler_bottom, m.scheduler_size);
+#endif
+  swapcontext(&fiber.context, &m.scheduler);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(own, nullptr, nullptr);
+#endif
+}
+
+inline void begin() {
+  Machine& m = machine();
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &m.scheduler_bottom, &m.scheduler_size);
+#endif
+  m.kernel(*m.call);
+  leave(DONE);
+}
+
+// From the scheduler into a fiber.
+inline void resume(unsigned thread) {
+  Machine& m = machine();
+  m.current = thread;
+  m.thread_index = {thread, 0, 0};
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(&m.scheduler_stack, m.fibers[thread].stack.get(), Fiber::STACK);
+#endif
+  swapcontext(&m.scheduler, &m.fibers[thread].context);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(m.scheduler_stack, nullptr, nullptr);
+#endif
+}
+
+inline bool all_of(unsigned first, unsigned last, State state) {
+  bool waits = false;
+  for (unsigned t = first; t < last; ++t) {
+    const State own = machine().fibers[t].state;
+    if (own != state && own != DONE) return false;
+    waits |= own == state;
+  }
+  return waits;
+}
+
+inline bool release(unsigned first, unsigned last, State state) {
+  if (!all_of(first, last, state)) return false;
+  for (unsigned t = first; t < last; ++t)
+    if (machine().fibers[t].state == state) machine().fibers[t].state = RUNS;
+  return true;
+}
+
+// False if threads wait for each other in vain. Order 0 takes threads forward, 1 backward, others shuffled by that seed.
+inline bool run_block(unsigned order) {
+  Machine& m = machine();
+  const unsigned threads = m.block.x;
+  std::vector<unsigned> turn(threads);
+  for (unsigned t = 0; t < threads; ++t) {
+    turn[t] = order == 1 ? threads - 1 - t : t;
+    Fiber& fiber = m.fibers[t];
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = Fiber::STACK;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, begin, 0);
+    fiber.state = RUNS;
+  }
+  for (bb_u64 random = order;;) {
+    if (order > 1)
+      for (unsigned t = threads - 1; t > 0; --t) {
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        std::swap(turn[t], turn[(random >> 33) % (t + 1)]);
+      }
+    for (unsigned t : turn)
+      if (m.fibers[t].state == RUNS) resume(t);
+    bool is_done = true, moves = false;
+    for (unsigned t = 0; t < threads; ++t) is_done &= m.fibers[t].state == DONE;
+    if (is_done) return true;
+    for (unsigned warp = 0; warp < threads; warp += WARP)
+      moves |= release(warp, warp + WARP < threads ? warp + WARP : threads, AT_SHUFFLE);
+    if (!moves && !release(0, threads, AT_BARRIER)) return false;
+  }
+}
+
+// 0, or 1 for an unknown kernel, or 2 if threads of a block wait for each other in vain.
+inline int launch(const char* name, const unsigned* blocks, unsigned threads, unsigned shared, const bb_call* call,
+                  unsigned order) {
+  const auto found = kernels().find(name);
+  if (found == kernels().end()) return 1;
+  Machine& m = machine();
+  m.kernel = found->second;
+  m.call = call;
+  m.grid = {blocks[0], blocks[1], blocks[2]};
+  m.block = {threads, 1, 1};
+  if (m.fibers.size() < threads) m.fibers.resize(threads);
+  m.exchanged.assign(threads, 0);
+  for (unsigned z = 0; z < m.grid.z; ++z)
+    for (unsigned y = 0; y < m.grid.y; ++y)
+      for (unsigned x = 0; x < m.grid.x; ++x) {
+        m.block_index = {x, y, z};
+        m.shared.reset(new unsigned char[shared]);
+        std::memset(m.shared.get(), 0xFF, shared);
+        if (!run_block(order)) return 2;
+      }
+  return 0;
+}
+
+template <class T>
+T shuffled(T value, unsigned lane) {
+  Machine& m = machine();
+  const unsigned own = m.current;
+  std::memcpy(&m.exchanged[own], &value, sizeof value);
+  leave(AT_SHUFFLE);
+  std::memcpy(&value, &m.exchanged[(own & ~(WARP - 1)) | (lane & (WARP - 1))], sizeof value);
+  leave(AT_SHUFFLE);  // nobody writes before all have read
+  return value;
+}
+
+}  // namespace bb_simulator
+
+#define BB_KERNEL(name, threads)                                             \
+  static void name(const bb_call& call);                                     \
+  static const bb_simulator::Registered name##_registered(#name, name); \
+  static void name(const bb_call& call)
+#define BB_SHARED(type, name) type* name = reinterpret_cast<type*>(bb_simulator::machine().shared.get())
+#define gridDim (bb_simulator::machine().grid)
+#define blockDim (bb_simulator::machine().block)
+#define blockIdx (bb_simulator::machine().block_index)
+#define threadIdx (bb_simulator::machine().thread_index)
+static inline void __syncthreads() { bb_simulator::leave(bb_simulator::AT_BARRIER); }
+template <class T>
+static inline T __shfl_xor_sync(unsigned, T value, unsigned mask) {
+  return bb_simulator::shuffled(value, (bb_simulator::machine().current & 31u) ^ mask);
+}

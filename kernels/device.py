@@ -1,0 +1,114 @@
+"""The operations as grids of a GPU's threads, for whoever launches them: CuPy, JAX's programs, or the simulator.
+
+A launcher runs one kernel of ``csrc/*.cu``: it puts the inputs' and outputs' addresses and the whole numbers of a
+:class:`Launch` into the kernel's only argument, and returns the outputs. The operations here are the same for all of
+them, so that what is tested on the simulator is what runs on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blackbox.arrays import Array
+
+from . import spec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt32
+
+THREADS = 256
+_ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
+_BUSY = 1 << 17  # threads that fill a large GPU about half
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel over a grid.
+
+    Attributes:
+        source: the text in ``csrc/`` that has it, such as ``"seedsum.cu"``.
+        kernel: its name.
+        blocks: along the two axes of the grid.
+        scalars: whole numbers, of 64 bits.
+        threads: of a block.
+        shared: bytes of shared memory of a block.
+    """
+
+    source: str
+    kernel: str
+    blocks: tuple[int, int]
+    scalars: tuple[int, ...]
+    threads: int = THREADS
+    shared: int = 0
+
+
+Shape = tuple[tuple[int, ...], str]
+"""Of an output: its shape, and its dtype by name."""
+
+Launcher = Callable[[Launch, Sequence[Array], Sequence[Shape]], tuple[Array, ...]]
+"""Runs a kernel on inputs and returns its outputs."""
+
+
+def grid(columns: int, rows: int) -> tuple[int, int]:
+    """Blocks for so many threads in each of some rows; at least one, at most what a GPU takes."""
+    return max(1, min(-(-columns // THREADS), 2**31 - 1)), max(1, min(rows, _ROWS))
+
+
+def centered_noise(
+    launch: Launcher,
+    keys: UInt32[Array, "streams 2"],
+    members: UInt32[Array, "n"],
+    sizes: Sequence[int],
+    kind: spec.Kind = "normal",
+    *,
+    centered: bool = True,
+) -> tuple[Float[Array, "n size"], ...]:
+    """What :func:`blackbox.kernels.xla.centered_noise` makes; without ``centered`` of unit variance."""
+    n = members.shape[0]
+    out: list[Array] = []
+    for stream, size in enumerate(sizes):
+        call = Launch("noise.cu", f"bb_noise_{kind}", grid(-(-size // 4), n), (n, size, centered))
+        out += launch(call, (keys[stream], members), [((n, size), "float32")])
+    return tuple(out)
+
+
+def seedsum(
+    launch: Launcher,
+    keys: UInt32[Array, "streams 2"],
+    bases: Sequence[Float[Array, "#sums size"]],
+    weights: Float[Array, "sums terms"],
+    members: UInt32[Array, "sums terms"],
+    kind: spec.Kind = "normal",
+    chunk: int = spec.SUM_CHUNK,
+) -> tuple[Float[Array, "sums size"], ...]:
+    """What :func:`blackbox.kernels.ref.seedsum` computes."""
+    (sums, terms), out = weights.shape, []
+    chunks = -(-terms // chunk)
+    for stream, base in enumerate(bases):
+        rows, size = base.shape
+        step = size if rows == sums else 0
+        columns = -(-size // spec.VALUES_PER_THREAD[kind])
+        # Few threads with many chunks each: one thread for each chunk instead, and a second pass over their sums.
+        split = chunks > 1 and columns * sums < _BUSY
+        scalars = (stream, size, sums, terms, chunk, step, int(split))
+        parts = chunks if split else 1
+        call = Launch("seedsum.cu", f"bb_seedsum_{kind}", grid(columns, sums * parts), scalars)
+        shape = (sums, chunks, size) if split else (sums, size)
+        (total,) = launch(call, (keys, weights, members, base), [(shape, "float32")])
+        if split:
+            second = Launch("seedsum.cu", "bb_seedsum_total", grid(size, sums), (size, sums, chunks, step))
+            (total,) = launch(second, (base, total), [((sums, size), "float32")])
+        out.append(total)
+    return tuple(out)
+
+
+def addressed(buffers: Sequence[int], scalars: Sequence[int]) -> Any:
+    """A kernel's argument, ``struct bb_call`` of ``csrc/port.h``."""
+    import numpy as np
+
+    call = np.zeros(32, np.int64)
+    call[: len(buffers)] = np.array(buffers, np.uint64).view(np.int64)
+    call[12 : 12 + len(scalars)] = scalars
+    return call

@@ -1,0 +1,52 @@
+"""Runs the kernels' grids on the CPU, thread by thread (``kernels/csrc/host/simulator.h``)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache, partial
+
+import numpy as np
+
+from blackbox.kernels import native
+from blackbox.kernels.device import Launch, Launcher, Shape, addressed
+
+OPTIONS = (
+    "-std=c++17",
+    "-O1",
+    "-g",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-Wno-unknown-pragmas",
+)
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+ORDERS = (0, 1, 7)  # forward, backward, shuffled
+
+
+@cache
+def library(*more: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(native.build("host/simulator.cpp", options=(*OPTIONS, native.CPU_OPTION, *more))))
+
+
+def launch(
+    order: int, options: Sequence[str], threads: int | None, call: Launch, inputs: Sequence[np.ndarray],
+    outputs: Sequence[Shape],
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """One kernel, with outputs that are NaN, or all bits one, where nothing is written."""
+    inputs = [np.ascontiguousarray(x) for x in inputs]
+    made = tuple(np.full(shape, -1 if dtype.startswith("int") else np.nan, dtype) for shape, dtype in outputs)
+    argument = addressed([x.ctypes.data for x in (*inputs, *made)], call.scalars)
+    code = library(*options).bb_simulate(
+        call.kernel.encode(), (ctypes.c_uint * 3)(*call.blocks, 1), threads or call.threads, call.shared,
+        ctypes.c_void_p(argument.ctypes.data), order,
+    )  # fmt: skip
+    if code:
+        raise RuntimeError({1: f"no kernel {call.kernel}", 2: f"{call.kernel}: threads wait in vain"}[code])
+    return made
+
+
+def launcher(order: int = 0, options: Sequence[str] = (), threads: int | None = None) -> Launcher:
+    """A launcher of some order of threads, compiler options, and threads of a block instead of the launch's."""
+    return partial(launch, order, options, threads)
