@@ -34,6 +34,12 @@ def is_jax(array: Any) -> bool:
     return jax is not None and isinstance(array, jax.Array)
 
 
+def is_cupy(array: Any) -> bool:
+    """Whether ``array`` is a CuPy array; never imports CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
 def placed(array: Array, mesh: Any, spec: Any) -> Array:
     """``array`` laid out over a mesh, whose axes are explicit (of ``jax.make_mesh``) or automatic; in JAX programs."""
     import jax

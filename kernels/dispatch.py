@@ -1,4 +1,4 @@
-"""Which code computes an operation: compiled for this CPU, XLA's, or NumPy's."""
+"""Which code computes an operation: compiled for this CPU or for a GPU, XLA's, or NumPy's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import sys
 from functools import cache
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from blackbox.arrays import is_cupy
 from blackbox.errors import SettingError
 
 from . import native, ref
 
-Impl = Literal["auto", "ref", "xla", "native"]
-"""``native`` is compiled code, or an error where it cannot be had; ``ref`` and ``xla`` are NumPy's and JAX's own
-operations, without compiled code; ``auto`` takes compiled code where it pays and can be had."""
+Impl = Literal["auto", "ref", "xla", "native", "cuda"]
+"""``native`` is code compiled for this CPU and ``cuda`` for an NVIDIA GPU, or an error where that cannot be had;
+``ref`` and ``xla`` are NumPy's and JAX's own operations, without compiled code; ``auto`` takes compiled code where it
+pays and can be had, and XLA on JAX's GPUs, where the kernels have not been measured yet."""
 
 VARIABLE = "BLACKBOX_KERNELS"
 _KNOWN = get_args(Impl)
@@ -41,17 +43,39 @@ def from_environment() -> Impl:
     return named  # type: ignore[return-value]
 
 
+def of_arrays(array: Any, impl: Impl, blocks: int) -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise for CuPy, if ``array`` is its own, or for NumPy.
+
+    ``cuda`` takes CuPy's arrays, ``native`` and ``ref`` take NumPy's.
+    """
+    if not is_cupy(array):
+        return in_numpy(impl, blocks)
+    from . import cuda
+
+    wanted = requested(impl)
+    if wanted == "cuda":
+        _demand(wanted, cuda.problem())
+    if wanted in ("auto", "cuda"):
+        if not (problem := cuda.problem()):
+            return cuda
+        native.warn_once(f"kernels run on the CPU for arrays of CuPy, which are copied to and fro: {problem}")
+    return in_numpy("auto" if wanted == "auto" else impl, blocks)
+
+
 def in_numpy(impl: Impl, blocks: int) -> ModuleType:
     """The module that makes ``blocks`` blocks of noise for NumPy: ``native`` or ``ref``."""
     wanted = requested(impl)
+    if impl == "cuda":
+        _demand(wanted, "it takes arrays of JAX or CuPy, and these are NumPy's")
     if wanted == "native":
-        _demand(native.attempt()[1])
+        _demand(wanted, native.attempt()[1])
         return native
-    return native if wanted == "auto" and blocks > _WORTHWHILE and native.library() is not None else ref
+    is_asked = wanted in ("auto", "cuda")  # the latter by the environment, which also holds for JAX's and CuPy's arrays
+    return native if is_asked and blocks > _WORTHWHILE and native.library() is not None else ref
 
 
 def in_jax(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi`` for compiled code on CPUs."""
+    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi`` for compiled code."""
     import jax
 
     from . import xla
@@ -62,47 +86,59 @@ def in_jax(impl: Impl, blocks: int) -> ModuleType:
     # Little noise stays with XLA, which fuses it and maps it over many runs.
     if wanted == "auto" and (blocks <= _WORTHWHILE or jax.default_backend() != "cpu"):
         return xla
-    from . import ffi
+    from . import ffi, grids
 
     if wanted == "native":
-        _demand(ffi.problem())
+        _demand(wanted, ffi.problem())
+    if wanted == "cuda":
+        _demand(wanted, grids.problem())
+        return ffi
     return ffi if ffi.kernel("noise") is not None else xla
 
 
 def explain() -> str:
-    """What computes noise in NumPy and in JAX's programs, and why; builds the compiled code if need be."""
+    """What computes noise for NumPy, JAX and CuPy, and why; builds the compiled code if need be."""
     wanted = requested("auto")
     source = f"{VARIABLE}={wanted}" if VARIABLE in os.environ else f"{VARIABLE} is not set"
-    lines = [f"{source}."]
-    is_asked = wanted in ("auto", "native")
     few = "" if wanted == "native" else f"; up to {_WORTHWHILE} blocks of noise by {{}}, which is as fast"
-    loaded, problem = native.attempt() if is_asked else (None, "")
+    lines = [f"{source}."]
+    loaded, problem = native.attempt() if wanted in ("auto", "native", "cuda") else (None, "")
     if loaded is not None:
         lines.append(f"NumPy: compiled code ({native.build('host/native.cpp')}){few.format('NumPy')}.")
     else:
         lines.append(f"NumPy: {_without(wanted, 'NumPy itself', problem)}.")
-    if "jax" not in sys.modules:
-        lines.append("JAX: not imported.")
-        return "\n".join(lines)
-    import jax
+    lines.append(f"JAX: {_explain_jax(wanted, few)}." if "jax" in sys.modules else "JAX: not imported.")
+    if "cupy" in sys.modules:
+        from . import cuda
 
-    from . import ffi
-
-    if (backend := jax.default_backend()) != "cpu" and wanted != "native":
-        lines.append(f"JAX: XLA, since it runs on {backend}.")
-    elif is_asked and not (problem := ffi.problem()):
-        lines.append(f"JAX: on CPUs compiled code, called by XLA's programs{few.format('XLA')}; elsewhere XLA.")
-    else:
-        lines.append(f"JAX: {_without(wanted, 'XLA', problem)}.")
+        problem = cuda.problem() if wanted in ("auto", "cuda") else ""
+        on_gpu = wanted in ("auto", "cuda") and not problem
+        lines.append("CuPy: kernels on the GPU." if on_gpu else f"CuPy: {_without(wanted, 'as NumPy', problem)}.")
     return "\n".join(lines)
 
 
-def _without(wanted: str, instead: str, problem: str) -> str:
-    if wanted == "native":
+def _explain_jax(wanted: Impl, few: str) -> str:
+    import jax
+
+    from . import ffi, grids
+
+    if wanted == "cuda":
+        return _without(wanted, "", problem) if (problem := grids.problem()) else "kernels on the GPU"
+    if (backend := jax.default_backend()) != "cpu" and wanted != "native":
+        return f'XLA, since it runs on {backend}; impl="cuda" takes kernels there'
+    if wanted in ("ref", "xla"):
+        return _without(wanted, "XLA", "")
+    if problem := ffi.problem():
+        return _without(wanted, "XLA", problem)
+    return f"on CPUs compiled code, called by XLA's programs{few.format('XLA')}; elsewhere XLA"
+
+
+def _without(wanted: Impl, instead: str, problem: str) -> str:
+    if wanted in ("native", "cuda") and problem:
         return f"an error, since nothing could be compiled: {problem}"
     return f"{instead}, " + (f"since nothing could be compiled: {problem}" if problem else "as was asked for")
 
 
-def _demand(problem: str) -> None:
+def _demand(wanted: Impl, problem: str) -> None:
     if problem:
-        raise SettingError(f'impl="native" cannot be had here: {problem}')
+        raise SettingError(f'impl="{wanted}" cannot be had here: {problem}')

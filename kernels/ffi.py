@@ -1,7 +1,8 @@
-"""Compiled kernels inside JAX's programs: one target of XLA's foreign function interface for all of them.
+"""Compiled kernels inside JAX's programs, on CPUs and, where there is one that JAX uses, on a GPU.
 
-The target (``csrc/host/launch.cpp``, of host code only) looks a kernel up by its name and the hash of its sources, and
-shares its rows among XLA's threads. It works under jit, scan, cond and ``shard_map``; under ``vmap`` calls follow one
+On CPUs one target of XLA's foreign function interface serves all of them: it (``csrc/host/launch.cpp``, of host code
+only) looks a kernel up by its name and the hash of its sources, and shares its rows among XLA's threads; for GPUs see
+:mod:`blackbox.kernels.grids`. Both work under jit, scan, cond and ``shard_map``; under ``vmap`` calls follow one
 another, and where jit divides work among devices by itself, each of them makes all of the noise: for that there is
 ``shard_map``, as :func:`blackbox.evaluate` has it. Programs with such calls cannot be exported.
 """
@@ -9,7 +10,7 @@ another, and where jit divides work among devices by itself, each of them makes 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import native, spec, xla
+from . import device, grids, native, spec, xla
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -57,6 +58,14 @@ def problem() -> str:
     return native.attempt()[1] or _launcher()[1]
 
 
+def by_platform(*arrays: Any, cpu: Callable[..., Any], cuda: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """What a program computes on the platform that it is lowered for: with compiled code where there is some for it."""
+    compiled = {} if kernel("noise") is None else {"cpu": cpu}
+    if not grids.problem():
+        compiled["cuda"] = cuda
+    return jax.lax.platform_dependent(*arrays, default=default, **compiled)
+
+
 def _launch(
     name: str, shapes: Sequence[Any], inputs: Sequence[Array], scalars: np.ndarray, work: int
 ) -> tuple[Array, ...]:
@@ -72,13 +81,13 @@ def _launch(
 def centered_noise(
     keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...], kind: spec.Kind = "normal"
 ) -> tuple[Float[Array, "n size"], ...]:
-    """What :func:`blackbox.kernels.xla.centered_noise` makes; compiled code where the program runs on a CPU."""
-    portable = partial(xla.centered_noise, sizes=sizes, kind=kind)
-    values: tuple[Array, ...] = jax.lax.platform_dependent(
+    """What :func:`blackbox.kernels.xla.centered_noise` makes, by compiled code."""
+    values: tuple[Array, ...] = by_platform(
         jnp.asarray(keys, jnp.uint32),
         members.astype(jnp.uint32),
         cpu=partial(_noise, sizes=sizes, kind=kind, centered=True),
-        default=portable,
+        cuda=partial(device.centered_noise, grids.launch, sizes=sizes, kind=kind),
+        default=partial(xla.centered_noise, sizes=sizes, kind=kind),
     )
     return values
 
@@ -87,16 +96,17 @@ def centered_noise(
 def noise(
     key: UInt32[Array, "2"], first: Array | int, members: int, size: int, kind: spec.Kind = "normal"
 ) -> Float[Array, "members size"]:
-    """What :func:`blackbox.kernels.xla.noise` makes; compiled code where the program runs on a CPU."""
+    """What :func:`blackbox.kernels.xla.noise` makes, by compiled code."""
 
-    def compiled(key: Array, first: Array) -> Array:
+    def compiled(make: Callable[..., tuple[Array, ...]], key: Array, first: Array) -> Array:
         numbers = first + jax.lax.iota(jnp.uint32, members)
-        return _noise(key[None], numbers, sizes=(size,), kind=kind, centered=False)[0]
+        return make(key[None], numbers, sizes=(size,), kind=kind, centered=False)[0]
 
-    values: Array = jax.lax.platform_dependent(
+    values: Array = by_platform(
         jnp.asarray(key, jnp.uint32),
         jnp.asarray(first).astype(jnp.uint32),
-        cpu=compiled,
+        cpu=partial(compiled, _noise),
+        cuda=partial(compiled, partial(device.centered_noise, grids.launch)),
         default=partial(xla.noise, members=members, size=size, kind=kind),
     )
     return values
@@ -111,7 +121,7 @@ def seedsum(
     kind: spec.Kind = "normal",
     chunk: int = spec.SUM_CHUNK,
 ) -> tuple[Float[Array, "sums size"], ...]:
-    """What :func:`blackbox.kernels.ref.seedsum` computes; compiled code where the program runs on a CPU."""
+    """What :func:`blackbox.kernels.ref.seedsum` computes, by compiled code."""
     whole = [jnp.asarray(base, jnp.float32) for base in bases]
     f = jnp.asarray(weights, jnp.float32)
     return _seedsum(kind, chunk, jnp.asarray(keys, jnp.uint32), members.astype(jnp.uint32), whole, f)
@@ -127,12 +137,13 @@ def _seedsum(
         work = native.LANES * spec.VALUES_PER_BLOCK[kind] * weights.shape[1]
         return _launch("seedsum", shapes, (keys, weights, members, *bases), scalars, work)
 
+    def on_gpu(keys: Array, members: Array, bases: list[Array], weights: Array) -> tuple[Array, ...]:
+        return device.seedsum(grids.launch, keys, bases, weights, members, kind, chunk)
+
     def portable(keys: Array, members: Array, bases: list[Array], weights: Array) -> tuple[Array, ...]:
         return xla.seedsum(keys, bases, weights, members, kind, chunk)
 
-    values: tuple[Array, ...] = jax.lax.platform_dependent(
-        keys, members, bases, weights, cpu=compiled, default=portable
-    )
+    values: tuple[Array, ...] = by_platform(keys, members, bases, weights, cpu=compiled, cuda=on_gpu, default=portable)
     return values
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blackbox.arrays import Array, is_jax
+from blackbox.arrays import Array, is_jax, namespace
 from blackbox.errors import SettingError
 
-from . import dispatch, native, ref, spec
+from . import dispatch, ref, spec
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -86,17 +86,15 @@ def noise(
         stream = xla.fold(key, generation, leaf)
         values: Array = dispatch.in_jax(impl, blocks).noise(stream, first, members, size, kind)
         return values.astype(like.dtype).reshape(shape)
-    is_native = dispatch.in_numpy(impl, blocks) is native and int(first) + members <= 2**32
-    if is_native:
-        own = ref.fold(np.asarray(key), int(generation), leaf)
-        values = native.noise(own, int(first), members, size, kind)
-    else:
+    chosen = dispatch.of_arrays(like, impl, blocks) if int(first) + members <= 2**32 else ref
+    if chosen is ref:
         values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
+    else:
+        values = chosen.noise(ref.fold(np.asarray(key), int(generation), leaf), int(first), members, size, kind)
     if isinstance(like, np.ndarray | np.generic):
         # What the reference remembers is read-only.
-        return values.astype(like.dtype, copy=not is_native).reshape(shape)
-    xp = like.__array_namespace__()
-    return xp.asarray(values.reshape(shape), dtype=like.dtype)
+        return values.astype(like.dtype, copy=chosen is ref).reshape(shape)
+    return namespace(like).asarray(values.reshape(shape), dtype=like.dtype)
 
 
 def normal(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blackbox.arrays import Array, is_jax
+from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
-from . import dispatch, spec
+from . import cuda, dispatch, spec
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -36,7 +36,7 @@ def seedsum(
     Args:
         keys: of the streams, such as one for each leaf of a network.
         bases: for each stream what is added to, one row for all sums or one for each.
-        weights: of the terms, which may be none. All arrays are JAX's or NumPy's as this one is.
+        weights: of the terms, which may be none. All arrays are JAX's, CuPy's or NumPy's as this one is.
         members: whose noise the terms are, numbers below 2**32.
         kind: of the noise. It is centered and not divided: its unit is ``spec.UNIT[kind]``.
         chunk: terms that are summed on their own before they are added to the others (see :mod:`.spec`).
@@ -51,10 +51,16 @@ def seedsum(
     if is_jax(weights):
         sums = dispatch.in_jax(impl, blocks).seedsum(keys, bases, weights, members, kind, chunk)
         return sums
-    if members.size and not (np.min(members) >= 0 and np.max(members) < 2**32):
-        raise SettingError(f"members must be from 0 to 2**32 - 1, got {np.min(members)} to {np.max(members)}")
-    sums = dispatch.in_numpy(impl, blocks).seedsum(np.asarray(keys), bases, weights, members, kind, chunk)
-    return sums
+    if members.size and not (members.min() >= 0 and members.max() < 2**32):
+        raise SettingError(f"members must be from 0 to 2**32 - 1, got {members.min()} to {members.max()}")
+    chosen = dispatch.of_arrays(weights, impl, blocks)
+    if not is_cupy(weights) or chosen is cuda:
+        sums = chosen.seedsum(keys, bases, weights, members, kind, chunk)
+        return sums
+    import cupy
+
+    copied = [cupy.asnumpy(array) for array in (keys, weights, members, *bases)]
+    return tuple(cupy.asarray(total) for total in chosen.seedsum(copied[0], copied[3:], *copied[1:3], kind, chunk))
 
 
 def _require(keys: Any, bases: Any, weights: Any, members: Any, kind: str, chunk: int) -> None:

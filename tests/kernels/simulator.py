@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -28,6 +29,11 @@ ORDERS = (0, 1, 7)  # forward, backward, shuffled
 @cache
 def library(*more: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(native.build("host/simulator.cpp", options=(*OPTIONS, native.CPU_OPTION, *more))))
+
+
+def kernels_of(source: str) -> list[str]:
+    """The names of a text's kernels."""
+    return re.findall(r"^BB_KERNEL\((\w+),", (native.SOURCES / source).read_text(), re.MULTILINE)
 
 
 def launch(

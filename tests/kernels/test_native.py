@@ -120,7 +120,7 @@ def test_strategies_get_the_same_numbers_however_they_are_computed(monkeypatch: 
 
 
 def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(bb.SettingError, match="impl must be one of auto, ref, xla, native, got 'fast'"):
+    with pytest.raises(bb.SettingError, match="impl must be one of auto, ref, xla, native, cuda, got 'fast'"):
         noise.noise("normal", KEY, 0, (1, 1), like=np.zeros(0), impl="fast")  # type: ignore[arg-type]
     monkeypatch.setenv("BLACKBOX_KERNELS", "fast")
     dispatch.from_environment.cache_clear()
