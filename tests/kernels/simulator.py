@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Sequence
 from functools import cache, partial
@@ -23,12 +24,16 @@ OPTIONS = (
     "-Wno-unknown-pragmas",
 )
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZED = "BLACKBOX_SANITIZED"  # in a process that is started with the sanitizers' libraries
 ORDERS = (0, 1, 7)  # forward, backward, shuffled
 
 
 @cache
 def library(*more: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(native.build("host/simulator.cpp", options=(*OPTIONS, native.CPU_OPTION, *more))))
+    """The simulator with every kernel, compiled with further options."""
+    sanitizers = SANITIZERS if SANITIZED in os.environ else ()
+    options = (*OPTIONS, native.CPU_OPTION, *sanitizers, *more)
+    return ctypes.CDLL(str(native.build("host/simulator.cpp", options=options)))
 
 
 def kernels_of(source: str) -> list[str]:

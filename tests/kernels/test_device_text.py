@@ -8,51 +8,54 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import simulator
 
-from blackbox.kernels import native
+from blackbox.kernels import cuda, native
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 
-ALL_KINDS = """
-#include "noise.cuh"
-extern "C" __global__ void all_kinds(float* out, int count, bb_u32 k0, bb_u32 k1) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  const bb_words words = bb_philox(i, 0, k0, k1);
-  for (int half = 0; half < 4; half += 2)
-    bb_normal(words.w[half], words.w[half + 1], out[8 * i + half], out[8 * i + half + 1]);
-  out[8 * i + 4] = bb_unit(words.w[0]);
-  out[8 * i + 5] = bb_sign(words.w[1], i & 31);
-  out[8 * i + 6] = (float)bb_popcounts(words.w[2]);
+# Registers of a thread, at most: with so many a multiprocessor of 65,536 has that many threads at once.
+REGISTERS = {
+    "noise.cu": 32,  # all 2,048
+    "seedsum.cu": 128,  # 512, each with 4 to 32 sums of its own in registers
 }
-"""
+ARITHMETIC = {"add", "sub", "mul", "fma", "mad", "div", "sqrt", "rcp", "rsqrt", "sin", "cos", "lg2", "ex2", "tanh"}
+ROUNDED = {"add.rn.f32", "mul.rn.f32", "fma.rn.f32", "sqrt.rn.f32", "div.rn.f32"}
 
 
-def compiled(folder: Path, *options: str) -> tuple[str, Path]:
-    source, made = folder / "kernel.cu", folder / "made"
-    source.write_text(ALL_KINDS)
+def compiled(source: str, made: Path, *options: str) -> str:
     done = subprocess.run(
-        ["nvcc", *options, f"-I{native.SOURCES}", str(source), "-o", str(made)],
+        ["nvcc", *cuda.OPTIONS, *options, str(native.SOURCES / source), "-o", str(made)],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr, made
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
-def test_noise_fits_into_registers(architecture: str, tmp_path: Path) -> None:
-    said, _ = compiled(tmp_path, f"-arch={architecture}", "-cubin", "-Xptxas", "-v")
-    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in said
-    registers = re.search(r"Used (\d+) registers", said)
-    assert registers is not None
-    assert int(registers[1]) <= 32  # all threads of a multiprocessor at once
+@pytest.mark.parametrize("source", REGISTERS)
+def test_kernels_fit_into_registers(source: str, architecture: str, tmp_path: Path) -> None:
+    said = compiled(source, tmp_path / "made", f"-arch={architecture}", "-cubin", "-Xptxas", "-v")
+    assert "warning" not in said
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    used = [int(number) for number in re.findall(r"Used (\d+) registers", said)]
+    assert len(frames) == len(used) == len(simulator.kernels_of(source))
+    assert set(frames) == {("0", "0", "0")}
+    assert max(used) <= REGISTERS[source]
 
 
-def test_every_float_operation_is_rounded_once_to_nearest(tmp_path: Path) -> None:
-    _, made = compiled(tmp_path, "-arch=compute_80", "-ptx")
-    operations = set(re.findall(r"^\s*([a-z]+\.\S*f32\S*)", made.read_text(), re.MULTILINE))
-    arithmetic = {
-        name for name in operations if name.split(".")[0] in {"add", "sub", "mul", "fma", "mad", "div", "sqrt"}
-    }
-    assert {"add.rn.f32", "mul.rn.f32", "fma.rn.f32", "sqrt.rn.f32"} == arithmetic
-    assert not re.search(r"\.(approx|ftz)|lg2|ex2|\b(sin|cos)\.", made.read_text())
+@pytest.mark.parametrize("source", REGISTERS)
+def test_every_float_operation_is_rounded_once_to_nearest(source: str, tmp_path: Path) -> None:
+    compiled(source, tmp_path / "made", "-arch=compute_80", "-ptx")
+    text = (tmp_path / "made").read_text()
+    exact = {name for name in simulator.kernels_of(source) if not name.endswith("_fast")}
+    found = dict(re.findall(r"\.entry (\w+)\((.*?)\n\}", text, re.DOTALL))
+    assert found.keys() >= exact
+    for name in exact:
+        operations = set(re.findall(r"^\s*(?:@!?%p\d+ )?([a-z0-9]+\.\S*f32)\b", found[name], re.MULTILINE))
+        assert {operation for operation in operations if operation.split(".")[0] in ARITHMETIC} <= ROUNDED
+        assert not re.search(r"\.(approx|ftz|full)\b", found[name])
+
+
+def test_all_texts_are_checked() -> None:
+    assert set(REGISTERS) == {path.name for path in native.SOURCES.glob("*.cu")}
