@@ -188,7 +188,7 @@ def _counts(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 16"]:
     return binom8_counts(w).astype(f32)
 
 
-_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
+CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
 
 
 def seedsum(
@@ -210,7 +210,7 @@ def seedsum(
                 added = np.zeros_like(part)
                 for k in range(first, min(first + chunk, terms)):
                     made = words(key, int(members[q, k]) * blocks + low, min(_CHUNK, blocks - low))
-                    added += f32(weights[q, k]) * _CENTERED[kind](made).reshape(-1)[: part.size]
+                    added += f32(weights[q, k]) * CENTERED[kind](made).reshape(-1)[: part.size]
                 part += added
     return out
 

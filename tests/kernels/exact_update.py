@@ -1,6 +1,5 @@
 """Run by test_exact_update.py with eight virtual devices: an update of whole numbers, however it is divided."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
