@@ -38,7 +38,7 @@ OPTIONS = (
     "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",
 )
 LANES = 16  # as in native.cpp
-KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
+KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in native.cpp
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 
 

@@ -69,7 +69,8 @@ def noise(
     """Noise of one generation: row ``i`` belongs to member ``first + i``.
 
     Args:
-        kind: ``"normal"``, ``"uniform"``, ``"sign"`` or ``"binom8"``; all but uniform have unit variance.
+        kind: ``"normal"``, ``"uniform"``, ``"sign"``, ``"binom8"`` or ``"normal_fast"``; all but uniform have unit
+            variance.
         key: the run's key.
         generation: the generation counter.
         shape: ``(members, *event)``.

@@ -160,7 +160,7 @@ def _binom8(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 16"]:
     return binom8_counts(w).astype(f32) * f32(2.0**-0.5)
 
 
-_KINDS = {"normal": _normal, "uniform": _unit, "sign": _sign, "binom8": _binom8}
+_KINDS = {"normal": _normal, "uniform": _unit, "sign": _sign, "binom8": _binom8, "normal_fast": _normal}
 
 
 def noise(
@@ -188,7 +188,7 @@ def _counts(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 16"]:
     return binom8_counts(w).astype(f32)
 
 
-_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
+_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts, "normal_fast": _normal}
 
 
 def seedsum(

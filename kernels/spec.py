@@ -11,7 +11,9 @@ layout. ``fold`` derives a key from a key and two integers: words 0 and 1 of Phi
 
 **Kinds.** ``uniform``: ``((w >> 9) * 2 + 1) * 2**-24``, exact in float32, never 0 or 1; four a block.
 ``normal``: Box-Muller on two uniforms with the polynomials below, in float32 with fused multiply-adds; four a
-block; at most 5.77 in magnitude. ``sign``: bit ``j`` of the block's 128, 1 for -1. ``binom8``: centered
+block; at most 5.77 in magnitude. ``normal_fast``: as ``normal`` to within 1e-5, absolute, which is to be measured on a
+GPU; on GPUs made by the special function units, elsewhere ``normal`` itself, and so the one kind whose bits depend on
+the device. ``sign``: bit ``j`` of the block's 128, 1 for -1. ``binom8``: centered
 popcount of each of the block's 16 bytes (little endian) over sqrt(2), unit variance. Centered noise has zero mean
 and is not divided: uniform less a half, counts of ``binom8`` from -4 to 4.
 
@@ -28,13 +30,13 @@ from typing import Literal
 
 VERSION = 1
 
-Kind = Literal["normal", "uniform", "sign", "binom8"]
+Kind = Literal["normal", "uniform", "sign", "binom8", "normal_fast"]
 
-VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16}
+VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16, "normal_fast": 4}
 
 # What centered noise is multiplied with for unit variance: fair signs as they are, binomial counts from -4 to 4, and
 # uniform numbers from -1/2 to 1/2.
-UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5}
+UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5, "normal_fast": 1.0}
 
 SUM_CHUNK = 64
 

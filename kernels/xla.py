@@ -165,7 +165,7 @@ def _binom8(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
     return counts * _f32(2.0**-0.5)
 
 
-_KINDS = {"normal": _normal, "uniform": _uniform, "sign": _sign, "binom8": _binom8}
+_KINDS = {"normal": _normal, "uniform": _uniform, "sign": _sign, "binom8": _binom8, "normal_fast": _normal}
 
 
 @partial(jax.jit, static_argnames=("members", "size", "kind"))  # called outside a program, it is compiled once
@@ -188,7 +188,7 @@ def _counts(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 16"]:
     return binom8_counts(w).astype(_f32)
 
 
-_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts}
+_CENTERED = {"normal": _normal, "uniform": _centered_uniform, "sign": _sign, "binom8": _counts, "normal_fast": _normal}
 
 
 def words_of(

@@ -1,6 +1,6 @@
 // Noise specification 1 (kernels/spec.py): Philox4x32-10 words and what each kind of noise makes of them.
 //
-// Every function here is exact: the same bits from NumPy (kernels/ref.py), from a CPU and from a GPU.
+// Every function here but bb_normal_fast is exact: the same bits from NumPy (kernels/ref.py), from a CPU and a GPU.
 #pragma once
 #include "port.h"
 
@@ -72,6 +72,30 @@ BB_FUNCTION void bb_normal(bb_u32 a, bb_u32 b, float& first, float& second) {
   bb_sin_cos_2pi(b, sine, cosine);
   first = BB_MUL(radius, cosine);
   second = BB_MUL(radius, sine);
+}
+
+// The numbers of bb_normal to within 1e-5, by the special function units; where there are none, bb_normal itself.
+//
+// PTX allows an error of 2^-22 in the binary logarithm (absolute from 1/2 to 1, relative below), 2^-23 in the root
+// (relative), 2^-20.5 in sine and cosine (absolute). With d = 1 - u, which is exact, and the radius r, at most 5.77:
+//   d < 2^-8    the logarithm could be wrong altogether; 2 d + d^2 lacks at most d^2 / 3 of the square: 2.3e-7
+//   u > 1/2     the square is wrong by 2 ln 2 2^-22 and r >= 0.088: 1.9e-6, falling with 1 / r
+//   u <= 1/2    the square is wrong by 2^-22 of it: 2^-23 r
+//   angle       by float32's 2 pi and the rounding of the product: 2.1e-7 r
+// So the largest r is the worst: 5.77 (2^-23 + 2^-23 + 2^-20.5 + 2.1e-7 + 2^-23 for roundings) = 7.2e-6, and bb_normal is
+// itself wrong by up to 0.7e-6.
+BB_FUNCTION void bb_normal_fast(bb_u32 a, bb_u32 b, float& first, float& second) {
+#ifdef BB_LOG2_APPROX
+  const float u = bb_unit(a), d = BB_ADD(1.0f, -u);
+  const float square = d < 0.00390625f ? BB_FMA(d, d, BB_ADD(d, d)) : BB_MUL(BB_LOG2_APPROX(u), -1.38629436f);
+  const float radius = BB_SQRT_APPROX(square);
+  // Half a turn and more is taken as negative: the word read as a signed number.
+  const float angle = BB_MUL((float)(int)((b >> 9 << 9) | 0x100u), 1.46291811e-9f);
+  first = BB_MUL(radius, BB_COS_APPROX(angle));
+  second = BB_MUL(radius, BB_SIN_APPROX(angle));
+#else
+  bb_normal(a, b, first, second);
+#endif
 }
 
 // Counts of ones, 0 to 8, in the four bytes of a word.

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int LANES = 16;
 
-enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3 };
+enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3, NORMAL_FAST = 4 };
 constexpr int VALUES[] = {4, 4, 128, 16};
 
 // What LANES blocks are made of, and where their values go.
@@ -170,7 +170,9 @@ void seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t beg
 // row of base to the next (0 if there is one)
 BB_ENTRY bb_seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
-    case NORMAL: return seedsum<NORMAL>(buffers, scalars, begin, end);
+    case NORMAL:
+    case NORMAL_FAST:  // of a CPU it is the same
+      return seedsum<NORMAL>(buffers, scalars, begin, end);
     case UNIFORM: return seedsum<UNIFORM>(buffers, scalars, begin, end);
     case SIGN: return seedsum<SIGN>(buffers, scalars, begin, end);
     case BINOM8: return seedsum<BINOM8>(buffers, scalars, begin, end);
@@ -183,7 +185,8 @@ BB_ENTRY bb_seedsum(void* const* buffers, const std::int64_t* scalars, std::int6
 BB_ENTRY bb_noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   const bool centered = scalars[2] != 0;
   switch (scalars[1]) {
-    case NORMAL: return noise<NORMAL, false>(buffers, scalars, begin, end);
+    case NORMAL:
+    case NORMAL_FAST: return noise<NORMAL, false>(buffers, scalars, begin, end);
     case UNIFORM: return (centered ? noise<UNIFORM, true> : noise<UNIFORM, false>)(buffers, scalars, begin, end);
     case SIGN: return noise<SIGN, false>(buffers, scalars, begin, end);
     case BINOM8: return (centered ? noise<BINOM8, true> : noise<BINOM8, false>)(buffers, scalars, begin, end);
