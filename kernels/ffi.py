@@ -22,7 +22,7 @@ from jax import Array
 from . import native, spec, xla
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int8, UInt32
 
 _TARGET = "blackbox_launch"
 
@@ -79,6 +79,26 @@ def centered_noise(
         members.astype(jnp.uint32),
         cpu=partial(_noise, sizes=sizes, kind=kind, centered=True),
         default=portable,
+    )
+    return values
+
+
+@partial(jax.jit, static_argnames="sizes")
+def signs(
+    keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...]
+) -> tuple[Int8[Array, "n size"], ...]:
+    """What :func:`blackbox.kernels.xla.signs` makes; compiled code where the program runs on a CPU."""
+
+    def compiled(keys: Array, members: Array) -> tuple[Array, ...]:
+        rows = members.shape[0]
+        shapes = [jax.ShapeDtypeStruct((rows, size), jnp.int8) for size in sizes]
+        return _launch("noise", shapes, (keys, members), native.sign_scalars(rows, sizes), sum(sizes))
+
+    values: tuple[Array, ...] = jax.lax.platform_dependent(
+        jnp.asarray(keys, jnp.uint32),
+        members.astype(jnp.uint32),
+        cpu=compiled,
+        default=partial(xla.signs, sizes=sizes),
     )
     return values
 

@@ -18,7 +18,7 @@ from blackbox.errors import SettingError
 from . import dispatch, native, ref, spec
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int8, UInt32
 
 Array = Any
 """An array of any library that follows the array API standard."""
@@ -153,6 +153,24 @@ def centered_noise(
     from . import xla
 
     return xla.centered_noise(keys, members, sizes, kind)
+
+
+def signs(
+    keys: UInt32[Array, "streams 2"],
+    members: UInt32[Array, "n"],
+    sizes: tuple[int, ...],
+    *,
+    impl: dispatch.Impl = "auto",
+) -> tuple[Int8[Array, "n size"], ...]:
+    """Noise of kind "sign" of any members of several streams as int8, in JAX, without a float."""
+    blocks = members.shape[0] * sum(-(-size // spec.VALUES_PER_BLOCK["sign"]) for size in sizes)
+    if dispatch.in_jax(impl, blocks) == "native":
+        from . import ffi
+
+        return ffi.signs(keys, members, sizes)
+    from . import xla
+
+    return xla.signs(keys, members, sizes)
 
 
 def is_jax(array: Any) -> bool:

@@ -226,6 +226,20 @@ def centered_noise(
     return tuple(values[:, a:b].reshape(n, -1)[:, :size] for a, b, size in parts)
 
 
+@partial(jax.jit, static_argnames="sizes")
+def signs(
+    keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...]
+) -> tuple[Int8[Array, "n size"], ...]:
+    """What :func:`centered_noise` makes of kind "sign", in int8 and without a float."""
+    per_block = spec.VALUES_PER_BLOCK["sign"]
+    blocks = [-(-size // per_block) for size in sizes]
+    drawn = jnp.stack(words_of(keys, members, blocks), axis=-1)
+    bits = drawn[..., None] >> lax.iota(_u32, 32) & _u32(1)
+    values = (1 - 2 * bits.astype(jnp.int8)).reshape(members.shape[0], per_block * sum(blocks))
+    starts = per_block * (np.cumsum(blocks) - blocks)
+    return tuple(values[:, start : start + size] for start, size in zip(starts, sizes, strict=True))
+
+
 @partial(jax.jit, static_argnames=("kind", "chunk"))
 def seedsum(
     keys: UInt32[Array, "streams 2"],
