@@ -16,7 +16,7 @@ from blackbox.arrays import Array
 from . import spec
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int8, UInt32
 
 THREADS = 256
 _ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
@@ -66,11 +66,24 @@ def centered_noise(
     centered: bool = True,
 ) -> tuple[Float[Array, "n size"], ...]:
     """What :func:`blackbox.kernels.xla.centered_noise` makes; without ``centered`` of unit variance."""
+    return _written(launch, keys, members, sizes, f"bb_noise_{kind}", "float32", centered)
+
+
+def signs(
+    launch: Launcher, keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: Sequence[int]
+) -> tuple[Int8[Array, "n size"], ...]:
+    """What :func:`blackbox.kernels.xla.signs` makes."""
+    return _written(launch, keys, members, sizes, "bb_noise_int8_sign", "int8", True)
+
+
+def _written(
+    launch: Launcher, keys: Array, members: Array, sizes: Sequence[int], kernel: str, dtype: str, centered: bool
+) -> tuple[Array, ...]:
     n = members.shape[0]
     out: list[Array] = []
     for stream, size in enumerate(sizes):
-        call = Launch("noise.cu", f"bb_noise_{kind}", grid(-(-size // 4), n), (n, size, centered))
-        out += launch(call, (keys[stream], members), [((n, size), "float32")])
+        call = Launch("noise.cu", kernel, grid(-(-size // 4), n), (n, size, centered))
+        out += launch(call, (keys[stream], members), [((n, size), dtype)])
     return tuple(out)
 
 

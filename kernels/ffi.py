@@ -23,7 +23,7 @@ from jax import Array
 from . import device, grids, native, spec, xla
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int8, UInt32
 
 _TARGET = "blackbox_launch"
 
@@ -88,6 +88,27 @@ def centered_noise(
         cpu=partial(_noise, sizes=sizes, kind=kind, centered=True),
         cuda=partial(device.centered_noise, grids.launch, sizes=sizes, kind=kind),
         default=partial(xla.centered_noise, sizes=sizes, kind=kind),
+    )
+    return values
+
+
+@partial(jax.jit, static_argnames="sizes")
+def signs(
+    keys: UInt32[Array, "streams 2"], members: UInt32[Array, "n"], sizes: tuple[int, ...]
+) -> tuple[Int8[Array, "n size"], ...]:
+    """What :func:`blackbox.kernels.xla.signs` makes, by compiled code."""
+
+    def compiled(keys: Array, members: Array) -> tuple[Array, ...]:
+        rows = members.shape[0]
+        shapes = [jax.ShapeDtypeStruct((rows, size), jnp.int8) for size in sizes]
+        return _launch("noise", shapes, (keys, members), native.sign_scalars(rows, sizes), sum(sizes))
+
+    values: tuple[Array, ...] = by_platform(
+        jnp.asarray(keys, jnp.uint32),
+        members.astype(jnp.uint32),
+        cpu=compiled,
+        cuda=partial(device.signs, grids.launch, sizes=sizes),
+        default=partial(xla.signs, sizes=sizes),
     )
     return values
 

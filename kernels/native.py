@@ -39,7 +39,8 @@ OPTIONS = (
     CPU_OPTION,
 )
 LANES = 16  # as in native.cpp
-KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
+KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in native.cpp
+INT8_SIGN = len(KINDS)  # there, of "sign" in int8
 ENTRIES = ("bb_noise", "bb_seedsum")
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 _warned: set[str] = set()
@@ -136,6 +137,11 @@ def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], 
 def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, centered: bool) -> ndarray:
     """The scalars of the entry ``bb_noise``: rows, kind, whether centered, number of streams, their sizes."""
     return np.array([members, KINDS.index(kind), centered, len(sizes), *sizes], np.int64)
+
+
+def sign_scalars(members: int, sizes: Sequence[int]) -> ndarray:
+    """The same for noise of kind "sign" as int8."""
+    return np.array([members, INT8_SIGN, False, len(sizes), *sizes], np.int64)
 
 
 def build(source: str, include: str | None = None, version: str = "", options: Sequence[str] | None = None) -> Path:

@@ -18,7 +18,7 @@ from blackbox.errors import SettingError
 from . import dispatch, ref, spec
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int8, UInt32
 
 
 def key(seed: int) -> UInt32[np.ndarray, "2"]:
@@ -66,7 +66,8 @@ def noise(
     """Noise of one generation: row ``i`` belongs to member ``first + i``.
 
     Args:
-        kind: ``"normal"``, ``"uniform"``, ``"sign"`` or ``"binom8"``; all but uniform have unit variance.
+        kind: ``"normal"``, ``"uniform"``, ``"sign"``, ``"binom8"`` or ``"normal_fast"``; all but uniform have unit
+            variance.
         key: the run's key.
         generation: the generation counter.
         shape: ``(members, *event)``.
@@ -134,4 +135,17 @@ def centered_noise(
     """Centered noise of any members of several streams, in JAX; see :func:`blackbox.kernels.xla.centered_noise`."""
     blocks = members.shape[0] * sum(spec.blocks_of(size, kind) for size in sizes)
     values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).centered_noise(keys, members, sizes, kind)
+    return values
+
+
+def signs(
+    keys: UInt32[Array, "streams 2"],
+    members: UInt32[Array, "n"],
+    sizes: tuple[int, ...],
+    *,
+    impl: dispatch.Impl = "auto",
+) -> tuple[Int8[Array, "n size"], ...]:
+    """Noise of kind "sign" of any members of several streams as int8, in JAX, without a float."""
+    blocks = members.shape[0] * sum(spec.blocks_of(size, "sign") for size in sizes)
+    values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).signs(keys, members, sizes)
     return values

@@ -11,7 +11,9 @@ layout. ``fold`` derives a key from a key and two integers: words 0 and 1 of Phi
 
 **Kinds.** ``uniform``: ``((w >> 9) * 2 + 1) * 2**-24``, exact in float32, never 0 or 1; four a block.
 ``normal``: Box-Muller on two uniforms with the polynomials below, in float32 with fused multiply-adds; four a
-block; at most 5.77 in magnitude. ``sign``: bit ``j`` of the block's 128, 1 for -1. ``binom8``: centered
+block; at most 5.77 in magnitude. ``normal_fast``: as ``normal`` to within 1e-5, absolute, which is to be measured on a
+GPU; on GPUs made by the special function units, elsewhere ``normal`` itself, and so the one kind whose bits depend on
+the device. ``sign``: bit ``j`` of the block's 128, 1 for -1. ``binom8``: centered
 popcount of each of the block's 16 bytes (little endian) over sqrt(2), unit variance. Centered noise has zero mean
 and is not divided: uniform less a half, counts of ``binom8`` from -4 to 4.
 
@@ -28,10 +30,11 @@ from typing import Literal
 
 VERSION = 1
 
-Kind = Literal["normal", "uniform", "sign", "binom8"]
+Kind = Literal["normal", "uniform", "sign", "binom8", "normal_fast"]
 
-VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16}
-VALUES_PER_THREAD: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 32, "binom8": 16}  # of a GPU, in sums
+VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16, "normal_fast": 4}
+# Of a thread of a GPU, in sums: enough to use what Philox gives, few enough for registers.
+VALUES_PER_THREAD: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 32, "binom8": 16, "normal_fast": 4}
 
 
 def blocks_of(size: int, kind: Kind) -> int:
@@ -41,7 +44,7 @@ def blocks_of(size: int, kind: Kind) -> int:
 
 # What centered noise is multiplied with for unit variance: fair signs as they are, binomial counts from -4 to 4, and
 # uniform numbers from -1/2 to 1/2.
-UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5}
+UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5, "normal_fast": 1.0}
 
 SUM_CHUNK = 64
 
@@ -49,22 +52,12 @@ ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 
-# Polynomials of ``normal`` in Horner order. Log is that of Cephes' single-precision logf (Moshier):
-# log(1 + t) = t - t^2 / 2 + t^3 * LOG(t) on [sqrt(1/2) - 1, sqrt(2) - 1], with ln 2 split in two.
-LOG = (
-    7.0376836292e-2,
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
-)
-LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
-SQRT2 = 1.41421354
-HALF_PI = 1.57079637
-# sin(r) = r + r^3 * SIN(r^2) and cos(r) = 1 + r^2 * COS(r^2) on [-pi/4, pi/4].
-SIN = (2.7557314297e-6, -1.9841270114e-4, 8.3333337680e-3, -1.6666667163e-1)
-COS = (2.4801587642e-5, -1.3888889225e-3, 4.1666667908e-2, -0.5)
+# Polynomials of ``normal`` in Horner order, fitted and rounded by bench/fit_polynomials.py. With e whole, m = u / 2**e
+# in [2/3, 4/3) and s = 2 - 2 m: -2 log(u) = s + s^2 LOG(s) - 2 ln 2 e. The constants are the bits of 2/3 as float32
+# and -2 ln 2 2**-23, since e is taken as it lies in the bits.
+LOG = (5.8544887e-4, 1.1983648e-3, 2.1505123e-3, 5.1345e-3, 1.2518124e-2, 3.125812e-2, 8.333193e-2, 2.4999987e-1)
+TWO_THIRDS, MINUS_TWO_LN2 = 0x3F2AAAAB, -1.6525917e-7
+# With x in quarter turns from -1/2 to 1/2: sin = x pi / 2 + x SIN(x^2), cos = 1 + x^2 COS(x^2).
+HALF_PI = 1.5707964
+SIN = (-4.6025137e-3, 7.968034e-2, -6.459635e-1, -4.879786e-8)
+COS = (8.944864e-4, -2.085559e-2, 2.5366855e-1, -1.2337005)

@@ -124,6 +124,11 @@ def test_seeds_and_sigmas_of_other_shape_are_refused() -> None:
         LineagePopulation.around(PARAMS, KEY, np.ones((3, 2)), np.ones(3))
 
 
+def test_genomes_are_of_noise_that_is_the_same_everywhere() -> None:
+    with pytest.raises(SettingError, match="a genome of seeds would decode differently elsewhere"):
+        LineagePopulation.around(PARAMS, KEY, np.ones((3, 2)), np.ones((3, 2)), kind="normal_fast")
+
+
 def test_populations_are_small_and_survive_pickling() -> None:
     kinds: list[VirtualPopulation] = [
         bb.es.Eggroll(popsize=10_000).ask(bb.es.Eggroll(popsize=10_000).init(bb.key(0), PARAMS)),
@@ -143,7 +148,7 @@ def test_populations_are_small_and_survive_pickling() -> None:
 # ---- sums of noise
 
 
-@pytest.mark.parametrize("kind", ["normal", "sign", "binom8", "uniform"])
+@pytest.mark.parametrize("kind", ["normal", "normal_fast", "sign", "binom8", "uniform"])
 def test_sums_are_those_of_the_members_noise(kind: Any) -> None:
     strategy = bb.es.Eggroll(popsize=12, noise=kind, sigma=0.3, policy={"stack": Leaf(rank=2, scale=0.5, stacked=1)})
     population = strategy.ask(strategy.init(bb.key(2), PARAMS))

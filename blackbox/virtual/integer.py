@@ -18,14 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from blackbox.errors import SettingError
-from blackbox.kernels import xla
-from blackbox.kernels.spec import VALUES_PER_BLOCK, blocks_of
+from blackbox.kernels.noise import signs
 from blackbox.virtual.leaves import Weight, streams
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int, Int8, UInt32
-
-SIGNS_PER_BLOCK = VALUES_PER_BLOCK["sign"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,10 +88,10 @@ class IntegerPopulation:
     def candidates(self, rows: Int[Array, "k"]) -> tuple[Any, Any]:
         """:class:`PerturbedWeight` of some whole pairs of members, with the ``in_axes`` to map over them."""
         leaves, treedef = jax.tree.flatten(self.params)
-        signs = self.sigma * (1 - 2 * (rows % 2)).astype(jnp.int8)
+        sides = self.sigma * (1 - 2 * (rows % 2)).astype(jnp.int8)
         factors = draw(named(self.params), self.key, self.generation, rows[::2] // 2)
         both = [tuple(jnp.repeat(x, 2, axis=0) for x in ab) for ab in factors]
-        out = [PerturbedWeight(w, a * signs[:, None], b) for w, (a, b) in zip(leaves, both, strict=True)]
+        out = [PerturbedWeight(w, a * sides[:, None], b) for w, (a, b) in zip(leaves, both, strict=True)]
         axes: Any = PerturbedWeight(None, 0, 0)  # type: ignore[arg-type]
         return jax.tree.unflatten(treedef, out), jax.tree.unflatten(treedef, [axes] * len(leaves))
 
@@ -160,13 +157,9 @@ def draw(
     weights: tuple[Weight, ...], key: UInt32[Array, "2"], generation: Int[Array, ""], pairs: Int[Array, "n"]
 ) -> list[tuple[Int8[Array, "n m"], Int8[Array, "n k"]]]:
     """Fair signs: for each weight the factors of some pairs. Of its stream's rows, noise of kind "sign"."""
-    sizes = [(weight.shape[0], weight.shape[-1]) for weight in weights]
-    blocks = [blocks_of(sum(size), "sign") for size in sizes]
-    drawn = jnp.stack(xla.words_of(streams(weights, key, generation), pairs, blocks), axis=-1)
-    bits = drawn[..., None] >> jnp.arange(32, dtype=jnp.uint32) & jnp.uint32(1)
-    signs = (1 - 2 * bits.astype(jnp.int8)).reshape(pairs.shape[0], -1)
-    starts = SIGNS_PER_BLOCK * (np.cumsum(blocks) - blocks)
-    return [(signs[:, i : i + m], signs[:, i + m : i + m + n]) for i, (m, n) in zip(starts, sizes, strict=True)]
+    sizes = tuple(weight.shape[0] + weight.shape[-1] for weight in weights)
+    drawn = signs(streams(weights, key, generation), pairs, sizes)
+    return [(e[:, : weight.shape[0]], e[:, weight.shape[0] :]) for e, weight in zip(drawn, weights, strict=True)]
 
 
 @partial(jax.jit, static_argnames="chunk")

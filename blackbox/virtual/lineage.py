@@ -60,8 +60,13 @@ class LineagePopulation(VirtualPopulation):
         """The population around a pytree of parameters; ``rank`` None for mutations of independent entries.
 
         Raises:
-            SettingError: seeds and sigmas are not of one shape ``(n, generations)``.
+            SettingError: seeds and sigmas are not of one shape ``(n, generations)``, or the noise is "normal_fast".
         """
+        if kind == "normal_fast":
+            raise SettingError(
+                'kind must be one whose bits are the same on every device, got "normal_fast": a genome of seeds would '
+                'decode differently elsewhere; take "normal"'
+            )
         seeds, sigmas = jnp.asarray(seeds, jnp.uint32), jnp.asarray(sigmas, jnp.float32)
         if seeds.ndim != 2 or seeds.shape != sigmas.shape:
             raise SettingError(

@@ -2,7 +2,7 @@
 #pragma once
 #include "noise.cuh"
 
-enum bb_kind { BB_NORMAL = 0, BB_UNIFORM = 1, BB_SIGN = 2, BB_BINOM8 = 3 };  // as numbered in kernels/spec.py
+enum bb_kind { BB_NORMAL, BB_UNIFORM, BB_SIGN, BB_BINOM8, BB_NORMAL_FAST };
 
 BB_FUNCTION constexpr int bb_values_per_block(int kind) { return kind == BB_SIGN ? 128 : kind == BB_BINOM8 ? 16 : 4; }
 
@@ -19,6 +19,9 @@ BB_FUNCTION void bb_centered(const bb_words& words, int from, float* out) {
   if constexpr (KIND == BB_NORMAL) {
     bb_normal(words.w[0], words.w[1], out[0], out[1]);
     bb_normal(words.w[2], words.w[3], out[2], out[3]);
+  } else if constexpr (KIND == BB_NORMAL_FAST) {
+    bb_normal_fast(words.w[0], words.w[1], out[0], out[1]);
+    bb_normal_fast(words.w[2], words.w[3], out[2], out[3]);
   } else if constexpr (KIND == BB_UNIFORM) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) out[i] = BB_ADD(bb_unit(words.w[i]), -0.5f);

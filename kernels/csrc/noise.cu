@@ -1,14 +1,14 @@
 // Noise of members of one stream, written out.
 //
-// buffers   key (2,) u32, members (rows,) u32; out (rows, size) f32
+// buffers   key (2,) u32, members (rows,) u32; out (rows, size) f32, or i8
 // scalars   rows, size, whether centered
 // A thread makes four values that follow one another, Philox for each four: that costs less than scattered writing.
 #include "kinds.cuh"
 
-template <int KIND>
+template <int KIND, class VALUE = float>
 BB_FUNCTION void bb_write_noise(const bb_call& call) {
   const bb_u32 *key = (const bb_u32*)call.buffers[0], *members = (const bb_u32*)call.buffers[1];
-  float* out = (float*)call.buffers[2];
+  VALUE* out = (VALUE*)call.buffers[2];
   const long long rows = call.scalars[0], size = call.scalars[1];
   const bool centered = call.scalars[2] != 0;
   constexpr int VALUES = bb_values_per_block(KIND);
@@ -25,7 +25,7 @@ BB_FUNCTION void bb_write_noise(const bb_call& call) {
         float value = values[k];
         if (KIND == BB_UNIFORM && !centered) value = bb_unit(words.w[k]);
         if (KIND == BB_BINOM8 && !centered) value = BB_MUL(value, 0.707106769f);
-        out[row * size + at + k] = value;
+        out[row * size + at + k] = (VALUE)value;
       }
     }
 }
@@ -34,3 +34,5 @@ BB_KERNEL(bb_noise_normal, 256) { bb_write_noise<BB_NORMAL>(call); }
 BB_KERNEL(bb_noise_uniform, 256) { bb_write_noise<BB_UNIFORM>(call); }
 BB_KERNEL(bb_noise_sign, 256) { bb_write_noise<BB_SIGN>(call); }
 BB_KERNEL(bb_noise_binom8, 256) { bb_write_noise<BB_BINOM8>(call); }
+BB_KERNEL(bb_noise_normal_fast, 256) { bb_write_noise<BB_NORMAL_FAST>(call); }
+BB_KERNEL(bb_noise_int8_sign, 256) { bb_write_noise<BB_SIGN, signed char>(call); }

@@ -17,7 +17,9 @@ struct bb_call {
 typedef unsigned int bb_u32;
 typedef unsigned long long bb_u64;
 #define BB_FUNCTION __device__ __forceinline__
-#define BB_KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ bb_call call)
+// The name; threads of a block at most; blocks that a multiprocessor shall hold at once, which bounds registers.
+#define BB_KERNEL(name, ...) \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ bb_call call)
 #define BB_SHARED(type, name)                                 \
   extern __shared__ __align__(16) unsigned char bb_shared[]; \
   type* name = reinterpret_cast<type*>(bb_shared)
@@ -26,8 +28,33 @@ typedef unsigned long long bb_u64;
 #define BB_FMA(a, b, c) __fmaf_rn((a), (b), (c))
 #define BB_SQRT(a) __fsqrt_rn(a)
 #define BB_DIV(a, b) __fdiv_rn((a), (b))
+// The special function units: fast, approximate, and nowhere but on a GPU.
+#define BB_LOG2_APPROX(a) bb_log2_approx(a)
+#define BB_SQRT_APPROX(a) bb_sqrt_approx(a)
+#define BB_SIN_APPROX(a) bb_sin_approx(a)
+#define BB_COS_APPROX(a) bb_cos_approx(a)
 #define BB_FLOAT_OF_BITS(u) __uint_as_float(u)
 #define BB_BITS_OF_FLOAT(f) __float_as_uint(f)
+BB_FUNCTION float bb_log2_approx(float a) {
+  float value;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(a));
+  return value;
+}
+BB_FUNCTION float bb_sqrt_approx(float a) {
+  float value;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(a));
+  return value;
+}
+BB_FUNCTION float bb_sin_approx(float a) {
+  float value;
+  asm("sin.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(a));
+  return value;
+}
+BB_FUNCTION float bb_cos_approx(float a) {
+  float value;
+  asm("cos.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(a));
+  return value;
+}
 
 #else
 

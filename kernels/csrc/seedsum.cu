@@ -18,8 +18,8 @@ BB_FUNCTION void bb_sum_noise(const bb_call& call) {
   constexpr int VALUES = bb_values_per_block(KIND), OWN = bb_values_per_thread(KIND);
   [[maybe_unused]] constexpr int TERMS = OWN == 4 ? 2 : 1;  // at once, to fill the pipelines
   const bb_u64 blocks = ((bb_u64)size + VALUES - 1) / VALUES;
-  const long long parts = split ? (terms + chunk - 1) / chunk : 1;
-  for (long long row = blockIdx.y; row < sums * parts; row += gridDim.y) {
+  const bb_u32 parts = split ? (bb_u32)((terms + chunk - 1) / chunk) : 1u;
+  for (bb_u32 row = blockIdx.y; row < (bb_u32)sums * parts; row += gridDim.y) {
     const long long q = row / parts, begin = row % parts * chunk;
     const long long end = split && begin + chunk < terms ? begin + chunk : terms;
     const long long step = (long long)gridDim.x * blockDim.x * OWN;
@@ -51,10 +51,11 @@ BB_FUNCTION void bb_sum_noise(const bb_call& call) {
   }
 }
 
-BB_KERNEL(bb_seedsum_normal, 256) { bb_sum_noise<BB_NORMAL>(call); }
-BB_KERNEL(bb_seedsum_uniform, 256) { bb_sum_noise<BB_UNIFORM>(call); }
-BB_KERNEL(bb_seedsum_sign, 256) { bb_sum_noise<BB_SIGN>(call); }
-BB_KERNEL(bb_seedsum_binom8, 256) { bb_sum_noise<BB_BINOM8>(call); }
+BB_KERNEL(bb_seedsum_normal, 256, 2) { bb_sum_noise<BB_NORMAL>(call); }
+BB_KERNEL(bb_seedsum_uniform, 256, 2) { bb_sum_noise<BB_UNIFORM>(call); }
+BB_KERNEL(bb_seedsum_sign, 256, 2) { bb_sum_noise<BB_SIGN>(call); }
+BB_KERNEL(bb_seedsum_binom8, 256, 2) { bb_sum_noise<BB_BINOM8>(call); }
+BB_KERNEL(bb_seedsum_normal_fast, 256, 2) { bb_sum_noise<BB_NORMAL_FAST>(call); }
 
 // The chunks' sums added to the base in order.
 // buffers   base (1 or sums, size) f32, parts (sums, chunks, size) f32; out (sums, size) f32

@@ -353,7 +353,10 @@ def test_policy_by_path() -> None:
             {"popsize": 4, "shaping": "best"},
             "shaping must be one of z-score, .*, group-relative, got 'best'",
         ),
-        ({"popsize": 4, "noise": "cauchy"}, "noise must be one of binom8, normal, sign, uniform, got 'cauchy'"),
+        (
+            {"popsize": 4, "noise": "cauchy"},
+            "noise must be one of binom8, normal, normal_fast, sign, uniform, got 'cauchy'",
+        ),
         ({"popsize": 4, "sigma": np.ones(2)}, "sigma must be a Python number or a function of the generation"),
         ({"popsize": 4, "persistent": 0}, "persistent must be an integer >= 1, got 0"),
         ({"popsize": 8, "shaping": "group-relative", "group_size": 6}, "group_size must divide popsize 8"),
@@ -449,7 +452,7 @@ def test_pairs_are_told_whole_where_their_order_counts() -> None:
         strategy.tell(state, population.take(jnp.array([0, 2])), jnp.zeros(2))
 
 
-@pytest.mark.parametrize("kind", ["normal", "binom8", "sign", "uniform"])
+@pytest.mark.parametrize("kind", ["normal", "normal_fast", "binom8", "sign", "uniform"])
 def test_noise_of_any_members_is_that_of_the_reference(kind: Any) -> None:
     keys = np.stack([bb.key(1), bb.key(2**40)])
     members = np.array([3, 0, 2**31 + 5], np.uint32)  # the last one's blocks need more than 32 bits

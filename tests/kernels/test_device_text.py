@@ -57,5 +57,13 @@ def test_every_float_operation_is_rounded_once_to_nearest(source: str, tmp_path:
         assert not re.search(r"\.(approx|ftz|full)\b", found[name])
 
 
+@pytest.mark.parametrize("source", ["noise.cu", "seedsum.cu"])
+def test_fast_normals_come_from_the_special_function_units(source: str, tmp_path: Path) -> None:
+    compiled(source, tmp_path / "made", "-arch=compute_80", "-ptx")
+    found = dict(re.findall(r"\.entry (\w+)\((.*?)\n\}", (tmp_path / "made").read_text(), re.DOTALL))
+    (fast,) = (found[name] for name in simulator.kernels_of(source) if name.endswith("_fast"))
+    assert {"lg2", "sqrt", "sin", "cos"} == set(re.findall(r"(\w+)\.approx\.ftz\.f32", fast))
+
+
 def test_all_texts_are_checked() -> None:
     assert set(REGISTERS) == {path.name for path in native.SOURCES.glob("*.cu")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def bits(values: object) -> np.ndarray:
 def test_compiled_noise_has_the_bits_of_the_reference(kind: spec.Kind, first: int, members: int, size: int) -> None:
     made = native.noise(KEY, first, members, size, kind)
     assert_array_equal(bits(made), bits(ref.noise(KEY, first, members, size, kind)))
+
+
+@pytest.mark.parametrize(("members", "sizes"), [(1, (1,)), (70, (128, 37, 300)), (3, (0, 129)), (0, (5,))])
+def test_signs_are_those_of_the_reference_without_a_float(members: int, sizes: tuple[int, ...]) -> None:
+    keys = np.arange(2 * len(sizes), dtype=np.uint32).reshape(-1, 2)
+    numbers = np.arange(3, 3 + members, dtype=np.uint32)[::-1].copy()
+    for impl in ("native", "xla"):
+        program = partial(noise.signs, sizes=sizes, impl=impl)
+        for key, size, made in zip(keys, sizes, program(keys, jnp.asarray(numbers)), strict=True):
+            assert made.dtype == jnp.int8
+            assert_array_equal(made, ref.noise(key, 3, members, size, "sign")[::-1])
+        assert not re.search(r"\b[b]?f(16|32|64)\[", str(jax.make_jaxpr(program)(keys, jnp.asarray(numbers))))
 
 
 def test_four_million_words_are_those_of_the_reference() -> None:

@@ -89,9 +89,10 @@ def test_normals_are_accurate() -> None:
     normals = ref.noise(noise.key(5), 0, 50_000, 4, "normal")
     large = np.abs(exact) > 2.0**-10
     ulp = np.abs(normals - exact) / np.spacing(np.abs(exact).astype(np.float32))
-    assert np.abs(normals - exact).max() < 7e-7
-    assert ulp[large].mean() < 0.55
-    assert ulp[large].max() <= 3.5
+    assert np.abs(normals - exact).max() < 6.5e-7
+    assert ulp[large].mean() < 0.44
+    assert np.quantile(ulp[large], 0.999) < 1.8
+    assert ulp[large].max() < 2.75
 
 
 @pytest.mark.parametrize(("kind", "variance", "kurtosis"), [

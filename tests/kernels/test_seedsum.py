@@ -146,7 +146,7 @@ def test_whole_numbers_sum_exactly_in_any_order(kind: spec.Kind) -> None:
         ({"members": np.zeros((2, 4), np.uint32)}, "one shape"),
         ({"bases": [np.zeros((3, 5), np.float32)]}, "a base must be of shape"),
         ({"keys": KEYS}, "keys must be of shape"),
-        ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, got 'gaussian'"),
+        ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, normal_fast, got 'gaussian'"),
         ({"chunk": 0}, "chunk must be an integer >= 1, got 0"),
         ({"impl": "gpu"}, "impl must be one of"),
         ({"members": np.full((2, 3), -1)}, "members must be from 0 to 2"),

@@ -47,3 +47,12 @@ def test_sums_have_the_bits_of_the_reference(kind: spec.Kind, threads: int, orde
         members = rng.integers(0, 2**32, (sums, terms), dtype=np.uint32)
         got = device.seedsum(launch, KEYS, bases, weights, members, kind, chunk)
         assert_same_bits(got, ref.seedsum(KEYS, bases, weights, members, kind, chunk))
+
+
+@pytest.mark.parametrize("order", simulator.ORDERS)
+def test_signs_in_eight_bits_are_those_of_the_reference(order: int) -> None:
+    members = np.array([3, 2**32 - 1], np.uint32)
+    for key, made in zip(KEYS, device.signs(simulator.launcher(order), KEYS, members, (130, 1)), strict=True):
+        expected = [ref.noise(key, int(member), 1, made.shape[1], "sign")[0] for member in members]
+        assert made.dtype == np.int8
+        assert_array_equal(made, expected)

@@ -4,6 +4,8 @@
 //   buffers   pointers to the inputs, then to the outputs
 //   scalars   whole numbers; the first is the number of rows
 //   begin, end   the rows to work on: rows are independent, callers may split them over threads
+#include <type_traits>
+
 #include "../noise.cuh"
 
 #define BB_ENTRY extern "C" __attribute__((visibility("default"))) void
@@ -12,13 +14,15 @@ namespace {
 
 constexpr int LANES = 16;
 
-enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3 };
-constexpr int VALUES[] = {4, 4, 128, 16};
+enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3, NORMAL_FAST = 4, INT8_SIGN = 5 };
+constexpr int VALUES[] = {4, 4, 128, 16, 4, 128};
+template <int KIND>
+using Value = std::conditional_t<KIND == INT8_SIGN, std::int8_t, float>;
 
 // What LANES blocks are made of, and where their values go.
 struct Lanes {
   bb_u32 low[LANES], high[LANES], k0[LANES], k1[LANES];
-  float* target[LANES];
+  void* target[LANES];
   int count[LANES];
 };
 
@@ -37,7 +41,7 @@ inline Words philox(const Lanes& lanes) {
 
 // Values of LANES blocks; CENTERED are those that are whole numbers or symmetric, before they get unit variance.
 template <int KIND, bool CENTERED>
-inline void values(const Words& words, float (*out)[VALUES[KIND]]) {
+inline void values(const Words& words, Value<KIND> (*out)[VALUES[KIND]]) {
   if constexpr (KIND == NORMAL) {
     float pair[4][LANES];
     for (int half = 0; half < 4; half += 2)
@@ -51,6 +55,10 @@ inline void values(const Words& words, float (*out)[VALUES[KIND]]) {
     for (int l = 0; l < LANES; ++l)
       for (int q = 0; q < 4; ++q)
         for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = bb_sign(words.w[q][l], bit);
+  } else if constexpr (KIND == INT8_SIGN) {
+    for (int l = 0; l < LANES; ++l)
+      for (int q = 0; q < 4; ++q)
+        for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = (std::int8_t)(1 - 2 * (int)(words.w[q][l] >> bit & 1u));
   } else {
     bb_u32 counts[LANES][4];
     for (int q = 0; q < 4; ++q)
@@ -66,13 +74,13 @@ inline void values(const Words& words, float (*out)[VALUES[KIND]]) {
 
 template <int KIND, bool CENTERED>
 inline void flush(const Lanes& lanes, int used) {
-  float out[LANES][VALUES[KIND]];
+  Value<KIND> out[LANES][VALUES[KIND]];
   values<KIND, CENTERED>(philox(lanes), out);
   for (int l = 0; l < used; ++l) {
     if (lanes.count[l] == VALUES[KIND])
       std::memcpy(lanes.target[l], out[l], sizeof out[l]);
     else
-      std::memcpy(lanes.target[l], out[l], lanes.count[l] * sizeof(float));
+      std::memcpy(lanes.target[l], out[l], lanes.count[l] * sizeof(Value<KIND>));
   }
 }
 
@@ -85,7 +93,7 @@ void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin
   for (std::int64_t row = begin; row < end; ++row)
     for (std::int64_t stream = 0; stream < streams; ++stream) {
       const std::int64_t size = sizes[stream];
-      float* target = (float*)buffers[2 + stream] + row * size;
+      Value<KIND>* target = (Value<KIND>*)buffers[2 + stream] + row * size;
       bb_u64 block = (bb_u64)members[row] * ((size + VALUES[KIND] - 1) / VALUES[KIND]);
       for (std::int64_t at = 0; at < size; at += VALUES[KIND], ++block) {
         lanes.low[used] = (bb_u32)block;
@@ -170,7 +178,9 @@ void seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t beg
 // row of base to the next (0 if there is one)
 BB_ENTRY bb_seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
-    case NORMAL: return seedsum<NORMAL>(buffers, scalars, begin, end);
+    case NORMAL:
+    case NORMAL_FAST:  // of a CPU it is the same
+      return seedsum<NORMAL>(buffers, scalars, begin, end);
     case UNIFORM: return seedsum<UNIFORM>(buffers, scalars, begin, end);
     case SIGN: return seedsum<SIGN>(buffers, scalars, begin, end);
     case BINOM8: return seedsum<BINOM8>(buffers, scalars, begin, end);
@@ -178,14 +188,16 @@ BB_ENTRY bb_seedsum(void* const* buffers, const std::int64_t* scalars, std::int6
 }
 
 // Noise of members of several streams.
-// in: keys (streams, 2) u32, members (rows,) u32; out: (rows, size) f32 for each stream
+// in: keys (streams, 2) u32, members (rows,) u32; out: (rows, size) f32 for each stream, or i8 if the kind is INT8_SIGN
 // scalars: rows, kind, centered, streams, the size of each stream
 BB_ENTRY bb_noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   const bool centered = scalars[2] != 0;
   switch (scalars[1]) {
-    case NORMAL: return noise<NORMAL, false>(buffers, scalars, begin, end);
+    case NORMAL:
+    case NORMAL_FAST: return noise<NORMAL, false>(buffers, scalars, begin, end);
     case UNIFORM: return (centered ? noise<UNIFORM, true> : noise<UNIFORM, false>)(buffers, scalars, begin, end);
     case SIGN: return noise<SIGN, false>(buffers, scalars, begin, end);
     case BINOM8: return (centered ? noise<BINOM8, true> : noise<BINOM8, false>)(buffers, scalars, begin, end);
+    case INT8_SIGN: return noise<INT8_SIGN, false>(buffers, scalars, begin, end);
   }
 }

@@ -185,7 +185,7 @@ T shuffled(T value, unsigned lane) {
 
 }  // namespace bb_simulator
 
-#define BB_KERNEL(name, threads)                                             \
+#define BB_KERNEL(name, ...)                                             \
   static void name(const bb_call& call);                                     \
   static const bb_simulator::Registered name##_registered(#name, name); \
   static void name(const bb_call& call)
