@@ -18,6 +18,7 @@ operations, without compiled code; ``auto`` takes compiled code where it pays an
 
 VARIABLE = "BLACKBOX_KERNELS"
 _KNOWN = get_args(Impl)
+ALWAYS = sys.maxsize  # blocks: compiled code is worth its call
 _WORTHWHILE = 512  # blocks: below, remembered windows of noise cost less than a call, and nothing need be compiled
 
 
@@ -41,17 +42,17 @@ def from_environment() -> Impl:
     return named  # type: ignore[return-value]
 
 
-def in_numpy(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise for NumPy: ``native`` or ``ref``."""
+def in_numpy(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise for NumPy, or computes an operation: ``native`` or ``ref``."""
     wanted = requested(impl)
     if wanted == "native":
-        _demand(native.attempt()[1])
+        _demand(native.attempt(operation)[1])
         return native
-    return native if wanted == "auto" and blocks > _WORTHWHILE and native.library() is not None else ref
+    return native if wanted == "auto" and blocks > _WORTHWHILE and native.library(operation) is not None else ref
 
 
-def in_jax(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi`` for compiled code on CPUs."""
+def in_jax(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
+    """The same in JAX's programs: ``xla``, or ``ffi`` for compiled code on CPUs."""
     import jax
 
     from . import xla
@@ -65,8 +66,8 @@ def in_jax(impl: Impl, blocks: int) -> ModuleType:
     from . import ffi
 
     if wanted == "native":
-        _demand(ffi.problem())
-    return ffi if ffi.kernel("noise") is not None else xla
+        _demand(ffi.problem(operation))
+    return ffi if ffi.kernel(operation) is not None else xla
 
 
 def explain() -> str:

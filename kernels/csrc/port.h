@@ -17,6 +17,7 @@ struct bb_call {
 typedef unsigned int bb_u32;
 typedef unsigned long long bb_u64;
 #define BB_FUNCTION __device__ __forceinline__
+#define BB_METHOD static __device__ __forceinline__
 #define BB_KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ bb_call call)
 #define BB_SHARED(type, name)                                 \
   extern __shared__ __align__(16) unsigned char bb_shared[]; \
@@ -38,6 +39,7 @@ typedef unsigned long long bb_u64;
 typedef std::uint32_t bb_u32;
 typedef std::uint64_t bb_u64;
 #define BB_FUNCTION static inline
+#define BB_METHOD static inline
 #define BB_ADD(a, b) ((a) + (b))
 #define BB_MUL(a, b) ((a) * (b))
 #define BB_FMA(a, b, c) std::fma((a), (b), (c))
