@@ -132,7 +132,9 @@ def rollout(
     factors = [(x.inputs + x.outputs) * form.rank for x in leaves_of(setting.sizes, form.small or 1) if x.is_low_rank]
     shared = 4 * (dimension_of(setting.sizes) + 2 * widest + (max(factors, default=0)))
     if shared > SHARED:
-        raise SettingError(f"hidden must be such that a network takes at most {SHARED} bytes; got {shared} for {hidden}")
+        raise SettingError(
+            f"hidden must be such that a network takes at most {SHARED} bytes; got {shared} for {hidden}"
+        )
     # A thread owns a hidden value; members that leave a GPU idle have their episodes shared among blocks.
     threads = min(THREADS, -(-max(1, widest) // 32) * 32)
     split = min(max(1, episodes), -(-_BUSY // (threads * max(1, n))), _ROWS)

@@ -2,8 +2,8 @@
 
 Episodes are those of gymnasium 1.x. A state is a tuple of numbers or of arrays of one shape, one entry for each
 environment that is stepped; ``xp`` is numpy or jax.numpy, and ``sin_cos`` gives the sine and the cosine. The order of
-operations is that of ``csrc/environments.cuh``: in float32, with :func:`blackbox.kernels.exact.sin_cos`, the bits are the
-same.
+operations is that of ``csrc/environments.cuh``: in float32, with :func:`blackbox.kernels.exact.sin_cos`, the bits are
+the same.
 """
 
 from __future__ import annotations

@@ -32,13 +32,15 @@ TANH_END = f32(8.0)
 
 
 def fma(
-    a: Float[ndarray, "*shape"] | np.float32, b: Float[ndarray, "*shape"], c: Float[ndarray, "*shape"] | np.float32
+    a: Float[ndarray, "*shape"] | np.float32,
+    b: Float[ndarray, "*shape"] | np.float32,
+    c: Float[ndarray, "*shape"] | np.float32,
 ) -> Float[ndarray, "*shape"]:
     """``a * b + c`` of float32 numbers, rounded once.
 
-    Float64 holds the product exactly, but its sum is rounded there before it is rounded to float32, which errs where the
-    first rounding ends halfway between two float32 numbers. Such sums are rounded to odd instead (Boldo and Melquiond
-    2008, "Emulation of a FMA and correctly rounded sums").
+    Float64 holds the product exactly, but its sum is rounded there before it is rounded to float32, which errs where
+    the first rounding ends halfway between two float32 numbers. Such sums are rounded to odd instead (Boldo and
+    Melquiond 2008, "Emulation of a FMA and correctly rounded sums").
     """
     product = np.multiply(a, b, dtype=np.float64)
     total: ndarray = product + c

@@ -165,9 +165,7 @@ def rollout(
         # A member's episodes are worth a thread if they fill its lanes.
         return _launch("rollout", shapes, (*arrays, starts), scalars, _WORTHWHILE * shape[1] // native.LANES)
 
-    returns, lengths = jax.lax.platform_dependent(
-        arrays, starts, cpu=compiled, default=partial(xla.rollout, setting)
-    )
+    returns, lengths = jax.lax.platform_dependent(arrays, starts, cpu=compiled, default=partial(xla.rollout, setting))
     return returns, lengths
 
 

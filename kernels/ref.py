@@ -240,7 +240,7 @@ def formed(setting: Setting, arrays: Arrays) -> Float[ndarray, "n d"]:
 def _perturbed(
     setting: Setting, keys: UInt32[ndarray, "leaves 2"], base: Float[ndarray, "d"], member: int, steps: ndarray
 ) -> Float[ndarray, "d"]:
-    """``base`` and a member's noise: of low rank, with a fused sum over the ranks in order, or of independent entries."""
+    """``base`` and a member's noise: of low rank, in a fused sum over the ranks in order, or of independent entries."""
     (kind, rank, small), out = setting.form, base.copy()
     for key, leaf in zip(keys, leaves_of(setting.sizes, small), strict=True):
         size = (leaf.inputs + leaf.outputs) * rank if leaf.is_low_rank else leaf.stop - leaf.start

@@ -25,7 +25,14 @@ _MOST_HIDDEN = 8  # layers: what fits into a kernel's argument
 
 @dataclass(frozen=True)
 class Setting:
-    """What is static of a call: the environment's name, widths of the policy's layers, steps, the form of the source."""
+    """What is static of a call.
+
+    Attributes:
+        env: the environment's name.
+        sizes: widths of the policy's layers, from the observation to the outputs.
+        steps: of the longest episode.
+        form: of the source of weights.
+    """
 
     env: str
     sizes: tuple[int, ...]
@@ -44,9 +51,9 @@ def rollout(
 ) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
     """The return and the length of every episode of every member.
 
-    Policies and episodes are those of :class:`blackbox.problems.control.JaxControl` in float32. Reference, compiled code
-    and a GPU give the same bits; XLA alone, without compiled code, differs by roundings, which lets an episode end
-    earlier or later.
+    Policies and episodes are those of :class:`blackbox.problems.control.JaxControl` in float32. The reference, compiled
+    code and a GPU's grid give the same bits; XLA alone, without compiled code, differs by roundings, which lets an
+    episode end earlier or later.
 
     Args:
         env: "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0" or "Acrobot-v1", as in gymnasium 1.x.
@@ -71,10 +78,11 @@ def rollout(
     if steps is not None and not _is_count(steps):
         raise SettingError(f"steps must be an integer >= 1 or None; got {steps!r}")
     in_jax = is_jax(starts) or any(map(is_jax, vars(weights).values()))
+    xp: Any = np
     if in_jax:
-        import jax.numpy as xp
-    else:
-        xp = np
+        import jax
+
+        xp = jax.numpy
     arrays, form = arrays_of(weights, xp)
     setting = Setting(env, sizes, steps or environment.steps, form)
     chosen: Any = (dispatch.in_jax if in_jax else dispatch.in_numpy)(impl, dispatch.ALWAYS, "rollout")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from blackbox.arrays import Array, namespace
+from blackbox.arrays import Array, is_jax
 from blackbox.errors import SettingError
 
 from . import spec
@@ -44,16 +44,16 @@ class SummedWeights:
     def stored(base: Float[Array, "n d"]) -> SummedWeights:
         """Weights as they are."""
         none = np.zeros((np.shape(base)[0], 0), np.float32)
-        return SummedWeights(base, np.zeros(2, np.uint32), namespace(base).asarray(none), none.astype(np.uint32))
+        return SummedWeights(base, np.zeros(2, np.uint32), none, none.astype(np.uint32))
 
 
 @dataclass(frozen=True, eq=False)
 class LowRankWeights:
     """Weights of member i: ``base + steps_i * E_i``, with noise of low rank for large matrices.
 
-    ``E = A B^T / sqrt(rank)`` for a layer's matrix, with entries of A and B of unit variance (EGGROLL, Sarkar et al. 2025,
-    arXiv:2511.16652, section 4.1). Matrices with a side shorter than ``small``, and biases, have independent entries.
-    These are the members of :class:`blackbox.virtual.noise.NoisePopulation`, for a tree of these leaves.
+    ``E = A B^T / sqrt(rank)`` for a layer's matrix, with entries of A and B of unit variance (EGGROLL, Sarkar et al.
+    2025, arXiv:2511.16652, section 4.1). Matrices with a side shorter than ``small``, and biases, have independent
+    entries. These are the members of :class:`blackbox.virtual.noise.NoisePopulation`, for a tree of these leaves.
 
     Attributes:
         base: the center, shape (1 or n, d).
@@ -162,7 +162,9 @@ def checked(source: Weights | Float[Array, "n d"], dimension: int, layers: int) 
                 f"steps and members must be of one shape (n,); got {shape} and {np.shape(source.members)}"
             )
         if np.shape(source.keys) != (2 * layers, 2):
-            raise SettingError(f"keys must be of shape ({2 * layers}, 2), one for each leaf; got {np.shape(source.keys)}")
+            raise SettingError(
+                f"keys must be of shape ({2 * layers}, 2), one for each leaf; got {np.shape(source.keys)}"
+            )
         for name, number in (("rank", source.rank), ("small", source.small)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise SettingError(f"{name} must be an integer >= 1; got {number!r}")
@@ -170,7 +172,8 @@ def checked(source: Weights | Float[Array, "n d"], dimension: int, layers: int) 
         raise SettingError(f"base must be of shape ({shape[0]} or 1, {dimension}); got {np.shape(source.base)}")
     if source.kind not in spec.VALUES_PER_BLOCK:
         raise SettingError(f"kind must be one of {', '.join(spec.VALUES_PER_BLOCK)}; got {source.kind!r}")
-    members = source.members
-    if isinstance(members, np.ndarray | list) and np.size(members) and not 0 <= np.min(members) <= np.max(members) < 2**32:
-        raise SettingError(f"members must be from 0 to 2**32 - 1; got {np.min(members)} to {np.max(members)}")
+    if np.size(source.members) and not is_jax(source.members):
+        least, most = np.min(source.members), np.max(source.members)
+        if not 0 <= least <= most < 2**32:
+            raise SettingError(f"members must be from 0 to 2**32 - 1; got {least} to {most}")
     return source

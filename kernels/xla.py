@@ -285,7 +285,7 @@ def formed(setting: Setting, arrays: Arrays) -> Float[Array, "n d"]:
 def rollout(
     setting: Setting, arrays: Arrays, starts: Float[Array, "episodes state"]
 ) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
-    """What :func:`blackbox.kernels.ref.rollout` computes, but for roundings; as many steps as the longest episode has."""
+    """What :func:`blackbox.kernels.ref.rollout` computes, but for roundings; all step until the last episode ends."""
     environment, weights = ENVIRONMENTS[setting.env], formed(setting, arrays)
     n, episodes = weights.shape[0], starts.shape[0]
 

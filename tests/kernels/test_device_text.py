@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blackbox.kernels import native
+from blackbox.kernels.environments import ENVIRONMENTS
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 
@@ -28,9 +29,9 @@ extern "C" __global__ void all_kinds(float* out, int count, bb_u32 k0, bb_u32 k1
 """
 
 
-def compiled(folder: Path, *options: str) -> tuple[str, Path]:
+def compiled(folder: Path, *options: str, text: str = ALL_KINDS) -> tuple[str, Path]:
     source, made = folder / "kernel.cu", folder / "made"
-    source.write_text(ALL_KINDS)
+    source.write_text(text)
     done = subprocess.run(
         ["nvcc", *options, f"-I{native.SOURCES}", str(source), "-o", str(made)],
         capture_output=True, text=True, timeout=300,
@@ -48,11 +49,25 @@ def test_noise_fits_into_registers(architecture: str, tmp_path: Path) -> None:
     assert int(registers[1]) <= 32  # all threads of a multiprocessor at once
 
 
-def test_every_float_operation_is_rounded_once_to_nearest(tmp_path: Path) -> None:
-    _, made = compiled(tmp_path, "-arch=compute_80", "-ptx")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+def test_rollouts_fit_into_registers(architecture: str, tmp_path: Path) -> None:
+    said, _ = compiled(
+        tmp_path, f"-arch={architecture}", "-cubin", "-Xptxas", "-v", text='#include "rollout.cu"\n'
+    )  # fmt: skip
+    registers = [int(count) for count in re.findall(r"Used (\d+) registers", said)]
+    assert len(registers) == len(ENVIRONMENTS)
+    assert said.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == len(registers)
+    assert max(registers) <= 64  # 32 blocks of a warp, as many as a multiprocessor takes
+
+
+@pytest.mark.parametrize(
+    ("text", "more"), [(ALL_KINDS, {"sqrt.rn.f32"}), ('#include "rollout.cu"\n', {"sqrt.rn.f32", "div.rn.f32"})]
+)
+def test_every_float_operation_is_rounded_once_to_nearest(text: str, more: set[str], tmp_path: Path) -> None:
+    _, made = compiled(tmp_path, "-arch=compute_80", "-ptx", text=text)
     operations = set(re.findall(r"^\s*([a-z]+\.\S*f32\S*)", made.read_text(), re.MULTILINE))
     arithmetic = {
         name for name in operations if name.split(".")[0] in {"add", "sub", "mul", "fma", "mad", "div", "sqrt"}
     }
-    assert {"add.rn.f32", "mul.rn.f32", "fma.rn.f32", "sqrt.rn.f32"} == arithmetic
+    assert {"add.rn.f32", "mul.rn.f32", "fma.rn.f32"} | more == arithmetic
     assert not re.search(r"\.(approx|ftz)|lg2|ex2|\b(sin|cos)\.", made.read_text())
