@@ -168,8 +168,8 @@ def record_rollouts(repeats: int) -> None:
         f"random network with {HIDDEN[0]} hidden values, weights of standard deviation {SIZE_OF_WEIGHTS} and noise of "
         f"{SIGMA}. Steps are those until an "
         "episode ends, of the compiled code for all entries. Compiled code and ``XLA``, what runs without a compiler, "
-        "also form the members' weights from seeds; ``vmap of JaxControl`` is given them. Balanced: the network pushes the "
-        "cart to where the pole falls, so that episodes have very different lengths."
+        "also form the members' weights from seeds; ``vmap of JaxControl`` is given them. Balanced: the network pushes "
+        "the cart to where the pole falls, so that episodes have very different lengths."
     )
     write("rollouts", "Episodes of classic control by one core", list(rows[0]), rows, ["jax", "numpy"], note)
 

@@ -59,7 +59,8 @@ def _rounded_to_odd(product: ndarray, c: ndarray, total: ndarray) -> ndarray:
     error = (product - (total - added)) + (c - added)  # exact (Knuth's two-sum)
     bits = total.view(np.int64)
     toward = np.where((error > 0) == (total > 0), 1, -1)  # of the magnitude
-    odd = np.where((error != 0) & (bits & 1 == 0), bits + toward, bits)
+    is_inexact = np.abs(error) > 0  # not of what is infinite
+    odd = np.where(is_inexact & (bits & 1 == 0), bits + toward, bits)
     return odd.view(np.float64)
 
 

@@ -38,7 +38,7 @@ def kernel(operation: str) -> str | None:
         return None
     launcher, problem = _launcher()
     if launcher is None:
-        slower = "rollouts take many times" if operation == "rollout" else "noise takes 1.5 to 4 times"
+        slower = "rollouts take 5 to 90 times" if operation == "rollout" else "noise takes 1.5 to 4 times"
         native.warn_once(f"kernels run without compiled code in JAX, {slower} as long: {problem}")
         return None
     registered = f"{operation}:{native.build(native.LIBRARIES[operation]).stem}"

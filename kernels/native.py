@@ -53,8 +53,8 @@ def library(operation: str = "noise") -> ctypes.CDLL | None:
     """The kernels for this CPU, built if need be; None, after one warning, where that is impossible."""
     loaded, problem = attempt(operation)
     if loaded is None:
-        slower = "rollouts take 100 times as long" if operation == "rollout" else "noise takes 3 to 20 times as long"
-        warn_once(f"kernels run without compiled code, {slower}: {problem}")
+        slower = "rollouts take hundreds of times" if operation == "rollout" else "noise takes 3 to 20 times"
+        warn_once(f"kernels run without compiled code, {slower} as long: {problem}")
     return loaded
 
 

@@ -296,7 +296,12 @@ def _action(
     if environment.force is not None:
         action: ndarray = f32(environment.force) * exact.tanh(values[:, 0])
         return action
-    return values.argmax(-1).astype(f32)
+    # Not argmax, for which NaN is the largest: here it is never larger, as in compiled code.
+    best, chosen = values[:, 0], np.zeros(values.shape[0], f32)
+    for k in range(1, environment.outputs):
+        is_larger = values[:, k] > best
+        best, chosen = np.where(is_larger, values[:, k], best), np.where(is_larger, f32(k), chosen)
+    return chosen
 
 
 def generation_noise(

@@ -75,8 +75,8 @@ def rollout(
     weights = checked(source, environments.dimension_of(sizes), len(sizes) - 1)
     if len(np.shape(starts)) != 2 or np.shape(starts)[1] != environment.state:
         raise SettingError(f"starts must be of shape (episodes, {environment.state}) for {env}; got {np.shape(starts)}")
-    if steps is not None and not _is_count(steps):
-        raise SettingError(f"steps must be an integer >= 1 or None; got {steps!r}")
+    if steps is not None and not (_is_count(steps) and steps < 2**31):
+        raise SettingError(f"steps must be an integer from 1 to 2**31 - 1 or None; got {steps!r}")
     in_jax = is_jax(starts) or any(map(is_jax, vars(weights).values()))
     xp: Any = np
     if in_jax:

@@ -1,11 +1,14 @@
-"""Episodes of classic control: gymnasium's dynamics, the same bits from every backend, weights formed from seeds."""
+"""Episodes of classic control: the same bits from every backend, weights formed from seeds."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
-from fractions import Fraction
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +20,7 @@ from jax.sharding import PartitionSpec
 from numpy.testing import assert_array_equal
 
 import blackbox as bb
-from blackbox.kernels import LowRankWeights, SummedWeights, device, exact, native, ref, rollout, seedsum
+from blackbox.kernels import LowRankWeights, SummedWeights, device, native, ref, rollout, seedsum
 from blackbox.kernels.environments import ENVIRONMENTS, dimension_of
 from blackbox.kernels.rollout import Setting
 from blackbox.kernels.weights import Arrays, arrays_of, checked
@@ -72,74 +75,7 @@ def prepared(env: str, hidden: tuple[int, ...], weights: Any, steps: int) -> tup
     return Setting(env, sizes, steps, form), arrays
 
 
-# ---- arithmetic
-
-
-def _nearest(x: Fraction) -> np.float32:
-    """The float32 number next to ``x``, half to even, in whole numbers."""
-    if x == 0:
-        return np.float32(0)
-    exponent = abs(x).numerator.bit_length() - abs(x).denominator.bit_length()
-    exponent -= Fraction(2) ** exponent > abs(x)
-    unit = Fraction(2) ** max(exponent - 23, -149)
-    return np.float32(float(round(x / unit) * unit))
-
-
-def test_multiply_adds_are_rounded_once() -> None:
-    rng = np.random.default_rng(0)
-    a, b, c = rng.normal(size=(3, 3000)).astype(np.float32)
-    c *= np.float32(2.0) ** rng.integers(-40, 40, 3000, dtype=np.int32)
-    a[::3], b[::3] = 1 + 2.0**-12 * rng.integers(1, 9, (2, 1000))  # products halfway between two numbers, all but a bit
-    c[::3] = np.where(rng.integers(2, size=1000), 1, -1) * np.float32(2.0) ** -rng.integers(40, 80, 1000)
-    a[::5] *= np.float32(2.0**-130)
-    numbers = np.stack([a, b, c], 1).tolist()
-    wanted = [_nearest(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in numbers]
-    assert_array_equal(exact.fma(a, b, c), np.array(wanted))
-    twice = (a.astype(float) * b + c).astype(np.float32)
-    assert (twice != np.array(wanted)).any()  # what float64 alone errs in
-
-
-def test_functions_are_accurate() -> None:
-    x = np.concatenate([np.linspace(-50, 50, 1_000_001), np.linspace(-1, 1, 200_001), [1e-30, -1e-30]]).astype(
-        np.float32
-    )
-    for got, wanted in zip(exact.sin_cos(x), (np.sin(x.astype(float)), np.cos(x.astype(float))), strict=True):
-        error = np.abs(got - wanted)
-        assert error.max() < 1e-7
-        assert ((error <= 2 * np.spacing(np.abs(wanted).astype(np.float32))) | (np.abs(wanted) < 1e-5)).all()
-    got, wanted = exact.tanh(x), np.tanh(x.astype(float))
-    error = np.abs(got - wanted)
-    assert error.max() < 3e-7 and np.abs(got).max() < 1
-    assert (error <= 5 * np.spacing(np.abs(wanted).astype(np.float32))).all()
-    assert_array_equal(exact.tanh(-x), -got)
-    with np.errstate(invalid="ignore"):
-        assert np.isnan([exact.tanh(np.float32([np.nan])), *exact.sin_cos(np.float32([np.nan]))]).all()
-
-
-# ---- dynamics
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_float32_dynamics_are_gymnasiums_step_by_step(name: str) -> None:
-    gymnasium = pytest.importorskip("gymnasium")
-    rng, environment, game = np.random.default_rng(0), ENVIRONMENTS[name], gymnasium.make(name).unwrapped
-    high = np.array({"CartPole-v1": [2.4, 2.0, 0.21, 2.0], "Pendulum-v1": [9.0, 8.0],
-                     "MountainCarContinuous-v0": [1.2, 0.07], "Acrobot-v1": [3.1, 3.1, 4.0, 8.0]}[name])  # fmt: skip
-    states = rng.uniform(-high, high, (100, len(high))).astype(np.float32)
-    is_discrete = environment.force is None
-    actions = rng.integers(environment.outputs, size=100) if is_discrete else rng.uniform(-2, 2, 100)
-    following, rewards, is_over = environment.step(tuple(states.T), actions.astype(np.float32), np, exact.sin_cos)
-    seen = environment.observe(following, np, exact.sin_cos)
-    assert {x.dtype for x in (*following, rewards, *seen)} == {np.dtype(np.float32)}
-    for i, state in enumerate(states):
-        game.reset()
-        game.state = state.astype(float)
-        action = actions[i] if is_discrete else actions[i : i + 1]
-        observation, reward, terminated, _, _ = game.step(action)
-        np.testing.assert_allclose([x[i] for x in seen], observation, rtol=1e-5, atol=3e-6)
-        assert rewards[i] == pytest.approx(reward, rel=1e-5)
-        assert is_over[i] == terminated
-    assert (gymnasium.spec(name).max_episode_steps, environment.state) == (environment.steps, len(high))
+# ---- episodes
 
 
 def test_a_known_policy_keeps_the_pole_up() -> None:
@@ -293,7 +229,41 @@ def test_loops_maps_and_shards_have_the_same_bits() -> None:
         assert_same([got], [rollout("Pendulum-v1", (5,), np.asarray(population), starts, steps=20, impl="ref")[0]])
 
 
+@needs_compiler
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_that_are_no_numbers_end_no_episode_otherwise(name: str) -> None:
+    weights, starts = case(name, (5,), "stored", 4, 2)
+    broken = np.array(weights.base)
+    broken[0], broken[1, 3], broken[2, -1], broken[3, 0] = np.nan, np.inf, np.nan, -3e38
+    wanted = rollout(name, (5,), broken, starts, steps=50, impl="ref")
+    setting, arrays = prepared(name, (5,), broken, 50)
+    grid = device.rollout(simulator.launcher(7), setting, arrays, starts)
+    for got in (rollout(name, (5,), broken, starts, steps=50, impl="native"), grid):
+        assert_array_equal(got[0], wanted[0])
+        assert_array_equal(got[1], wanted[1])
+
+
 # ---- without compiled code
+
+WITHOUT = """
+import warnings, numpy as np, jax.numpy as jnp
+from blackbox.kernels import rollout
+starts = np.zeros((2, 4), np.float32)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for array in (np.asarray, jnp.asarray, np.asarray):
+        returns, lengths = rollout("CartPole-v1", (), np.zeros((3, 10), np.float32), array(starts))
+        assert (np.asarray(lengths) == 9).all() and (np.asarray(returns) == 9).all(), lengths
+(notice,) = [str(warning.message) for warning in caught if "compiled code" in str(warning.message)]
+print(notice)
+"""
+
+
+def test_without_a_compiler_all_works_after_one_notice(tmp_path: Path) -> None:
+    environment = os.environ | {"CXX": "no-such-compiler", "BLACKBOX_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("kernels run without compiled code, rollouts take")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +334,7 @@ def test_nobody_and_no_episode_have_their_shapes(n: int, episodes: int, impl: An
         ({"members": np.full((3, 1), -1)}, r"members must be from 0 to 2\*\*32 - 1; got -1 to -1"),
         ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8; got 'gaussian'"),
         ({"starts": np.zeros(4)}, r"starts must be of shape \(episodes, 4\) for CartPole-v1; got \(4,\)"),
-        ({"steps": 0}, "steps must be an integer >= 1 or None; got 0"),
+        ({"steps": 0}, "steps must be an integer from 1 to .* or None; got 0"),
         ({"impl": "gpu"}, "impl must be one of"),
         ({"keys": np.zeros((1, 2))}, r"keys must be of shape \(2, 2\), one for each leaf; got \(1, 2\)"),
         ({"rank": 0}, "rank must be an integer >= 1; got 0"),
