@@ -1,10 +1,12 @@
-"""Noise by one core, and sums of noise: millions of values a second, ours and those of NumPy and JAX.
+"""Noise by one core, sums of noise, and episodes: millions of values or steps a second, ours and others'.
 
-    python bench/kernels.py          a minute or two; writes bench/results/kernels.md
+    python bench/kernels.py          some minutes; writes bench/results/kernels.md and rollouts.md
+    python bench/kernels.py --only rollouts
 
 Noise: a call makes 1,024 rows of 1,024 float32 values. Sums: a call adds the noise of 8 members to a million weights,
-as an update does for a population and decoding for a genome's generations. Entries take turns, and the median of CPU
-time over the turns counts.
+as an update does for a population and decoding for a genome's generations. Episodes: a call plays two of each of 1,024
+members around a random network of 32 hidden values. Entries take turns, and the median of CPU time over the turns
+counts.
 """
 
 from __future__ import annotations
@@ -30,10 +32,13 @@ import numpy as np
 from record import write
 
 import blackbox as bb
-from blackbox.kernels import ffi, native, noise, ref, seedsum, xla
+from blackbox.kernels import SummedWeights, ffi, native, noise, ref, rollout, seedsum, xla
+from blackbox.kernels.environments import ENVIRONMENTS
+from blackbox.problems.control import JaxControl
 
 ROWS, SIZE = 1024, 1024
 TERMS, WEIGHTS = 8, 2**20
+MEMBERS, EPISODES, HIDDEN, SIZE_OF_WEIGHTS, SIGMA = 1024, 2, (32,), 0.3, 0.1
 FASTEST = "normal, NumPy SFC64"
 KINDS = [kind for kind in native.KINDS if kind != "normal_fast"]  # which is "normal" on a CPU
 
@@ -107,20 +112,85 @@ def fresh(root: Any, turn: Any, shape: tuple[int, int]) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(root, turn), shape)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
-    chosen = entries() | sums()
+def balancing(weights: np.ndarray) -> np.ndarray:
+    """The network, but for its first hidden value, which pushes the cart to where the pole falls."""
+    (first, _), (last, _) = JaxControl("CartPole-v1", HIDDEN).policy.layers(weights)  # views
+    first[:, 0], last[0] = (0.24, 0.6, 0.63, 3.0), (-3.0, 3.0)
+    return weights
+
+
+def rollouts(env: str, is_trained: bool) -> tuple[dict[str, Callable[[int], Any]], int]:
+    """What plays a population's episodes, and how many steps they have."""
+    task = JaxControl(env, HIDDEN, EPISODES)
+    weights = (SIZE_OF_WEIGHTS * np.random.default_rng(0).normal(size=task.dimension)).astype(np.float32)
+    base, starts = (balancing(weights) if is_trained else weights)[None], task.starts().astype(np.float32)
+    weights, members = np.full((MEMBERS, 1), SIGMA, np.float32), np.arange(MEMBERS, dtype=np.uint32)[:, None]
+    source = SummedWeights(base, bb.key(0), weights, members)
+    traced = SummedWeights(jnp.asarray(base), bb.key(0), jnp.asarray(weights), jnp.asarray(members))
+    (population,) = seedsum(bb.key(0)[None], [base], weights, members, chunk=1)
+    plain, stored = jax.jit(jax.vmap(task)), jnp.asarray(population)
+    drawn: dict[str, Callable[[int], Any]] = {
+        "compiled": lambda turn: rollout(env, HIDDEN, source, starts, impl="native"),
+        "compiled, in JAX": lambda turn: rollout(env, HIDDEN, traced, starts, impl="native"),
+        "XLA": lambda turn: rollout(env, HIDDEN, traced, starts, impl="xla"),
+        "vmap of JaxControl": lambda turn: plain(stored),
+    }
+    return drawn, int(rollout(env, HIDDEN, source, starts, impl="native")[1].sum())
+
+
+def measure(chosen: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, float]:
+    """Median CPU time of each in seconds, by turns."""
     times: dict[str, list[float]] = {name: [] for name in chosen}
-    for turn in range(arguments.repeats + 1):
+    for turn in range(repeats + 1):
         for name, make in chosen.items():
             began = time.process_time()
             jax.block_until_ready(make(turn))
             if turn:  # the first one compiles
                 times[name].append(time.process_time() - began)
+    return {name: statistics.median(spent) for name, spent in times.items()}
+
+
+def record_rollouts(repeats: int) -> None:
+    rows = []
+    for env, is_trained in (*((env, False) for env in ENVIRONMENTS), ("CartPole-v1", True)):
+        chosen, steps = rollouts(env, is_trained)
+        times = measure(chosen, repeats)
+        rows += [
+            {
+                "what": f"{env}{' balanced' if is_trained else ''}, {name}",
+                "steps an episode": f"{steps / MEMBERS / EPISODES:,.0f}",
+                "million steps/s": f"{steps / 1e6 / spent:.2f}",
+                "times vmap of JaxControl": f"{times['vmap of JaxControl'] / spent:.2f}",
+            }
+            for name, spent in times.items()
+        ]
+    note = (
+        f"One core, CPU time, median of {repeats} turns: {EPISODES} episodes of each of {MEMBERS:,} members around a "
+        f"random network with {HIDDEN[0]} hidden values, weights of standard deviation {SIZE_OF_WEIGHTS} and noise of "
+        f"{SIGMA}. Steps are those until an "
+        "episode ends, of the compiled code for all entries. Compiled code and ``XLA``, what runs without a compiler, "
+        "also form the members' weights from seeds; ``vmap of JaxControl`` is given them. Balanced: the network pushes "
+        "the cart to where the pole falls, so that episodes have very different lengths."
+    )
+    write("rollouts", "Episodes of classic control by one core", list(rows[0]), rows, ["jax", "numpy"], note)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", choices=("noise", "rollouts"))
+    arguments = parser.parse_args()
+    if arguments.only != "rollouts":
+        record_noise(arguments.repeats)
+    if arguments.only != "noise":
+        record_rollouts(arguments.repeats)
+
+
+def record_noise(repeats: int) -> None:
+    chosen = entries() | sums()
+    times = measure(chosen, repeats)
     values = {name: TERMS * WEIGHTS if name.startswith("sum") else ROWS * SIZE for name in chosen}
-    rates = {name: values[name] / 1e6 / statistics.median(spent) for name, spent in times.items()}
+    rates = {name: values[name] / 1e6 / spent for name, spent in times.items()}
     rows = [
         {
             "what": name,
@@ -130,7 +200,7 @@ def main() -> None:
         for name, rate in rates.items()
     ]
     note = (
-        f"One core, CPU time, median of {arguments.repeats} turns. NumPy's fastest normal numbers are those of SFC64. "
+        f"One core, CPU time, median of {repeats} turns. NumPy's fastest normal numbers are those of SFC64. "
         "``reference`` is ours in NumPy, ``XLA`` ours in JAX's own operations: what runs without a compiler. "
         "Ours and NumPy's write an array that was not there before, which is part of the time."
     )

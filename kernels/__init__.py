@@ -1,4 +1,7 @@
 """Counter-based noise and the few fused operations that decide speed; imported as ``blackbox.kernels``."""
 
 from .dispatch import explain as explain
+from .rollout import rollout as rollout
 from .seedsum import seedsum as seedsum
+from .weights import LowRankWeights as LowRankWeights
+from .weights import SummedWeights as SummedWeights

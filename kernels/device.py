@@ -12,13 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blackbox.arrays import Array
+from blackbox.errors import SettingError
 
-from . import spec
+from . import native, spec
+from .environments import dimension_of
+from .weights import leaves_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int8, UInt32
+    from jaxtyping import Float, Int8, Int32, UInt32
+
+    from .rollout import Setting
+    from .weights import Arrays
 
 THREADS = 256
+SHARED = 227 << 10  # bytes that a block may ask for, on an H100 or B200; an A100 has 163 KiB
 _ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
 _BUSY = 1 << 17  # threads that fill a large GPU about half
 
@@ -115,6 +122,41 @@ def seedsum(
             (total,) = launch(second, (base, total), [((sums, size), "float32")])
         out.append(total)
     return tuple(out)
+
+
+_ROLLOUTS = {
+    "CartPole-v1": "bb_rollout_cartpole",
+    "Pendulum-v1": "bb_rollout_pendulum",
+    "MountainCarContinuous-v0": "bb_rollout_mountain_car",
+    "Acrobot-v1": "bb_rollout_acrobot",
+}
+
+
+def rollout(
+    launch: Launcher, setting: Setting, arrays: Arrays, starts: Float[Array, "episodes state"]
+) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
+    """What :func:`blackbox.kernels.ref.rollout` computes: a block for each member, or for some of its episodes.
+
+    Raises:
+        SettingError: if a network does not fit into the shared memory of a block.
+    """
+    (n, _), episodes, hidden = arrays.factors.shape, starts.shape[0], setting.sizes[1:-1]
+    widest, form = max(hidden, default=0), setting.form
+    factors = [(x.inputs + x.outputs) * form.rank for x in leaves_of(setting.sizes, form.small or 1) if x.is_low_rank]
+    shared = 4 * (dimension_of(setting.sizes) + 2 * widest + (max(factors, default=0)))
+    if shared > SHARED:
+        raise SettingError(
+            f"hidden must be such that a network takes at most {SHARED} bytes; got {shared} for {hidden}"
+        )
+    # A thread owns a hidden value; members that leave a GPU idle have their episodes shared among blocks.
+    threads = min(THREADS, -(-max(1, widest) // 32) * 32)
+    split = min(max(1, episodes), -(-_BUSY // (threads * max(1, n))), _ROWS)
+    scalars = native.rollout_scalars(setting, arrays.base.shape, arrays.factors.shape, episodes)
+    blocks = max(1, min(n, 2**31 - 1)), split
+    call = Launch("rollout.cu", _ROLLOUTS[setting.env], blocks, tuple(map(int, scalars)), threads, shared)
+    shape = n, episodes
+    returns, lengths = launch(call, (*arrays, starts), [(shape, "float32"), (shape, "int32")])
+    return returns, lengths
 
 
 def addressed(buffers: Sequence[int], scalars: Sequence[int]) -> Any:

@@ -20,6 +20,7 @@ pays and can be had, and XLA on JAX's GPUs, where the kernels have not been meas
 
 VARIABLE = "BLACKBOX_KERNELS"
 _KNOWN = get_args(Impl)
+ALWAYS = sys.maxsize  # blocks: compiled code is worth its call
 _WORTHWHILE = 512  # blocks: below, remembered windows of noise cost less than a call, and nothing need be compiled
 
 
@@ -43,13 +44,13 @@ def from_environment() -> Impl:
     return named  # type: ignore[return-value]
 
 
-def of_arrays(array: Any, impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise for CuPy, if ``array`` is its own, or for NumPy.
+def of_arrays(array: Any, impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise, or computes an operation, for CuPy's arrays or for NumPy's.
 
-    ``cuda`` takes CuPy's arrays, ``native`` and ``ref`` take NumPy's.
+    ``cuda`` takes arrays of CuPy, ``native`` and ``ref`` take NumPy's, also if ``array`` is CuPy's.
     """
     if not is_cupy(array):
-        return in_numpy(impl, blocks)
+        return in_numpy(impl, blocks, operation)
     from . import cuda
 
     wanted = requested(impl)
@@ -59,23 +60,23 @@ def of_arrays(array: Any, impl: Impl, blocks: int) -> ModuleType:
         if not (problem := cuda.problem()):
             return cuda
         native.warn_once(f"kernels run on the CPU for arrays of CuPy, which are copied to and fro: {problem}")
-    return in_numpy("auto" if wanted == "auto" else impl, blocks)
+    return in_numpy(impl, blocks, operation)
 
 
-def in_numpy(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise for NumPy: ``native`` or ``ref``."""
+def in_numpy(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise for NumPy, or computes an operation: ``native`` or ``ref``."""
     wanted = requested(impl)
     if impl == "cuda":
         _demand(wanted, "it takes arrays of JAX or CuPy, and these are NumPy's")
     if wanted == "native":
-        _demand(wanted, native.attempt()[1])
+        _demand(wanted, native.attempt(operation)[1])
         return native
     is_asked = wanted in ("auto", "cuda")  # the latter by the environment, which also holds for JAX's and CuPy's arrays
-    return native if is_asked and blocks > _WORTHWHILE and native.library() is not None else ref
+    return native if is_asked and blocks > _WORTHWHILE and native.library(operation) is not None else ref
 
 
-def in_jax(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi`` for compiled code."""
+def in_jax(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
+    """The same in JAX's programs: ``xla``, or ``ffi`` for compiled code."""
     import jax
 
     from . import xla
@@ -89,11 +90,11 @@ def in_jax(impl: Impl, blocks: int) -> ModuleType:
     from . import ffi, grids
 
     if wanted == "native":
-        _demand(wanted, ffi.problem())
+        _demand(wanted, ffi.problem(operation))
     if wanted == "cuda":
         _demand(wanted, grids.problem())
         return ffi
-    return ffi if ffi.kernel("noise") is not None else xla
+    return ffi if ffi.kernel(operation) is not None else xla
 
 
 def explain() -> str:

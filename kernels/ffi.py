@@ -23,22 +23,27 @@ from jax import Array
 from . import device, grids, native, spec, xla
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int8, UInt32
+    from jaxtyping import Float, Int8, Int32, UInt32
+
+    from .rollout import Setting
+    from .weights import Arrays
 
 _TARGET = "blackbox_launch"
+_WORTHWHILE = 2**14  # values of noise that are worth a thread
 
 
 @cache
-def kernel(name: str) -> str | None:
+def kernel(operation: str) -> str | None:
     """The registered name of a kernel for this CPU; None, after one warning, where none can be built."""
-    if (library := native.library()) is None:
+    if (library := native.library(operation)) is None:
         return None
     launcher, problem = _launcher()
     if launcher is None:
-        native.warn_once(f"kernels run without compiled code in JAX, noise takes 1.5 to 4 times as long: {problem}")
+        slower = "rollouts take 5 to 90 times" if operation == "rollout" else "noise takes 1.5 to 4 times"
+        native.warn_once(f"kernels run without compiled code in JAX, {slower} as long: {problem}")
         return None
-    registered = f"{name}:{native.build('host/native.cpp').stem}"
-    launcher.bb_register(registered.encode(), ctypes.cast(getattr(library, f"bb_{name}"), ctypes.c_void_p))
+    registered = f"{operation}:{native.build(native.LIBRARIES[operation]).stem}"
+    launcher.bb_register(registered.encode(), ctypes.cast(getattr(library, f"bb_{operation}"), ctypes.c_void_p))
     return registered
 
 
@@ -53,14 +58,20 @@ def _launcher() -> tuple[ctypes.CDLL | None, str]:
     return launcher, problem
 
 
-def problem() -> str:
+def problem(operation: str = "noise") -> str:
     """Why there are no compiled kernels for JAX; empty if there are."""
-    return native.attempt()[1] or _launcher()[1]
+    return native.attempt(operation)[1] or _launcher()[1]
 
 
-def by_platform(*arrays: Any, cpu: Callable[..., Any], cuda: Callable[..., Any], default: Callable[..., Any]) -> Any:
+def by_platform(
+    *arrays: Any,
+    cpu: Callable[..., Any],
+    cuda: Callable[..., Any],
+    default: Callable[..., Any],
+    operation: str = "noise",
+) -> Any:
     """What a program computes on the platform that it is lowered for: with compiled code where there is some for it."""
-    compiled = {} if kernel("noise") is None else {"cpu": cpu}
+    compiled = {} if kernel(operation) is None else {"cpu": cpu}
     if not grids.problem():
         compiled["cuda"] = cuda
     return jax.lax.platform_dependent(*arrays, default=default, **compiled)
@@ -72,7 +83,7 @@ def _launch(
     """Call a kernel whose rows each take ``work`` values of noise."""
     call = jax.ffi.ffi_call(_TARGET, list(shapes), vmap_method="sequential")
     # A piece of less than this costs more to hand to a thread than to work on.
-    least = np.int64(max(1, 2**14 // max(1, work)))
+    least = np.int64(max(1, _WORTHWHILE // max(1, work)))
     values: tuple[Array, ...] = tuple(call(*inputs, kernel=kernel(name), scalars=scalars, least=least))
     return values
 
@@ -177,6 +188,29 @@ def _seedsum_jvp(
     _, _, more_bases, more_weights = tangents
     changes = xla.seedsum(keys, more_bases, more_weights, members, kind, chunk)
     return _seedsum(kind, chunk, keys, members, bases, weights), changes
+
+
+@partial(jax.jit, static_argnames="setting")
+def rollout(
+    setting: Setting, arrays: Arrays, starts: Float[Array, "episodes state"]
+) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
+    """What :func:`blackbox.kernels.ref.rollout` computes, by compiled code."""
+
+    def compiled(arrays: Arrays, starts: Array) -> tuple[Array, ...]:
+        shape = arrays.factors.shape[0], starts.shape[0]
+        shapes = [jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.float32, jnp.int32)]
+        scalars = native.rollout_scalars(setting, arrays.base.shape, arrays.factors.shape, starts.shape[0])
+        # A member's episodes are worth a thread if they fill its lanes.
+        return _launch("rollout", shapes, (*arrays, starts), scalars, _WORTHWHILE * shape[1] // native.LANES)
+
+    returns, lengths = by_platform(
+        arrays, starts,
+        cpu=compiled,
+        cuda=partial(device.rollout, grids.launch, setting),
+        default=partial(xla.rollout, setting),
+        operation="rollout",
+    )  # fmt: skip
+    return returns, lengths
 
 
 def _noise(

@@ -26,9 +26,13 @@ import numpy as np
 from numpy import ndarray
 
 from . import spec
+from .environments import ENVIRONMENTS
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int32, Int64, UInt32
+
+    from .rollout import Setting
+    from .weights import Arrays
 
 SOURCES = Path(__file__).parent / "csrc"
 # Without contraction every operation is rounded as it is written; errno and traps are in nobody's way here.
@@ -39,29 +43,40 @@ OPTIONS = (
     CPU_OPTION,
 )
 LANES = 16  # as in native.cpp
-KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in native.cpp
+KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in lanes.h
 INT8_SIGN = len(KINDS)  # there, of "sign" in int8
-ENTRIES = ("bb_noise", "bb_seedsum")
+LIBRARIES = {"noise": "host/native.cpp", "seedsum": "host/native.cpp", "rollout": "host/rollout.cpp"}  # of operations
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 _warned: set[str] = set()
 
 
-def library() -> ctypes.CDLL | None:
+def library(operation: str = "noise") -> ctypes.CDLL | None:
     """The kernels for this CPU, built if need be; None, after one warning, where that is impossible."""
-    loaded, problem = attempt()
+    loaded, problem = attempt(operation)
     if loaded is None:
-        warn_once(f"kernels run without compiled code, noise takes 3 to 20 times as long: {problem}")
+        slower = "rollouts take hundreds of times" if operation == "rollout" else "noise takes 3 to 20 times"
+        warn_once(f"kernels run without compiled code, {slower} as long: {problem}")
     return loaded
 
 
+def attempt(operation: str = "noise") -> tuple[ctypes.CDLL | None, str]:
+    """The library that has an operation, or None and why there is none."""
+    return _attempt(LIBRARIES[operation])
+
+
 @cache
-def attempt() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None and why there is none."""
-    loaded, problem = load("host/native.cpp", ENTRIES)
-    for name in ENTRIES if loaded is not None else ():
+def _attempt(source: str) -> tuple[ctypes.CDLL | None, str]:
+    entries = entries_of(source)
+    loaded, problem = load(source, entries)
+    for name in entries if loaded is not None else ():
         entry = getattr(loaded, name)
         entry.argtypes, entry.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64), None
     return loaded, problem
+
+
+def entries_of(source: str) -> tuple[str, ...]:
+    """The entries of a library."""
+    return tuple(f"bb_{operation}" for operation, library in LIBRARIES.items() if library == source)
 
 
 def load(
@@ -100,7 +115,7 @@ def noise(
     key = np.ascontiguousarray(key, np.uint32)
     numbers = np.arange(first, first + members, dtype=np.uint32)
     values = np.empty((members, size), np.float32)
-    _call("bb_noise", (key, numbers, values), noise_scalars(members, (size,), kind, centered=False))
+    _call("noise", (key, numbers, values), noise_scalars(members, (size,), kind, centered=False))
     return values
 
 
@@ -117,13 +132,36 @@ def seedsum(
     keys, members = (np.ascontiguousarray(array, np.uint32) for array in (keys, members))
     sums = tuple(np.empty((weights.shape[0], base.shape[1]), np.float32) for base in bases)
     scalars = seedsum_scalars([base.shape for base in bases], weights.shape, kind, chunk)
-    _call("bb_seedsum", (keys, weights, members, *bases, *sums), scalars)
+    _call("seedsum", (keys, weights, members, *bases, *sums), scalars)
     return sums
 
 
-def _call(name: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
+def rollout(
+    setting: Setting, arrays: Arrays, starts: Float[ndarray, "episodes state"]
+) -> tuple[Float[ndarray, "n episodes"], Int32[ndarray, "n episodes"]]:
+    """What :func:`blackbox.kernels.ref.rollout` computes; needs :func:`library`."""
+    keys, base, factors, members, starts = (np.ascontiguousarray(array) for array in (*arrays, starts))
+    shape = factors.shape[0], starts.shape[0]
+    returns, lengths = np.empty(shape, np.float32), np.empty(shape, np.int32)
+    scalars = rollout_scalars(setting, base.shape, factors.shape, starts.shape[0])
+    _call("rollout", (keys, base, factors, members, starts, returns, lengths), scalars)
+    return returns, lengths
+
+
+def _call(operation: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
     pointers = np.array([array.ctypes.data for array in buffers], np.uintp)
-    getattr(attempt()[0], name)(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
+    entry = getattr(attempt(operation)[0], f"bb_{operation}")
+    entry(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
+
+
+def rollout_scalars(
+    setting: Setting, base: tuple[int, ...], factors: tuple[int, ...], episodes: int
+) -> Int64[ndarray, "scalars"]:
+    """The scalars of the entry ``bb_rollout`` and of the kernels of rollouts (``csrc/rollout.cuh``)."""
+    (n, terms), form = factors, setting.form
+    number, step = list(ENVIRONMENTS).index(setting.env), base[1] if base[0] == n else 0
+    numbers = (n, number, episodes, setting.steps, KINDS.index(form.kind), step, terms, form.rank, form.small)
+    return np.array([*numbers, len(setting.sizes) - 1, *setting.sizes], np.int64)
 
 
 def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], kind: spec.Kind, chunk: int) -> ndarray:

@@ -1,9 +1,10 @@
 """Classic control as policy search: a flat vector of network weights in, minus the mean return out.
 
-:class:`ControlTask` plays gymnasium's environments; :class:`JaxControl` has three of them as pure JAX programs, for
+:class:`ControlTask` plays gymnasium's environments; :class:`JaxControl` has them as pure JAX programs, for
 populations and whole runs inside one compiled function. Both use the same policy, a tanh network, and the same
 episodes, fixed in advance: common random numbers, so that two policies differ by themselves and not by their luck.
-:meth:`JaxControl.cost` takes any other network, as a function, and any episode.
+:meth:`JaxControl.cost` takes any other network, as a function, and any episode; :func:`blackbox.kernels.rollout` plays
+the same episodes for a population at once.
 
 =========================  ============  =======================  ==================================================
 environment                steps         return per episode       solved, by gymnasium's convention
@@ -18,8 +19,7 @@ MountainCarContinuous-v0   at most 999   100 minus squared force  90
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,7 @@ import numpy as np
 
 from blackbox.arrays import Array
 from blackbox.errors import SettingError, missing_extra
+from blackbox.kernels.environments import ENVIRONMENTS, dimension_of, named
 from blackbox.space import Box
 
 if TYPE_CHECKING:
@@ -37,20 +38,6 @@ if TYPE_CHECKING:
     Layer = tuple[FloatArray[Array, "inputs outputs"], FloatArray[Array, "outputs"]]
 
 HELD_OUT = 50  # episodes of a test score
-
-
-class _Environment(NamedTuple):
-    scale: tuple[float, ...]  # typical size of each observation, by which it is divided
-    outputs: int
-    force: float | None  # bound of a continuous action; None where the largest output names a discrete one
-
-
-_ENVIRONMENTS = {
-    "CartPole-v1": _Environment((2.4, 3.0, 0.21, 3.0), 2, None),
-    "Pendulum-v1": _Environment((1.0, 1.0, 8.0), 1, 2.0),
-    "Acrobot-v1": _Environment((1.0, 1.0, 1.0, 1.0, 4 * math.pi, 9 * math.pi), 3, None),
-    "MountainCarContinuous-v0": _Environment((1.2, 0.07), 1, 1.0),
-}
 
 
 class Trajectory(NamedTuple):
@@ -74,13 +61,12 @@ class Policy:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Widths of all layers, from the observation to the outputs."""
-        environment = _ENVIRONMENTS[self.env]
-        return len(environment.scale), *self.hidden, environment.outputs
+        return ENVIRONMENTS[self.env].sizes(self.hidden)
 
     @property
     def dimension(self) -> int:
         """Number of weights d."""
-        return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self.sizes))
+        return dimension_of(self.sizes)
 
     def layers(self, parameters: FloatArray[Array, "d"]) -> list[Layer]:
         """The matrix and bias of each layer."""
@@ -99,7 +85,7 @@ class Policy:
 
     def scaled(self, observation: FloatArray[Array, "observation"], dtype: Any, xp: Any) -> Any:
         """The observation as a network sees it, of the order of one."""
-        return observation / xp.asarray(_ENVIRONMENTS[self.env].scale, dtype=dtype)
+        return observation / xp.asarray(ENVIRONMENTS[self.env].scale, dtype=dtype)
 
     @staticmethod
     def outputs(layers: list[Layer], values: FloatArray[Array, "observation"], xp: Any) -> Any:
@@ -110,13 +96,12 @@ class Policy:
 
     def chosen(self, outputs: FloatArray[Array, "outputs"], xp: Any) -> Any:
         """The action that a network's outputs stand for."""
-        force = _ENVIRONMENTS[self.env].force
+        force = ENVIRONMENTS[self.env].force
         return xp.argmax(outputs) if force is None else force * xp.tanh(outputs)
 
 
-def _check(known: Iterable[str], env: str, hidden: tuple[int, ...], episodes: int, seed: int) -> None:
-    if env not in known:
-        raise SettingError(f"env must be one of {', '.join(known)}; got {env!r}")
+def _check(env: str, hidden: tuple[int, ...], episodes: int, seed: int) -> None:
+    named(env)
     if not isinstance(hidden, tuple):
         raise SettingError(f"hidden must be a tuple of integers >= 1; got {hidden!r}")
     for name, number, least in (
@@ -152,7 +137,7 @@ class ControlTask:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(_ENVIRONMENTS, self.env, self.hidden, self.episodes, self.seed)
+        _check(self.env, self.hidden, self.episodes, self.seed)
 
     @property
     def policy(self) -> Policy:
@@ -202,10 +187,10 @@ class ControlTask:
 
 @dataclass(frozen=True)
 class JaxControl:
-    """CartPole-v1, Pendulum-v1 or Acrobot-v1 in JAX: (d,) -> scalar, under jit, vmap and scan.
+    """The environments in JAX: (d,) -> scalar, under jit, vmap and scan.
 
     The same policy, episodes, dynamics and arguments as :class:`ControlTask`, in the dtype of the parameters.
-    (gymnasium keeps its state in float64 and rounds observations to float32.)
+    (gymnasium keeps its state in float64, but MountainCar's in float32, and rounds observations to float32.)
     """
 
     env: str
@@ -214,7 +199,7 @@ class JaxControl:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(_DYNAMICS, self.env, self.hidden, self.episodes, self.seed)
+        _check(self.env, self.hidden, self.episodes, self.seed)
 
     @property
     def policy(self) -> Policy:
@@ -256,19 +241,22 @@ class JaxControl:
         import jax.numpy as jnp
 
         start = jnp.asarray(start)
-        dynamics, policy, dtype = _DYNAMICS[self.env], self.policy, start.dtype
+        environment, policy, dtype = ENVIRONMENTS[self.env], self.policy, start.dtype
 
         def is_running(carry: Any) -> Any:
             time, _, _, is_over = carry
-            return (time < dynamics.steps) & ~is_over
+            return (time < environment.steps) & ~is_over
 
         def advance(carry: Any) -> Any:
             time, state, total, _ = carry
-            outputs = network(policy.scaled(dynamics.observe(state), dtype, jnp))
-            state, reward, is_over = dynamics.step(state, policy.chosen(outputs, jnp))
+            seen = jnp.stack(environment.observe(state, jnp, _sin_cos))
+            action = policy.chosen(network(policy.scaled(seen, dtype, jnp)), jnp).astype(dtype)
+            if environment.force is not None:
+                action = action[0]
+            state, reward, is_over = environment.step(state, action, jnp, _sin_cos)
             return time + 1, state, total + reward, is_over
 
-        begin = (jnp.asarray(0), start, jnp.zeros((), dtype), jnp.asarray(False))
+        begin = (jnp.asarray(0), tuple(start), jnp.zeros((), dtype), jnp.asarray(False))
         return -jax.lax.while_loop(is_running, advance, begin)[2]
 
     def _mean_cost(self, network: Network, starts: FloatArray[Array, "episodes state"]) -> FloatArray[Array, ""]:
@@ -286,97 +274,12 @@ class JaxControl:
         return lambda values: self.policy.outputs(layers, values, jnp)
 
     def _first_states(self, seeds: list[int]) -> FloatArray[np.ndarray, "episodes state"]:
-        high = np.array(_DYNAMICS[self.env].spread)
-        states = np.array([np.random.default_rng(seed).uniform(-high, high) for seed in seeds])
+        low, high = np.array(ENVIRONMENTS[self.env].low), np.array(ENVIRONMENTS[self.env].high)
+        states = np.array([np.random.default_rng(seed).uniform(low, high) for seed in seeds])
         return states.astype(np.float32) if self.env == "Acrobot-v1" else states  # gymnasium rounds these, too
 
 
-def cartpole_step(state: FloatArray[Array, "4"], action: Any) -> tuple[FloatArray[Array, "4"], Any, Any]:
-    """The next state (position, velocity, angle, angular velocity), the reward, and whether the episode is over.
-
-    Barto, Sutton and Anderson 1983 without friction, as in gymnasium 1.x: explicit Euler, 0.02 s; cart 1 kg, pole
-    0.1 kg and 1 m, force 10 N; over beyond 2.4 m or 12 degrees.
-    """
+def _sin_cos(x: FloatArray[Array, "..."]) -> tuple[FloatArray[Array, "..."], FloatArray[Array, "..."]]:
     import jax.numpy as jnp
 
-    _, velocity, angle, spin = state
-    cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    push = (jnp.where(action == 1, 10.0, -10.0) + 0.05 * spin**2 * sine) / 1.1
-    turn = (9.8 * sine - cosine * push) / (0.5 * (4.0 / 3.0 - 0.1 * cosine**2 / 1.1))
-    pull = push - 0.05 * turn * cosine / 1.1
-    state = state + 0.02 * jnp.stack([velocity, pull, spin, turn])
-    is_over = (jnp.abs(state[0]) > 2.4) | (jnp.abs(state[2]) > 12 * 2 * math.pi / 360)
-    return state, jnp.ones_like(angle), is_over
-
-
-def pendulum_step(state: FloatArray[Array, "2"], action: Any) -> tuple[FloatArray[Array, "2"], Any, Any]:
-    """The next state (angle from upright, angular velocity), the reward, and False: only time ends an episode.
-
-    As in gymnasium 1.x: semi-implicit Euler, 0.05 s; 1 kg, 1 m, g = 10 m/s^2; torque within 2 N m, speed within 8.
-    """
-    import jax.numpy as jnp
-
-    angle, speed = state
-    torque = jnp.clip(action[0], -2.0, 2.0)
-    error = (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
-    reward = -(error**2 + 0.1 * speed**2 + 0.001 * torque**2)
-    speed = jnp.clip(speed + (15.0 * jnp.sin(angle) + 3.0 * torque) * 0.05, -8.0, 8.0)
-    return jnp.stack([angle + 0.05 * speed, speed]), reward, jnp.asarray(False)
-
-
-def acrobot_step(state: FloatArray[Array, "4"], action: Any) -> tuple[FloatArray[Array, "4"], Any, Any]:
-    """The next state (two angles, two angular velocities), the reward, and whether the tip is above the line.
-
-    Sutton 1996 with the equations of Sutton and Barto's book, as in gymnasium 1.x: one Runge-Kutta step of 0.2 s;
-    links of 1 m, 1 kg and moment 1 kg m^2, g = 9.8 m/s^2; torque -1, 0 or 1 N m at the second joint.
-    """
-    import jax.numpy as jnp
-
-    torque = action - 1.0
-
-    def slope(state: Any) -> Any:
-        angle1, angle2, speed1, speed2 = state
-        cosine, sine = jnp.cos(angle2), jnp.sin(angle2)
-        d1, d2 = 3.5 + cosine, 1.25 + 0.5 * cosine
-        gravity2 = 4.9 * jnp.sin(angle1 + angle2)
-        gravity1 = 14.7 * jnp.sin(angle1) + gravity2 - 0.5 * speed2 * (speed2 + 2.0 * speed1) * sine
-        turn2 = (torque + d2 / d1 * gravity1 - 0.5 * speed1**2 * sine - gravity2) / (1.25 - d2**2 / d1)
-        return jnp.stack([speed1, speed2, -(d2 * turn2 + gravity1) / d1, turn2])
-
-    k1 = slope(state)
-    k2 = slope(state + 0.1 * k1)
-    k3 = slope(state + 0.1 * k2)
-    k4 = slope(state + 0.2 * k3)
-    angle1, angle2, speed1, speed2 = state + 0.2 / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
-    angle1, angle2 = ((angle + jnp.pi) % (2 * jnp.pi) - jnp.pi for angle in (angle1, angle2))
-    speed1 = jnp.clip(speed1, -4 * jnp.pi, 4 * jnp.pi)
-    speed2 = jnp.clip(speed2, -9 * jnp.pi, 9 * jnp.pi)
-    is_over = -jnp.cos(angle1) - jnp.cos(angle1 + angle2) > 1.0
-    return jnp.stack([angle1, angle2, speed1, speed2]), jnp.where(is_over, 0.0, -jnp.ones_like(angle1)), is_over
-
-
-def _observe_pendulum(state: FloatArray[Array, "2"]) -> FloatArray[Array, "3"]:
-    import jax.numpy as jnp
-
-    return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
-
-
-def _observe_acrobot(state: FloatArray[Array, "4"]) -> FloatArray[Array, "6"]:
-    import jax.numpy as jnp
-
-    cosines, sines = jnp.cos(state[:2]), jnp.sin(state[:2])
-    return jnp.stack([cosines[0], sines[0], cosines[1], sines[1], state[2], state[3]])
-
-
-class _Dynamics(NamedTuple):
-    step: Callable[..., Any]
-    observe: Callable[[Any], Any]
-    steps: int
-    spread: tuple[float, ...]  # first states are uniform within plus and minus this
-
-
-_DYNAMICS = {
-    "CartPole-v1": _Dynamics(cartpole_step, lambda state: state, 500, (0.05,) * 4),
-    "Pendulum-v1": _Dynamics(pendulum_step, _observe_pendulum, 200, (math.pi, 1.0)),
-    "Acrobot-v1": _Dynamics(acrobot_step, _observe_acrobot, 500, (0.1,) * 4),
-}
+    return jnp.sin(x), jnp.cos(x)

@@ -17,6 +17,7 @@ struct bb_call {
 typedef unsigned int bb_u32;
 typedef unsigned long long bb_u64;
 #define BB_FUNCTION __device__ __forceinline__
+#define BB_METHOD static __device__ __forceinline__
 // The name; threads of a block at most; blocks that a multiprocessor shall hold at once, which bounds registers.
 #define BB_KERNEL(name, ...) \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ bb_call call)
@@ -65,6 +66,7 @@ BB_FUNCTION float bb_cos_approx(float a) {
 typedef std::uint32_t bb_u32;
 typedef std::uint64_t bb_u64;
 #define BB_FUNCTION static inline
+#define BB_METHOD static inline
 #define BB_ADD(a, b) ((a) + (b))
 #define BB_MUL(a, b) ((a) * (b))
 #define BB_FMA(a, b, c) std::fma((a), (b), (c))

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 # Registers of a thread, at most: with so many a multiprocessor of 65,536 has that many threads at once.
 REGISTERS = {
     "noise.cu": 32,  # all 2,048
+    "rollout.cu": 80,  # 768, in blocks of one warp or a few
     "seedsum.cu": 128,  # 512, each with 4 to 32 sums of its own in registers
 }
 ARITHMETIC = {"add", "sub", "mul", "fma", "mad", "div", "sqrt", "rcp", "rsqrt", "sin", "cos", "lg2", "ex2", "tanh"}

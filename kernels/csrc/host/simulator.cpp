@@ -1,6 +1,7 @@
 // The kernels' grids on a CPU, for tests alone (simulator.h).
 #define BB_SIMULATOR
 #include "../noise.cu"
+#include "../rollout.cu"
 #include "../seedsum.cu"
 
 extern "C" __attribute__((visibility("default"))) int bb_simulate(const char* kernel, const unsigned* blocks,

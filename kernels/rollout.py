@@ -1,0 +1,94 @@
+"""Whole episodes of classic control in one call, for a population of small networks.
+
+A member's weights are formed when its episodes are played, from seeds where they have any: the population is nowhere
+stored. Episodes end when they end, so that no step is taken in vain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blackbox.arrays import Array, is_jax
+from blackbox.errors import SettingError
+
+from . import dispatch, environments
+from .weights import Form, LowRankWeights, SummedWeights, arrays_of, checked
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int32
+
+_MOST_HIDDEN = 8  # layers: what fits into a kernel's argument
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is static of a call.
+
+    Attributes:
+        env: the environment's name.
+        sizes: widths of the policy's layers, from the observation to the outputs.
+        steps: of the longest episode.
+        form: of the source of weights.
+    """
+
+    env: str
+    sizes: tuple[int, ...]
+    steps: int
+    form: Form
+
+
+def rollout(
+    env: str,
+    hidden: tuple[int, ...],
+    source: SummedWeights | LowRankWeights | Float[Array, "n d"],
+    starts: Float[Array, "episodes state"],
+    *,
+    steps: int | None = None,
+    impl: dispatch.Impl = "auto",
+) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
+    """The return and the length of every episode of every member.
+
+    Policies and episodes are those of :class:`blackbox.problems.control.JaxControl` in float32. The reference, compiled
+    code and a GPU's grid give the same bits; XLA alone, without compiled code, differs by roundings, which lets an
+    episode end earlier or later.
+
+    Args:
+        env: "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0" or "Acrobot-v1", as in gymnasium 1.x.
+        hidden: widths of the policy's hidden layers, eight at most; tanh follows each of them.
+        source: weights of the n members, an array or what they are formed of. The flat vector has for each layer the
+            matrix (inputs, outputs), row by row, then the biases.
+        starts: first states, common to all members. If this or the source's base is JAX's, all is computed by JAX.
+        steps: of the longest episode; None: as many as the environment has.
+        impl: what computes it, see :func:`blackbox.kernels.explain`. Compiled code is taken wherever it can be had.
+
+    Raises:
+        SettingError: an unknown environment, shapes that do not fit, a number outside its range, an ``impl`` that is
+            unknown or cannot be had here.
+    """
+    environment = environments.named(env)
+    if not isinstance(hidden, tuple) or len(hidden) > _MOST_HIDDEN or not all(map(_is_count, hidden)):
+        raise SettingError(f"hidden must be a tuple of at most {_MOST_HIDDEN} integers >= 1; got {hidden!r}")
+    sizes = environment.sizes(hidden)
+    weights = checked(source, environments.dimension_of(sizes), len(sizes) - 1)
+    if len(np.shape(starts)) != 2 or np.shape(starts)[1] != environment.state:
+        raise SettingError(f"starts must be of shape (episodes, {environment.state}) for {env}; got {np.shape(starts)}")
+    if steps is not None and not (_is_count(steps) and steps < 2**31):
+        raise SettingError(f"steps must be an integer from 1 to 2**31 - 1 or None; got {steps!r}")
+    in_jax = is_jax(starts) or any(map(is_jax, vars(weights).values()))
+    xp: Any = np
+    if in_jax:
+        import jax
+
+        xp = jax.numpy
+    arrays, form = arrays_of(weights, xp)
+    setting = Setting(env, sizes, steps or environment.steps, form)
+    chosen: Any = (dispatch.in_jax if in_jax else dispatch.in_numpy)(impl, dispatch.ALWAYS, "rollout")
+    result: tuple[Array, Array] = chosen.rollout(setting, arrays, xp.asarray(starts, dtype=xp.float32))
+    return result
+
+
+def _is_count(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
