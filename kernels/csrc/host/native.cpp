@@ -4,26 +4,15 @@
 //   buffers   pointers to the inputs, then to the outputs
 //   scalars   whole numbers; the first is the number of rows
 //   begin, end   the rows to work on: rows are independent, callers may split them over threads
-#include "../noise.cuh"
-
-#define BB_ENTRY extern "C" __attribute__((visibility("default"))) void
+#include "lanes.h"
 
 namespace {
-
-constexpr int LANES = 16;
-
-enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3 };
-constexpr int VALUES[] = {4, 4, 128, 16};
 
 // What LANES blocks are made of, and where their values go.
 struct Lanes {
   bb_u32 low[LANES], high[LANES], k0[LANES], k1[LANES];
   float* target[LANES];
   int count[LANES];
-};
-
-struct Words {
-  bb_u32 w[4][LANES];
 };
 
 inline Words philox(const Lanes& lanes) {
@@ -33,35 +22,6 @@ inline Words philox(const Lanes& lanes) {
     for (int q = 0; q < 4; ++q) out.w[q][l] = words.w[q];
   }
   return out;
-}
-
-// Values of LANES blocks; CENTERED are those that are whole numbers or symmetric, before they get unit variance.
-template <int KIND, bool CENTERED>
-inline void values(const Words& words, float (*out)[VALUES[KIND]]) {
-  if constexpr (KIND == NORMAL) {
-    float pair[4][LANES];
-    for (int half = 0; half < 4; half += 2)
-      for (int l = 0; l < LANES; ++l) bb_normal(words.w[half][l], words.w[half + 1][l], pair[half][l], pair[half + 1][l]);
-    for (int l = 0; l < LANES; ++l)
-      for (int q = 0; q < 4; ++q) out[l][q] = pair[q][l];
-  } else if constexpr (KIND == UNIFORM) {
-    for (int l = 0; l < LANES; ++l)
-      for (int q = 0; q < 4; ++q) out[l][q] = CENTERED ? BB_ADD(bb_unit(words.w[q][l]), -0.5f) : bb_unit(words.w[q][l]);
-  } else if constexpr (KIND == SIGN) {
-    for (int l = 0; l < LANES; ++l)
-      for (int q = 0; q < 4; ++q)
-        for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = bb_sign(words.w[q][l], bit);
-  } else {
-    bb_u32 counts[LANES][4];
-    for (int q = 0; q < 4; ++q)
-      for (int l = 0; l < LANES; ++l) counts[l][q] = bb_popcounts(words.w[q][l]);
-    for (int l = 0; l < LANES; ++l)
-      for (int q = 0; q < 4; ++q)
-        for (int byte = 0; byte < 4; ++byte) {
-          const float centered = (float)((int)(counts[l][q] >> (8 * byte) & 15u) - 4);
-          out[l][4 * q + byte] = CENTERED ? centered : BB_MUL(centered, 0.707106769f);
-        }
-  }
 }
 
 template <int KIND, bool CENTERED>
