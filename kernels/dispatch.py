@@ -41,17 +41,17 @@ def from_environment() -> Impl:
     return named  # type: ignore[return-value]
 
 
-def in_numpy(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise for NumPy: ``native`` or ``ref``."""
+def in_numpy(impl: Impl, blocks: int, source: str = native.MAIN) -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise for NumPy: ``native``, with a library, or ``ref``."""
     wanted = requested(impl)
     if wanted == "native":
-        _demand(native.attempt()[1])
+        _demand(native.attempt(source)[1])
         return native
-    return native if wanted == "auto" and blocks > _WORTHWHILE and native.library() is not None else ref
+    return native if wanted == "auto" and blocks > _WORTHWHILE and native.library(source) is not None else ref
 
 
-def in_jax(impl: Impl, blocks: int) -> ModuleType:
-    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi`` for compiled code on CPUs."""
+def in_jax(impl: Impl, blocks: int, kernel: str = "noise") -> ModuleType:
+    """The module that makes ``blocks`` blocks of noise in JAX's programs: ``xla``, or ``ffi``, compiled for CPUs."""
     import jax
 
     from . import xla
@@ -65,8 +65,8 @@ def in_jax(impl: Impl, blocks: int) -> ModuleType:
     from . import ffi
 
     if wanted == "native":
-        _demand(ffi.problem())
-    return ffi if ffi.kernel("noise") is not None else xla
+        _demand(ffi.problem(kernel))
+    return ffi if ffi.kernel(kernel) is not None else xla
 
 
 def explain() -> str:

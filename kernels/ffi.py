@@ -30,14 +30,16 @@ _TARGET = "blackbox_launch"
 @cache
 def kernel(name: str) -> str | None:
     """The registered name of a kernel for this CPU; None, after one warning, where none can be built."""
-    if (library := native.library()) is None:
+    entry = f"bb_{name}"
+    source = native.source_of(entry)
+    if (library := native.library(source)) is None:
         return None
     launcher, problem = _launcher()
     if launcher is None:
         native.warn_once(f"kernels run without compiled code in JAX, noise takes 1.5 to 4 times as long: {problem}")
         return None
-    registered = f"{name}:{native.build('host/native.cpp').stem}"
-    launcher.bb_register(registered.encode(), ctypes.cast(getattr(library, f"bb_{name}"), ctypes.c_void_p))
+    registered = f"{name}:{native.build(source).stem}"
+    launcher.bb_register(registered.encode(), ctypes.cast(getattr(library, entry), ctypes.c_void_p))
     return registered
 
 
@@ -52,16 +54,21 @@ def _launcher() -> tuple[ctypes.CDLL | None, str]:
     return launcher, problem
 
 
-def problem() -> str:
-    """Why there are no compiled kernels for JAX; empty if there are."""
-    return native.attempt()[1] or _launcher()[1]
+def problem(name: str = "noise") -> str:
+    """Why there is no compiled kernel for JAX; empty if there is."""
+    return native.attempt(native.source_of(f"bb_{name}"))[1] or _launcher()[1]
 
 
 def _launch(
-    name: str, shapes: Sequence[Any], inputs: Sequence[Array], scalars: np.ndarray, work: int
+    name: str,
+    shapes: Sequence[Any],
+    inputs: Sequence[Array],
+    scalars: np.ndarray,
+    work: int,
+    aliases: dict[int, int] | None = None,
 ) -> tuple[Array, ...]:
-    """Call a kernel whose rows each take ``work`` values of noise."""
-    call = jax.ffi.ffi_call(_TARGET, list(shapes), vmap_method="sequential")
+    """Call a kernel whose rows each take ``work`` values of noise; ``aliases``: of inputs that outputs may replace."""
+    call = jax.ffi.ffi_call(_TARGET, list(shapes), vmap_method="sequential", input_output_aliases=aliases)
     # A piece of less than this costs more to hand to a thread than to work on.
     least = np.int64(max(1, 2**14 // max(1, work)))
     values: tuple[Array, ...] = tuple(call(*inputs, kernel=kernel(name), scalars=scalars, least=least))
@@ -145,6 +152,90 @@ def _seedsum_jvp(
     _, _, more_bases, more_weights = tangents
     changes = xla.seedsum(keys, more_bases, more_weights, members, kind, chunk)
     return _seedsum(kind, chunk, keys, members, bases, weights), changes
+
+
+@partial(jax.jit, static_argnames=("size", "rank", "kind"))
+def lowrank_mix(
+    x: Float[Array, "#n rows m"],
+    y: Float[Array, "#n rows k"],
+    source: UInt32[Array, "n 6"],
+    size: int,
+    rank: int,
+    kind: spec.Kind = "normal",
+) -> Float[Array, "n rows k"]:
+    """What :func:`blackbox.kernels.ref.lowrank_mix` computes; compiled code where the program runs on a CPU.
+
+    Under ``vmap`` one call of all members.
+    """
+    return _mixed(size, rank, kind, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), source)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _mixed(size: int, rank: int, kind: spec.Kind, x: Array, y: Array, source: Array) -> Array:
+    return _mix_of_members(size, rank, kind)(x, y, source)
+
+
+@_mixed.defjvp
+def _mixed_jvp(
+    size: int, rank: int, kind: spec.Kind, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    """It is linear in x and y."""
+    return _mixed(size, rank, kind, *primals), xla.lowrank_mix(*tangents[:2], primals[2], size, rank, kind)
+
+
+@cache
+def _mix_of_members(size: int, rank: int, kind: spec.Kind) -> Any:
+    def compiled(x: Array, y: Array, source: Array) -> Array:
+        members = source.shape[0]
+        scalars = native.lowrank_mix_scalars(members, x.shape, y.shape, size, rank, kind)
+        out = jax.ShapeDtypeStruct((members, *y.shape[1:]), jnp.float32)
+        work = (x.shape[2] + y.shape[2]) * (rank + x.shape[1] // 2)
+        aliases = {1: 0} if y.shape == out.shape else None
+        return _launch("lowrank_mix", [out], (x, y, source), scalars, work, aliases)[0]
+
+    @jax.custom_batching.custom_vmap
+    def mix(x: Array, y: Array, source: Array) -> Array:
+        portable = partial(xla.lowrank_mix, size=size, rank=rank, kind=kind)
+        values: Array = jax.lax.platform_dependent(x, y, source, cpu=compiled, default=portable)
+        return values
+
+    @mix.def_vmap
+    def mapped(length: int, is_mapped: Sequence[bool], x: Array, y: Array, source: Array) -> tuple[Array, bool]:
+        """The mapped axis joins that of the members; what all of them share stays as it is."""
+        members = source.shape[-2]
+
+        def joined(value: Array, own: bool, shares: bool) -> Array:
+            count = value.shape[1 if own else 0]
+            if shares and not own and count == 1:
+                return value
+            if not own:
+                value = jnp.broadcast_to(value, (length, *value.shape))
+            if count != members:
+                value = jnp.broadcast_to(value, (length, members, *value.shape[2:]))
+            return value.reshape(length * members, *value.shape[2:])
+
+        parts = map(joined, (x, y, source), is_mapped, (True, True, False))
+        out = mix(*parts)
+        return out.reshape(length, members, *out.shape[1:]), True
+
+    return mix
+
+
+@partial(jax.jit, static_argnames=("sizes", "size", "kind"))
+def lowrank_factors(
+    source: UInt32[Array, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
+) -> tuple[Float[Array, "n a"], Float[Array, "n b"]]:
+    """What :func:`blackbox.kernels.ref.lowrank_factors` makes; compiled code where the program runs on a CPU."""
+
+    def compiled(source: Array) -> tuple[Array, ...]:
+        rows = source.shape[0]
+        shapes = [jax.ShapeDtypeStruct((rows, own), jnp.float32) for own in sizes]
+        scalars = native.lowrank_factors_scalars(rows, sizes, size, kind)
+        return _launch("lowrank_factors", shapes, (source,), scalars, sum(sizes))
+
+    portable = partial(xla.lowrank_factors, sizes=sizes, size=size, kind=kind)
+    a, b = jax.lax.platform_dependent(source, cpu=compiled, default=portable)
+    return a, b
 
 
 def _noise(

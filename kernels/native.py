@@ -40,24 +40,33 @@ OPTIONS = (
 )
 LANES = 16  # as in native.cpp
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8")  # as numbered in native.cpp
-ENTRIES = ("bb_noise", "bb_seedsum")
+MAIN = "host/native.cpp"
+ENTRIES = {  # of each library
+    MAIN: ("bb_noise", "bb_seedsum"),
+    "host/lowrank.cpp": ("bb_lowrank_mix", "bb_lowrank_factors"),
+}
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 _warned: set[str] = set()
 
 
-def library() -> ctypes.CDLL | None:
-    """The kernels for this CPU, built if need be; None, after one warning, where that is impossible."""
-    loaded, problem = attempt()
+def source_of(entry: str) -> str:
+    """The source whose library has an entry."""
+    return next(source for source, entries in ENTRIES.items() if entry in entries)
+
+
+def library(source: str = MAIN) -> ctypes.CDLL | None:
+    """A library of kernels for this CPU, built if need be; None, after one warning, where that is impossible."""
+    loaded, problem = attempt(source)
     if loaded is None:
         warn_once(f"kernels run without compiled code, noise takes 3 to 20 times as long: {problem}")
     return loaded
 
 
 @cache
-def attempt() -> tuple[ctypes.CDLL | None, str]:
+def attempt(source: str = MAIN) -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and why there is none."""
-    loaded, problem = load("host/native.cpp", ENTRIES)
-    for name in ENTRIES if loaded is not None else ():
+    loaded, problem = load(source, ENTRIES[source])
+    for name in ENTRIES[source] if loaded is not None else ():
         entry = getattr(loaded, name)
         entry.argtypes, entry.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64), None
     return loaded, problem
@@ -120,9 +129,50 @@ def seedsum(
     return sums
 
 
+def lowrank_mix(
+    x: Float[ndarray, "#n rows m"],
+    y: Float[ndarray, "#n rows k"],
+    source: UInt32[ndarray, "n 6"],
+    size: int,
+    rank: int,
+    kind: spec.Kind = "normal",
+) -> Float[ndarray, "n rows k"]:
+    """What :func:`blackbox.kernels.ref.lowrank_mix` computes; needs the library of ``host/lowrank.cpp``."""
+    x, y = (np.ascontiguousarray(array, np.float32) for array in (x, y))
+    source = np.ascontiguousarray(source, np.uint32)
+    out = np.empty((len(source), *y.shape[1:]), np.float32)
+    scalars = lowrank_mix_scalars(len(source), x.shape, y.shape, size, rank, kind)
+    _call("bb_lowrank_mix", (x, y, source, out), scalars)
+    return out
+
+
+def lowrank_factors(
+    source: UInt32[ndarray, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
+) -> tuple[Float[ndarray, "n a"], Float[ndarray, "n b"]]:
+    """What :func:`blackbox.kernels.ref.lowrank_factors` makes; needs the library of ``host/lowrank.cpp``."""
+    source = np.ascontiguousarray(source, np.uint32)
+    a, b = (np.empty((len(source), own), np.float32) for own in sizes)
+    _call("bb_lowrank_factors", (source, a, b), lowrank_factors_scalars(len(source), sizes, size, kind))
+    return a, b
+
+
+def lowrank_mix_scalars(
+    members: int, x: tuple[int, ...], y: tuple[int, ...], size: int, rank: int, kind: spec.Kind
+) -> ndarray:
+    """The scalars of the entry ``bb_lowrank_mix``, of the shapes of x and y."""
+    steps = (rows * width if own == members else 0 for own, rows, width in (x, y))
+    pairs = -(-members // 2)
+    return np.array([pairs, KINDS.index(kind), members, *x[1:], y[2], rank, size, *steps], np.int64)
+
+
+def lowrank_factors_scalars(rows: int, sizes: tuple[int, int], size: int, kind: spec.Kind) -> ndarray:
+    """The scalars of the entry ``bb_lowrank_factors``."""
+    return np.array([rows, KINDS.index(kind), *sizes, size], np.int64)
+
+
 def _call(name: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:
     pointers = np.array([array.ctypes.data for array in buffers], np.uintp)
-    getattr(attempt()[0], name)(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
+    getattr(attempt(source_of(name))[0], name)(pointers.ctypes.data, scalars.ctypes.data, 0, int(scalars[0]))
 
 
 def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], kind: spec.Kind, chunk: int) -> ndarray:

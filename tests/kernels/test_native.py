@@ -191,7 +191,7 @@ def test_a_damaged_library_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("BLACKBOX_CACHE", str(tmp_path))
     built = native.build("host/native.cpp")
     built.write_bytes(b"")
-    loaded, problem = native.load("host/native.cpp", native.ENTRIES)
+    loaded, problem = native.load(native.MAIN, native.ENTRIES[native.MAIN])
     assert (loaded is not None, problem) == (True, "")
     assert built.stat().st_size > 0
 
