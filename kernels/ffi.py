@@ -188,10 +188,13 @@ def _mix_of_members(size: int, rank: int, kind: spec.Kind) -> Any:
     def compiled(x: Array, y: Array, source: Array) -> Array:
         members = source.shape[0]
         scalars = native.lowrank_mix_scalars(members, x.shape, y.shape, size, rank, kind)
-        out = jax.ShapeDtypeStruct((members, *y.shape[1:]), jnp.float32)
-        work = (x.shape[2] + y.shape[2]) * (rank + x.shape[1] // 2)
-        aliases = {1: 0} if y.shape == out.shape else None
-        return _launch("lowrank_mix", [out], (x, y, source), scalars, work, aliases)[0]
+        rows, width = y.shape[1:]
+        out = jax.ShapeDtypeStruct((members * rows, width), jnp.float32)
+        work = (x.shape[2] + width) * (rank + rows // 2)
+        # Two axes, as a product has them: for a third of one entry XLA copies the arrays into another layout.
+        flat = [array.reshape(-1, array.shape[2]) for array in (x, y)]
+        aliases = {1: 0} if flat[1].shape == out.shape else None
+        return _launch("lowrank_mix", [out], (*flat, source), scalars, work, aliases)[0].reshape(members, rows, width)
 
     @jax.custom_batching.custom_vmap
     def mix(x: Array, y: Array, source: Array) -> Array:
