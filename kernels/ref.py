@@ -244,10 +244,10 @@ def lowrank_mix(
 
 
 def _dot(x: Float[ndarray, "rows m"], a: Float[ndarray, "m"]) -> Float[ndarray, "rows"]:
-    products = np.pad(x * a, ((0, 0), (0, -len(a) % spec.DOT_SUMS))).reshape(len(x), -1, spec.DOT_SUMS)
+    products = np.pad(x * a, ((0, 0), (0, -len(a) % spec.DOT_SUMS)))
     sums = np.zeros((len(x), spec.DOT_SUMS), f32)
-    for part in np.moveaxis(products, 1, 0):
-        sums += part
+    for first in range(0, len(a), spec.DOT_SUMS):
+        sums += products[:, first : first + spec.DOT_SUMS]
     while (half := sums.shape[1] // 2) > 0:
         sums = sums[:, :half] + sums[:, half:]
     return sums[:, 0]

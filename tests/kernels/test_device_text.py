@@ -28,9 +28,9 @@ extern "C" __global__ void all_kinds(float* out, int count, bb_u32 k0, bb_u32 k1
 """
 
 
-def compiled(folder: Path, *options: str) -> tuple[str, Path]:
+def compiled(folder: Path, *options: str, text: str = ALL_KINDS) -> tuple[str, Path]:
     source, made = folder / "kernel.cu", folder / "made"
-    source.write_text(ALL_KINDS)
+    source.write_text(text)
     done = subprocess.run(
         ["nvcc", *options, f"-I{native.SOURCES}", str(source), "-o", str(made)],
         capture_output=True, text=True, timeout=300,
@@ -48,8 +48,17 @@ def test_noise_fits_into_registers(architecture: str, tmp_path: Path) -> None:
     assert int(registers[1]) <= 32  # all threads of a multiprocessor at once
 
 
-def test_every_float_operation_is_rounded_once_to_nearest(tmp_path: Path) -> None:
-    _, made = compiled(tmp_path, "-arch=compute_80", "-ptx")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_products_with_noise_fit_into_registers(architecture: str, tmp_path: Path) -> None:
+    said, _ = compiled(tmp_path, f"-arch={architecture}", "-cubin", "-Xptxas", "-v", text='#include "lowrank.cu"')
+    assert said.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == 8
+    # Of 256 threads at least four blocks at once on a multiprocessor.
+    assert max(map(int, re.findall(r"Used (\d+) registers", said))) <= 64
+
+
+@pytest.mark.parametrize("text", [ALL_KINDS, '#include "lowrank.cu"'])
+def test_every_float_operation_is_rounded_once_to_nearest(text: str, tmp_path: Path) -> None:
+    _, made = compiled(tmp_path, "-arch=compute_80", "-ptx", text=text)
     operations = set(re.findall(r"^\s*([a-z]+\.\S*f32\S*)", made.read_text(), re.MULTILINE))
     arithmetic = {
         name for name in operations if name.split(".")[0] in {"add", "sub", "mul", "fma", "mad", "div", "sqrt"}
