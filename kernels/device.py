@@ -143,7 +143,7 @@ def lowrank_factors(
     """What :func:`blackbox.kernels.ref.lowrank_factors` makes."""
     rows, out = source.shape[0], []
     for which, count in enumerate(sizes):
-        blocks = grid(-(-count // spec.VALUES_PER_THREAD[kind]), rows)
+        blocks = grid(-(-count // 4), rows)
         call = Launch("lowrank.cu", f"bb_lowrank_factor_{kind}", blocks, (rows, count, size, which))
         out += launch(call, (source,), [((rows, count), "float32")])
     return out[0], out[1]

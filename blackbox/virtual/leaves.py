@@ -17,7 +17,7 @@ from blackbox.errors import SettingError
 from blackbox.kernels import seedsum, xla
 from blackbox.kernels.noise import centered_noise
 from blackbox.kernels.spec import SUM_CHUNK, UNIT
-from blackbox.perturbed.lowrank import Source, scaled
+from blackbox.perturbed.lowrank import scaled
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Int8, UInt32
@@ -163,20 +163,6 @@ def drawn(
         pieces = jnp.split(values, ends[:-1], axis=1)
         out.append(tuple(piece.reshape(-1, *part) for piece, part in zip(pieces, parts, strict=True)))
     return out
-
-
-def source(
-    weight: Weight, key: UInt32[Array, "2"], pairs: Int[Array, "n"], steps: Float[Array, "n"], kind: Kind
-) -> Source:
-    """What names the factors that :func:`drawn` makes of a weight of low rank, the first of them with some steps."""
-    stack, sizes = weight.shape[: weight.stacked], [math.prod(part) for part in weight.parts]
-    count, shape = math.prod(stack), (pairs.shape[0], *stack)
-    first = [np.arange(count, dtype=np.uint32) * (size // max(1, count)) for size in sizes]
-    offsets = [jnp.asarray(own.reshape(stack), jnp.uint32) for own in (first[0], first[1] + np.uint32(sizes[0]))]
-    bits = jax.lax.bitcast_convert_type(steps.astype(jnp.float32), jnp.uint32)
-    members = [x.reshape(-1, *[1] * len(stack)) for x in (pairs.astype(jnp.uint32), bits)]
-    columns = [key[0], key[1], *members, *offsets]
-    return Source(jnp.stack([jnp.broadcast_to(x, shape) for x in columns], -1), sum(sizes), kind)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blackbox.kernels.lowrank import is_compiled
 from blackbox.perturbed import LowRank
 from blackbox.perturbed.lowrank import Source, added
-from blackbox.virtual.leaves import Quantized, Weight, drawn, source, streams
+from blackbox.virtual.factors import is_fused, source
+from blackbox.virtual.leaves import Quantized, drawn, streams
 from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
@@ -76,7 +75,8 @@ class NoisePopulation(VirtualPopulation):
         weights = self.structure.weights
         keys = streams(weights, self.key, self.generation)
         # Products that make the noise need no factors: making these vanishes, if it is a call for that leaf alone.
-        apart = [i for i, weight in enumerate(weights) if self._is_fused(weight)]
+        # All of the generation decides, so that a member's fitness does not depend on who is evaluated with it.
+        apart = [i for i, weight in enumerate(weights) if is_fused(weight, self.popsize, self.kind)]
         groups = [[i] for i in apart] + [[i for i in range(len(weights)) if i not in apart]]
         noise: dict[int, tuple[Array, ...]] = {}
         for group in filter(None, groups):
@@ -98,13 +98,6 @@ class NoisePopulation(VirtualPopulation):
                 out.append(added(w, e * column(step, e)))
                 axes.append(0)
         return tuple(out), tuple(axes)
-
-    def _is_fused(self, weight: Weight) -> bool:
-        """Whether products with a weight make its noise themselves; the same for any part of the generation."""
-        if weight.noise != "low-rank":
-            return False
-        a, b = (math.prod(part) for part in weight.parts)
-        return a + b < 2**32 and is_compiled(self.popsize, (a, b), self.kind)
 
 
 jax.tree_util.register_dataclass(

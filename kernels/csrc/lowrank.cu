@@ -13,10 +13,11 @@ BB_FUNCTION bool bb_same_noise(const bb_source& one, const bb_source& other) {
          one.offsets[0] == other.offsets[0] && one.offsets[1] == other.offsets[1];
 }
 
-// Values of a member's row from an offset on, by all threads of a block; each makes some of one block of noise.
-template <int KIND>
-BB_FUNCTION void bb_draw(const bb_source& source, bb_u64 blocks, bb_u64 offset, long long count, float scale, float* out) {
-  constexpr int VALUES = bb_values_per_block(KIND), OWN = bb_values_per_thread(KIND);
+// Values of a member's row from an offset on, by all threads of a block; each makes OWN of one block of noise.
+template <int KIND, int OWN>
+BB_FUNCTION void bb_draw(const bb_source& source, bb_u64 blocks, bb_u64 offset, long long count, float scale,
+                         float* out) {
+  constexpr int VALUES = bb_values_per_block(KIND);
   const bb_u64 first = offset / OWN * OWN;
   for (bb_u64 from = first + (bb_u64)threadIdx.x * OWN; from < offset + count; from += (bb_u64)blockDim.x * OWN) {
     float values[OWN];
@@ -47,8 +48,8 @@ BB_FUNCTION void bb_add_products(const float* x, const float* a, int lane, int c
 //
 // buffers   x (members or 1, rows, m) f32, y (members or 1, rows, n) f32, sources (members, 6) u32;
 //           out (members, rows, n) f32, which may be y
-// scalars   members, rows of each, m, n, rank, size of a member's noise, floats from one member to the next in x and in y
-//           (0 if they share them), entries of a tile of either factor (a multiple of 64), rows at once
+// scalars   members, rows of each, m, n, rank, size of a member's noise, floats from one member to the next in x and in
+//           y (0 if they share them), entries of a tile of either factor (a multiple of 64), rows at once
 // A block owns two members, whose noise it makes once if their sources say so, and takes their rows some at a time: a
 // tile of A in shared memory for the dot products of all of them, then a tile of B. Blocks along y share the rows.
 template <int KIND>
@@ -60,8 +61,9 @@ BB_FUNCTION void bb_mix_lowrank(const bb_call& call) {
   const long long x_step = call.scalars[6], y_step = call.scalars[7], entries = call.scalars[8];
   const int rank = (int)call.scalars[4], at_once = (int)call.scalars[9];
   const bb_u64 blocks = ((bb_u64)call.scalars[5] + bb_values_per_block(KIND) - 1) / bb_values_per_block(KIND);
-  BB_SHARED(float, tile);                     // (entries, rank)
-  float* sums = tile + entries * rank;        // (at_once, rank, BB_DOT_SUMS)
+  constexpr int OWN = bb_values_per_thread(KIND);
+  BB_SHARED(float, tile);               // (entries, rank)
+  float* sums = tile + entries * rank;  // (at_once, rank, BB_DOT_SUMS)
   for (long long pair = blockIdx.x; 2 * pair < members; pair += gridDim.x) {
     const long long last = 2 * pair + 2 < members ? 2 * pair + 2 : members;
     for (long long member = 2 * pair, next; member < last; member = next) {
@@ -74,7 +76,7 @@ BB_FUNCTION void bb_mix_lowrank(const bb_call& call) {
         for (long long start = 0; start < m; start += entries) {
           const int used = (int)(m - start < entries ? m - start : entries);
           __syncthreads();  // the tile is read no more, and sums are zero
-          bb_draw<KIND>(source, blocks, source.offsets[0] + (bb_u64)(start * rank), (long long)used * rank, 1.0f, tile);
+          bb_draw<KIND, OWN>(source, blocks, source.offsets[0] + (bb_u64)(start * rank), (long long)used * rank, 1.0f, tile);
           __syncthreads();
           for (int i = threadIdx.x; i < lanes; i += blockDim.x) {
             const int lane = i % BB_DOT_SUMS;
@@ -97,7 +99,7 @@ BB_FUNCTION void bb_mix_lowrank(const bb_call& call) {
         for (long long start = 0; start < n; start += entries) {
           const int used = (int)(n - start < entries ? n - start : entries);
           __syncthreads();
-          bb_draw<KIND>(source, blocks, source.offsets[1] + (bb_u64)(start * rank), (long long)used * rank, 1.0f, tile);
+          bb_draw<KIND, OWN>(source, blocks, source.offsets[1] + (bb_u64)(start * rank), (long long)used * rank, 1.0f, tile);
           __syncthreads();
           for (int q = 0; q < count; ++q) {
             const long long own = member + (from + q) / rows, row = (from + q) % rows;
@@ -127,20 +129,21 @@ BB_KERNEL(bb_lowrank_mix_binom8, 256) { bb_mix_lowrank<BB_BINOM8>(call); }
 //
 // buffers   sources (rows, 6) u32; out (rows, count) f32
 // scalars   rows, count, size of a member's noise, which factor
-// Blocks along y own sources, and all blocks along x share the values of one.
+// Blocks along y own sources, and all blocks along x share the values of one, four a thread as in noise.cu.
 template <int KIND>
 BB_FUNCTION void bb_write_factor(const bb_call& call) {
   const bb_source* sources = (const bb_source*)call.buffers[0];
   float* out = (float*)call.buffers[1];
   const long long rows = call.scalars[0], count = call.scalars[1], which = call.scalars[3];
   const bb_u64 blocks = ((bb_u64)call.scalars[2] + bb_values_per_block(KIND) - 1) / bb_values_per_block(KIND);
-  const long long share = (long long)blockDim.x * bb_values_per_thread(KIND);
+  const long long share = (long long)blockDim.x * 4;
   for (long long row = blockIdx.y; row < rows; row += gridDim.y) {
     const bb_source source = sources[row];
     const float scale = which ? 1.0f : BB_FLOAT_OF_BITS(source.step);
+    const bb_u64 offset = which ? source.offsets[1] : source.offsets[0];
     for (long long start = blockIdx.x * share; start < count; start += gridDim.x * share) {
       const long long used = count - start < share ? count - start : share;
-      bb_draw<KIND>(source, blocks, (bb_u64)source.offsets[which] + start, used, scale, out + row * count + start);
+      bb_draw<KIND, 4>(source, blocks, offset + start, used, scale, out + row * count + start);
     }
   }
 }

@@ -82,7 +82,7 @@ def test_compiled_products_have_the_bits_of_the_reference(kind: spec.Kind, shape
         assert_same_bits(lowrank_mix(*arrays, size, rank, kind, impl="native"), expected)
 
 
-@pytest.mark.parametrize(("kind", "shape", "shared"), zip(KINDS, SHAPES[1:5], ("", "x", "xy", ""), strict=True))
+@pytest.mark.parametrize(("kind", "shape", "shared"), list(zip(KINDS, SHAPES[1:5], ("", "x", "xy", ""), strict=True)))
 def test_without_compiled_code_products_differ_by_roundings(
     kind: spec.Kind, shape: tuple[int, ...], shared: str
 ) -> None:

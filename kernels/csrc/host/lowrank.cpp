@@ -1,4 +1,4 @@
-// Products with members' noise of low rank, as a library for CPUs (kernels/spec.py, "Low rank"); entries as in native.cpp.
+// Products with members' noise of low rank (kernels/spec.py, "Low rank") as a library for CPUs; entries as in native.cpp.
 #include <vector>
 
 #include "lanes.h"
@@ -26,7 +26,8 @@ std::size_t room(std::int64_t count) {
 
 // Where in `scratch` the values of a member's row lie that begin at an offset.
 template <int KIND>
-inline const float* drawn(const Source& source, bb_u64 blocks, std::int64_t offset, std::int64_t count, float* scratch) {
+inline const float* drawn(const Source& source, bb_u64 blocks, std::int64_t offset, std::int64_t count,
+                          float* scratch) {
   constexpr int V = VALUES[KIND];
   const std::int64_t shift = offset % V, used = (shift + count + V - 1) / V;
   const bb_u64 first = source.number * blocks + (bb_u64)(offset / V);
@@ -85,7 +86,8 @@ inline float dot(const float* x, const float* a, std::int64_t count) {
 }
 
 // y + sum_r scaled_r b_r; out may be y.
-inline void added(const float* y, const float* scaled, const float* b, std::int64_t count, std::int64_t rank, float* out) {
+inline void added(const float* y, const float* scaled, const float* b, std::int64_t count, std::int64_t rank,
+                  float* out) {
   std::int64_t i = 0;
   for (; i + SUMS <= count; i += SUMS) {
     Vector total[VECTORS];
@@ -151,10 +153,10 @@ void write_factors(void* const* buffers, const std::int64_t* scalars, std::int64
 
 // out = y + sum_r (step (x . A_r)) B_r for the rows of members, of which numbers 2k and 2k + 1 share noise made once if
 // their sources say so.
-// in: x (members or 1, rows, m) f32, y (members or 1, rows, n) f32, sources (members, 6) u32; out: (members, rows, n) f32,
-// which may be y
-// scalars: pairs of members, kind, members, rows of each, m, n, rank, size of a member's noise, floats from one member to
-// the next in x and in y (0 if they share them)
+// in: x (members or 1, rows, m) f32, y (members or 1, rows, n) f32, sources (members, 6) u32;
+// out: (members, rows, n) f32, which may be y
+// scalars: pairs of members, kind, members, rows of each, m, n, rank, size of a member's noise, floats from one member
+// to the next in x and in y (0 if they share them)
 BB_ENTRY bb_lowrank_mix(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
     case NORMAL: return mix<NORMAL>(buffers, scalars, begin, end);
