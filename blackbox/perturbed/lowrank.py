@@ -119,7 +119,7 @@ def axis_letters(value: LowRank) -> tuple[str, str, str]:
 
 def widened(x: Array) -> Array:
     """At least float32, so that a perturbation far below the last place of a bfloat16 weight still counts."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def scaled(w: Array, scale: Array) -> Array:
