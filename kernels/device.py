@@ -141,7 +141,8 @@ def lowrank_factors(
     launch: Launcher, source: UInt32[Array, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
 ) -> tuple[Float[Array, "n a"], Float[Array, "n b"]]:
     """What :func:`blackbox.kernels.ref.lowrank_factors` makes."""
-    rows, out = source.shape[0], []
+    rows = source.shape[0]
+    out: list[Array] = []
     for which, count in enumerate(sizes):
         blocks = grid(-(-count // 4), rows)
         call = Launch("lowrank.cu", f"bb_lowrank_factor_{kind}", blocks, (rows, count, size, which))

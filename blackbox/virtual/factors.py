@@ -54,7 +54,7 @@ def weighted_factors(
     for i, weight in enumerate(weights):
         if is_fused(weight, pairs.shape[0], kind):
             a, b = (math.prod(part) for part in weight.parts)
-            words = _words(keys[i], pairs, f, (np.uint32(0), np.uint32(a)))
+            words = _words(keys[i], pairs, f, (np.array(0, np.uint32), np.array(a, np.uint32)))
             out[i] = lowrank_factors(words, (a, b), a + b, kind, impl="native")
         else:
             others.append(i)
