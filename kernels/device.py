@@ -28,6 +28,8 @@ THREADS = 256
 SHARED = 227 << 10  # bytes that a block may ask for, on an H100 or B200; an A100 has 163 KiB
 _ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
 _BUSY = 1 << 17  # threads that fill a large GPU about half
+_TILE = 2048  # floats of a factor, and of sums, that a block has in shared memory
+_LARGEST_RANK = 64
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,50 @@ def rollout(
     shape = n, episodes
     returns, lengths = launch(call, (*arrays, starts), [(shape, "float32"), (shape, "int32")])
     return returns, lengths
+
+
+def lowrank_mix(
+    launch: Launcher,
+    x: Float[Array, "#n rows m"],
+    y: Float[Array, "#n rows k"],
+    source: UInt32[Array, "n 6"],
+    size: int,
+    rank: int,
+    kind: spec.Kind = "normal",
+) -> Float[Array, "n rows k"]:
+    """What :func:`blackbox.kernels.ref.lowrank_mix` computes.
+
+    Raises:
+        ValueError: a rank above 64, for which a block has too little shared memory.
+    """
+    if rank > _LARGEST_RANK:
+        raise ValueError(f"rank must be at most {_LARGEST_RANK} on a GPU, got {rank}")
+    (members, _), (rows, m), k, sums = source.shape, x.shape[1:], y.shape[2], spec.DOT_SUMS
+    entries = sums * max(1, _TILE // (sums * rank))
+    at_once = max(1, min(2 * rows, _TILE // (sums * rank)))
+    pairs = -(-members // 2)
+    # Blocks of a few pairs share the rows, each with noise of its own: half of them fill a GPU.
+    shares = min(-(-2 * rows // at_once), -(-_BUSY // (THREADS * max(1, pairs))), _ROWS)
+    steps = (x.shape[1] * m if x.shape[0] == members else 0, rows * k if y.shape[0] == members else 0)
+    scalars = (members, rows, m, k, rank, size, *steps, entries, at_once)
+    blocks = max(1, min(pairs, 2**31 - 1)), max(1, shares)
+    shared = 4 * (entries * rank + at_once * rank * sums)
+    call = Launch("lowrank.cu", f"bb_lowrank_mix_{kind}", blocks, scalars, shared=shared)
+    (mixed,) = launch(call, (x, y, source), [((members, rows, k), "float32")])
+    return mixed
+
+
+def lowrank_factors(
+    launch: Launcher, source: UInt32[Array, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
+) -> tuple[Float[Array, "n a"], Float[Array, "n b"]]:
+    """What :func:`blackbox.kernels.ref.lowrank_factors` makes."""
+    rows = source.shape[0]
+    out: list[Array] = []
+    for which, count in enumerate(sizes):
+        blocks = grid(-(-count // 4), rows)
+        call = Launch("lowrank.cu", f"bb_lowrank_factor_{kind}", blocks, (rows, count, size, which))
+        out += launch(call, (source,), [((rows, count), "float32")])
+    return out[0], out[1]
 
 
 def addressed(buffers: Sequence[int], scalars: Sequence[int]) -> Any:

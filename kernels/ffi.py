@@ -78,10 +78,15 @@ def by_platform(
 
 
 def _launch(
-    name: str, shapes: Sequence[Any], inputs: Sequence[Array], scalars: np.ndarray, work: int
+    name: str,
+    shapes: Sequence[Any],
+    inputs: Sequence[Array],
+    scalars: np.ndarray,
+    work: int,
+    aliases: dict[int, int] | None = None,
 ) -> tuple[Array, ...]:
-    """Call a kernel whose rows each take ``work`` values of noise."""
-    call = jax.ffi.ffi_call(_TARGET, list(shapes), vmap_method="sequential")
+    """Call a kernel whose rows each take ``work`` values of noise; ``aliases``: of inputs that outputs may replace."""
+    call = jax.ffi.ffi_call(_TARGET, list(shapes), vmap_method="sequential", input_output_aliases=aliases)
     # A piece of less than this costs more to hand to a thread than to work on.
     least = np.int64(max(1, _WORTHWHILE // max(1, work)))
     values: tuple[Array, ...] = tuple(call(*inputs, kernel=kernel(name), scalars=scalars, least=least))
@@ -211,6 +216,105 @@ def rollout(
         operation="rollout",
     )  # fmt: skip
     return returns, lengths
+
+
+@partial(jax.jit, static_argnames=("size", "rank", "kind"))
+def lowrank_mix(
+    x: Float[Array, "#n rows m"],
+    y: Float[Array, "#n rows k"],
+    source: UInt32[Array, "n 6"],
+    size: int,
+    rank: int,
+    kind: spec.Kind = "normal",
+) -> Float[Array, "n rows k"]:
+    """What :func:`blackbox.kernels.ref.lowrank_mix` computes, by compiled code.
+
+    Under ``vmap`` one call of all members.
+    """
+    return _mixed(size, rank, kind, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), source)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _mixed(size: int, rank: int, kind: spec.Kind, x: Array, y: Array, source: Array) -> Array:
+    return _mix_of_members(size, rank, kind)(x, y, source)
+
+
+@_mixed.defjvp
+def _mixed_jvp(
+    size: int, rank: int, kind: spec.Kind, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    """It is linear in x and y."""
+    return _mixed(size, rank, kind, *primals), xla.lowrank_mix(*tangents[:2], primals[2], size, rank, kind)
+
+
+@cache
+def _mix_of_members(size: int, rank: int, kind: spec.Kind) -> Any:
+    def compiled(x: Array, y: Array, source: Array) -> Array:
+        members = source.shape[0]
+        scalars = native.lowrank_mix_scalars(members, x.shape, y.shape, size, rank, kind)
+        rows, width = y.shape[1:]
+        out = jax.ShapeDtypeStruct((members * rows, width), jnp.float32)
+        work = (x.shape[2] + width) * (rank + rows // 2)
+        # Two axes, as a product has them: for a third of one entry XLA copies the arrays into another layout.
+        flat = [array.reshape(-1, array.shape[2]) for array in (x, y)]
+        aliases = {1: 0} if flat[1].shape == out.shape else None
+        return _launch("lowrank_mix", [out], (*flat, source), scalars, work, aliases)[0].reshape(members, rows, width)
+
+    @jax.custom_batching.custom_vmap
+    def mix(x: Array, y: Array, source: Array) -> Array:
+        arguments = {"size": size, "rank": rank, "kind": kind}
+        values: Array = by_platform(
+            x, y, source,
+            cpu=compiled,
+            cuda=partial(device.lowrank_mix, grids.launch, **arguments),
+            default=partial(xla.lowrank_mix, **arguments),
+            operation="lowrank_mix",
+        )  # fmt: skip
+        return values
+
+    @mix.def_vmap
+    def mapped(length: int, is_mapped: Sequence[bool], x: Array, y: Array, source: Array) -> tuple[Array, bool]:
+        """The mapped axis joins that of the members; what all of them share stays as it is."""
+        members = source.shape[-2]
+
+        def joined(value: Array, own: bool, shares: bool) -> Array:
+            count = value.shape[1 if own else 0]
+            if shares and not own and count == 1:
+                return value
+            if not own:
+                value = jnp.broadcast_to(value, (length, *value.shape))
+            if count != members:
+                value = jnp.broadcast_to(value, (length, members, *value.shape[2:]))
+            return value.reshape(length * members, *value.shape[2:])
+
+        parts = map(joined, (x, y, source), is_mapped, (True, True, False))
+        out = mix(*parts)
+        return out.reshape(length, members, *out.shape[1:]), True
+
+    return mix
+
+
+@partial(jax.jit, static_argnames=("sizes", "size", "kind"))
+def lowrank_factors(
+    source: UInt32[Array, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
+) -> tuple[Float[Array, "n a"], Float[Array, "n b"]]:
+    """What :func:`blackbox.kernels.ref.lowrank_factors` makes, by compiled code."""
+
+    def compiled(source: Array) -> tuple[Array, ...]:
+        rows = source.shape[0]
+        shapes = [jax.ShapeDtypeStruct((rows, own), jnp.float32) for own in sizes]
+        scalars = native.lowrank_factors_scalars(rows, sizes, size, kind)
+        return _launch("lowrank_factors", shapes, (source,), scalars, sum(sizes))
+
+    arguments: dict[str, Any] = {"sizes": sizes, "size": size, "kind": kind}
+    a, b = by_platform(
+        source,
+        cpu=compiled,
+        cuda=partial(device.lowrank_factors, grids.launch, **arguments),
+        default=partial(xla.lowrank_factors, **arguments),
+        operation="lowrank_factors",
+    )
+    return a, b
 
 
 def _noise(

@@ -45,7 +45,13 @@ OPTIONS = (
 LANES = 16  # as in native.cpp
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in lanes.h
 INT8_SIGN = len(KINDS)  # there, of "sign" in int8
-LIBRARIES = {"noise": "host/native.cpp", "seedsum": "host/native.cpp", "rollout": "host/rollout.cpp"}  # of operations
+LIBRARIES = {  # of operations
+    "noise": "host/native.cpp",
+    "seedsum": "host/native.cpp",
+    "lowrank_mix": "host/lowrank.cpp",
+    "lowrank_factors": "host/lowrank.cpp",
+    "rollout": "host/rollout.cpp",
+}
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
 _warned: set[str] = set()
 
@@ -146,6 +152,47 @@ def rollout(
     scalars = rollout_scalars(setting, base.shape, factors.shape, starts.shape[0])
     _call("rollout", (keys, base, factors, members, starts, returns, lengths), scalars)
     return returns, lengths
+
+
+def lowrank_mix(
+    x: Float[ndarray, "#n rows m"],
+    y: Float[ndarray, "#n rows k"],
+    source: UInt32[ndarray, "n 6"],
+    size: int,
+    rank: int,
+    kind: spec.Kind = "normal",
+) -> Float[ndarray, "n rows k"]:
+    """What :func:`blackbox.kernels.ref.lowrank_mix` computes; needs :func:`library`."""
+    x, y = (np.ascontiguousarray(array, np.float32) for array in (x, y))
+    source = np.ascontiguousarray(source, np.uint32)
+    out = np.empty((len(source), *y.shape[1:]), np.float32)
+    scalars = lowrank_mix_scalars(len(source), x.shape, y.shape, size, rank, kind)
+    _call("lowrank_mix", (x, y, source, out), scalars)
+    return out
+
+
+def lowrank_factors(
+    source: UInt32[ndarray, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
+) -> tuple[Float[ndarray, "n a"], Float[ndarray, "n b"]]:
+    """What :func:`blackbox.kernels.ref.lowrank_factors` makes; needs :func:`library`."""
+    source = np.ascontiguousarray(source, np.uint32)
+    a, b = (np.empty((len(source), own), np.float32) for own in sizes)
+    _call("lowrank_factors", (source, a, b), lowrank_factors_scalars(len(source), sizes, size, kind))
+    return a, b
+
+
+def lowrank_mix_scalars(
+    members: int, x: tuple[int, ...], y: tuple[int, ...], size: int, rank: int, kind: spec.Kind
+) -> ndarray:
+    """The scalars of the entry ``bb_lowrank_mix``, of the shapes of x and y."""
+    steps = (rows * width if own == members else 0 for own, rows, width in (x, y))
+    pairs = -(-members // 2)
+    return np.array([pairs, KINDS.index(kind), members, *x[1:], y[2], rank, size, *steps], np.int64)
+
+
+def lowrank_factors_scalars(rows: int, sizes: tuple[int, int], size: int, kind: spec.Kind) -> ndarray:
+    """The scalars of the entry ``bb_lowrank_factors``."""
+    return np.array([rows, KINDS.index(kind), *sizes, size], np.int64)
 
 
 def _call(operation: str, buffers: Sequence[ndarray], scalars: ndarray) -> None:

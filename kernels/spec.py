@@ -22,6 +22,13 @@ begins with zero and takes its terms in order, each product and each sum rounded
 to ``base`` in order. So the bits depend neither on the device nor on how the work is split, but XLA alone, without
 compiled code, differs by roundings. ``SUM_CHUNK`` is for sums over a population; genomes take chunks of one term, so
 that a child's weights are its parent's plus one term, in bits.
+
+**Low rank.** ``y + sum_r (step (x . A_r)) B_r`` over centered noise A (m, rank) and B (n, rank), which a source names:
+six words, key ``(k0, k1)``, member number, the float32 step, and where A and B begin in the member's row of the stream.
+The dot product is taken in ``DOT_SUMS`` sums that begin with zero: sum ``l`` takes entries ``l``, ``l + DOT_SUMS`` and
+so on, each product and each sum rounded; then the second half of the sums is added to the first until one is left. It
+is multiplied with the step, and the products with B are added to ``y`` in the order of r. Again XLA alone differs by
+roundings.
 """
 
 from __future__ import annotations
@@ -47,6 +54,7 @@ def blocks_of(size: int, kind: Kind) -> int:
 UNIT: dict[Kind, float] = {"normal": 1.0, "uniform": 12**0.5, "sign": 1.0, "binom8": 2**-0.5, "normal_fast": 1.0}
 
 SUM_CHUNK = 64
+DOT_SUMS = 64
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

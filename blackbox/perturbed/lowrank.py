@@ -13,11 +13,28 @@ import jax.numpy as jnp
 import quax
 from jax.extend.core import Primitive
 
+from blackbox.kernels.spec import Kind
+
 Array = Any
 
 
 class Materialized(UserWarning):
     """A perturbed weight met an operation without a rule: every member of a chunk forms its own copy of it."""
+
+
+class Source(eqx.Module):
+    """What the factors of a weight are made of, for products that make them where they are used.
+
+    Attributes:
+        words: of each stacked weight what :func:`blackbox.kernels.lowrank_mix` takes, shape ``(*stacked, 6)``. Each
+            factor lies in its row in the order of its own axes and the rank.
+        size: of a member's row of the stream.
+        kind: of the noise.
+    """
+
+    words: Array
+    size: int = eqx.field(static=True)
+    kind: Kind = eqx.field(static=True)
 
 
 class LowRank(quax.ArrayValue):
@@ -33,6 +50,8 @@ class LowRank(quax.ArrayValue):
         scale: of each stacked weight what ``w`` is multiplied with where it is used, shape ``(*stacked,)``, in the
             dtype that the program sees; None if ``w`` is the weight itself. For weights in eight bits, and for those
             that a program multiplies with a number of each member's own.
+        source: what both factors are made of, ``a`` with the step; None where that is not known. It says nothing that
+            the factors do not say: whoever changes them otherwise than as a whole leaves it away.
     """
 
     w: Array
@@ -40,6 +59,7 @@ class LowRank(quax.ArrayValue):
     b: Array
     axes: str = eqx.field(static=True)
     scale: Array | None = None
+    source: Source | None = None
 
     @property
     def stacked(self) -> int:
@@ -70,6 +90,13 @@ class LowRank(quax.ArrayValue):
         return primitive.bind(*(formed(value, primitive) for value in values), **params)
 
 
+def sourceless(value: Any) -> Any:
+    """A weight without its source; other values as they are."""
+    if not isinstance(value, LowRank) or value.source is None:
+        return value
+    return LowRank(value.w, value.a, value.b, value.axes, value.scale)
+
+
 def formed(value: Any, primitive: Primitive) -> Any:
     """The array that ``value`` stands for, with a warning that names what needs it; other values as they are."""
     if not isinstance(value, LowRank):
@@ -92,7 +119,7 @@ def axis_letters(value: LowRank) -> tuple[str, str, str]:
 
 def widened(x: Array) -> Array:
     """At least float32, so that a perturbation far below the last place of a bfloat16 weight still counts."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def scaled(w: Array, scale: Array) -> Array:

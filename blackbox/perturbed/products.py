@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import quax
 from jax import lax
 
+from blackbox.kernels import lowrank_mix
 from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, formed, scaled, widened
 
 _FREE = string.ascii_uppercase.replace("R", "")  # einsum letters for what is no axis of a weight; R is the rank
@@ -42,11 +44,40 @@ def product(
     exact = jnp.promote_types(center.dtype, x.dtype)
     dtype = preferred_element_type or exact
     wide = jnp.promote_types(jnp.float32, exact)
+    inner = _contracted_factor(value, contract[mine]) if value.source is not None and not batch[mine] else ""
+    if inner and wide == jnp.float32:
+        pairs = dict(zip(contract[mine], contract[other], strict=True))
+        return _mixed(value, x, inner, pairs, weight_first=weight_first, **params).astype(dtype)
     plain = lax.dot_general(*operands, dimension_numbers, preferred_element_type=wide, **params)
     if late and value.scale is not None:
         plain = jnp.einsum(f"{out},{w[: value.stacked]}->{out}", plain, value.scale.astype(wide))
     noise = jnp.einsum(f"{x_letters},{a}R,{b}R->{out}", widened(x), value.a, value.b)
     return (plain + noise).astype(dtype)
+
+
+def _contracted_factor(value: LowRank, contracted: Any) -> str:
+    """The factor all of whose axes, and no others, are contracted; empty if there is none."""
+    if value.stacked:
+        return ""
+    own = {kind: {i for i, axis in enumerate(value.axes) if axis == kind} for kind in "ab"}
+    return next((kind for kind in "ab" if own[kind] and own[kind] == set(contracted)), "")
+
+
+def _mixed(value: LowRank, x: Array, inner: str, pairs: dict[int, int], *, weight_first: bool, **params: Any) -> Array:
+    """The product by the operation that makes the noise itself; ``pairs``: of the contracted axes those of x."""
+    assert value.source is not None
+    rows, last = [axis for axis in range(x.ndim) if axis not in pairs.values()], [pairs[axis] for axis in sorted(pairs)]
+    x = x.transpose(*rows, *last)
+    own = tuple(range(len(rows), x.ndim)), tuple(sorted(pairs))
+    y = lax.dot_general(x, value.unscaled, (own, ((), ())), preferred_element_type=jnp.dtype("float32"), **params)
+    if value.scale is not None:
+        y = y * value.scale.astype(y.dtype)
+    count, shape, words = math.prod(x.shape[: len(rows)]), y.shape, value.source.words
+    if inner == "b":
+        words = words[jnp.array([0, 1, 2, 3, 5, 4])]
+    given = widened(x).reshape(1, count, -1), y.reshape(1, count, -1), words[None]
+    out = lowrank_mix(*given, value.source.size, value.a.shape[-1], value.source.kind, impl="native").reshape(shape)
+    return out.transpose(*range(len(rows), out.ndim), *range(len(rows))) if weight_first else out
 
 
 @quax.register(lax.dot_general_p)

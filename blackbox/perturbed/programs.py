@@ -15,7 +15,7 @@ from jax._src import core
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.extend.core.primitives import remat_p
 
-from blackbox.perturbed.lowrank import Array, LowRank, formed
+from blackbox.perturbed.lowrank import Array, LowRank, formed, sourceless
 
 
 @quax.register(remat_p)
@@ -94,11 +94,13 @@ def _(
 def _(index: jax.typing.ArrayLike, *args: quax.ArrayValue | jax.typing.ArrayLike, branches: Any, **params: Any) -> Any:
     """A weight stays one if all branches give it in the same form."""
     programs = [quax.quaxify(jaxpr_as_fun(branch)) for branch in branches]
-    outs = [jax.eval_shape(program, *args) for program in programs]
-    kept = [len({_form(out) for out in same}) == 1 for same in zip(*outs, strict=True)]
+    outs = list(zip(*(jax.eval_shape(program, *args) for program in programs), strict=True))
+    named = [len({_form(out) for out in same}) == 1 for same in outs]
+    kept = [len({_form(sourceless(out)) for out in same}) == 1 for same in outs]
 
     def run(program: Any, args: Any) -> list[Any]:
-        return [x if keep else formed(x, lax.cond_p) for x, keep in zip(program(*args), kept, strict=True)]
+        same = [x if keep else sourceless(x) for x, keep in zip(program(*args), named, strict=True)]
+        return [x if keep else formed(x, lax.cond_p) for x, keep in zip(same, kept, strict=True)]
 
     return lax.switch(index, [partial(run, program) for program in programs], args)
 
@@ -110,12 +112,17 @@ def _settled(step: Callable[[list[Any]], Any], carry: list[Any], primitive: Any)
         changed = [isinstance(x, LowRank) and _form(x) != _form(y) for x, y in zip(carry, out, strict=False)]
         if not any(changed):
             return carry
-        carry = [formed(x, primitive) if new else x for x, new in zip(carry, changed, strict=True)]
+        settled = []
+        for x, y, new in zip(carry, out, changed, strict=False):
+            is_named = new and x.source is not None and _form(sourceless(x)) == _form(sourceless(y))
+            settled.append(sourceless(x) if is_named else formed(x, primitive) if new else x)
+        carry = settled
 
 
 def _like(out: Sequence[Any], carry: list[Any], primitive: Any) -> list[Any]:
-    """What a step gives, with weights formed where its carry has arrays."""
-    pairs = zip(out, carry, strict=True)
+    """What a step gives, with weights formed where its carry has arrays, and without sources where it has none."""
+    lacking = (isinstance(before, LowRank) and before.source is None for before in carry)
+    pairs = zip((sourceless(x) if lacks else x for x, lacks in zip(out, lacking, strict=True)), carry, strict=True)
     return [formed(x, primitive) if _form(x) != _form(before) else x for x, before in pairs]
 
 

@@ -14,17 +14,27 @@ import quax
 from jax import lax
 from jax.extend.core.primitives import stop_gradient_p
 
-from blackbox.perturbed.lowrank import Array, LowRank
+from blackbox.perturbed.lowrank import Array, LowRank, Source
 
 
-def _each(value: LowRank, view: Callable[[Array, tuple[int, ...]], Array], axes: str) -> LowRank:
-    """The same view of the weight and of both factors; ``view`` also gets the weight's axes that an array has."""
+def _each(
+    value: LowRank, view: Callable[[Array, tuple[int, ...]], Array], axes: str, *, whole: bool = False
+) -> LowRank:
+    """The same view of the weight and of both factors; ``view`` also gets the weight's axes that an array has.
+
+    ``whole`` says that it leaves every entry of either factor in its place but for stacked axes.
+    """
     stacked = value.stacked
     lead = tuple(range(stacked))
     own = {kind: lead + tuple(stacked + i for i, axis in enumerate(value.axes) if axis == kind) for kind in "ab"}
     scale = None if value.scale is None else view(value.scale, lead)
     w = view(value.w, tuple(range(value.w.ndim)))
-    return LowRank(w, view(value.a, own["a"]), view(value.b, own["b"]), axes, scale)
+    source = _seen(value.source, lambda words: view(words, lead)) if whole else None
+    return LowRank(w, view(value.a, own["a"]), view(value.b, own["b"]), axes, scale, source)
+
+
+def _seen(source: Source | None, view: Callable[[Array], Array]) -> Source | None:
+    return None if source is None else Source(view(source.words), source.size, source.kind)
 
 
 @quax.register(lax.transpose_p)
@@ -37,7 +47,9 @@ def _(operand: LowRank, *, permutation: Any) -> Any:
         order = [own.index(p) for p in permutation if p in own]
         return jnp.transpose(x, [*order, *range(len(order), x.ndim)])
 
-    return _each(operand, view, "".join(operand.axes[p - stacked] for p in permutation[stacked:]))
+    axes = "".join(operand.axes[p - stacked] for p in permutation[stacked:])
+    own = [[p for p, axis in zip(permutation[stacked:], axes, strict=True) if axis == kind] for kind in "ab"]
+    return _each(operand, view, axes, whole=all(order == sorted(order) for order in own))
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -91,7 +103,8 @@ def _reshaped(operand: LowRank, shape: tuple[int, ...]) -> LowRank | None:
     factors = operand.a.reshape(own["a"] + rank), operand.b.reshape(own["b"] + rank)
     stack = shape[: axes.count("s")]
     scale = None if operand.scale is None else operand.scale.reshape(stack)
-    return LowRank(operand.w.reshape(shape), *factors, axes.lstrip("s"), scale)
+    source = _seen(operand.source, lambda words: words.reshape(*stack, words.shape[-1]))
+    return LowRank(operand.w.reshape(shape), *factors, axes.lstrip("s"), scale, source)
 
 
 @quax.register(lax.broadcast_in_dim_p)
@@ -111,7 +124,8 @@ def _(operand: LowRank, *, dimensions: Any) -> LowRank:
     def view(x: Array, own: tuple[int, ...]) -> Array:
         return jnp.squeeze(x, tuple(own.index(k) for k in dimensions if k in own))
 
-    return _each(operand, view, "".join(a for i, a in enumerate(operand.axes) if i + stacked not in dimensions))
+    axes = "".join(a for i, a in enumerate(operand.axes) if i + stacked not in dimensions)
+    return _each(operand, view, axes, whole=True)
 
 
 @quax.register(lax.slice_p)
@@ -119,7 +133,9 @@ def _(operand: LowRank, *, start_indices: Any, limit_indices: Any, strides: Any)
     def view(x: Array, own: tuple[int, ...]) -> Array:
         return x[tuple(slice(start_indices[k], limit_indices[k], strides and strides[k]) for k in own)]
 
-    return _each(operand, view, operand.axes)
+    # As many entries as there were are those that were there.
+    kept = jax.eval_shape(lambda w: view(w, tuple(range(w.ndim))), operand.w).shape
+    return _each(operand, view, operand.axes, whole=kept[operand.stacked :] == operand.w.shape[operand.stacked :])
 
 
 @quax.register(lax.dynamic_slice_p)
@@ -130,7 +146,8 @@ def _(operand: LowRank, *starts: jax.typing.ArrayLike, slice_sizes: Any) -> LowR
             x, [*(starts[k] for k in own), *[0] * rest], [*(slice_sizes[k] for k in own), *x.shape[len(own) :]]
         )
 
-    return _each(operand, view, operand.axes)
+    whole = tuple(slice_sizes[operand.stacked :]) == operand.w.shape[operand.stacked :]
+    return _each(operand, view, operand.axes, whole=whole)
 
 
 @quax.register(lax.split_p)
@@ -143,7 +160,8 @@ def _(operand: LowRank, *, sizes: Any, axis: int) -> list[LowRank]:
     def view(i: int, j: int, x: Array, own: tuple[int, ...]) -> Array:
         return lax.slice_in_dim(x, i, j, axis=own.index(axis)) if axis in own else x
 
-    return [_each(operand, partial(view, i, j), operand.axes) for i, j in parts]
+    whole = axis < operand.stacked
+    return [_each(operand, partial(view, i, j), operand.axes, whole=whole) for i, j in parts]
 
 
 @quax.register(lax.convert_element_type_p)
@@ -151,8 +169,9 @@ def _(operand: LowRank, *, new_dtype: Any, **params: Any) -> Any:
     if not jnp.issubdtype(new_dtype, jnp.floating):
         return LowRank.default(lax.convert_element_type_p, (operand,), {"new_dtype": new_dtype, **params})
     if operand.scale is not None:
-        return LowRank(operand.w, operand.a, operand.b, operand.axes, operand.scale.astype(new_dtype))
-    return LowRank(operand.w.astype(new_dtype), operand.a, operand.b, operand.axes)
+        scale = operand.scale.astype(new_dtype)
+        return LowRank(operand.w, operand.a, operand.b, operand.axes, scale, operand.source)
+    return LowRank(operand.w.astype(new_dtype), operand.a, operand.b, operand.axes, None, operand.source)
 
 
 @quax.register(lax.neg_p)
@@ -171,7 +190,7 @@ def _(operand: LowRank, *, dimensions: Any) -> LowRank:
     def view(x: Array, own: tuple[int, ...]) -> Array:
         return lax.rev(x, tuple(own.index(k) for k in dimensions if k in own))
 
-    return _each(operand, view, operand.axes)
+    return _each(operand, view, operand.axes, whole=all(k < operand.stacked for k in dimensions))
 
 
 def _times(value: LowRank, scalar: Any) -> LowRank:

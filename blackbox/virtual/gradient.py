@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from blackbox.arrays import placed
-from blackbox.virtual.leaves import Weight, draw, summed
+from blackbox.virtual.factors import weighted_factors
+from blackbox.virtual.leaves import Weight, streams, summed
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -111,20 +112,20 @@ def _streamed(
     spare = steps * size - pairs.shape[0]
     parts = (jnp.pad(pairs, (0, spare)).reshape(steps, size), jnp.pad(signed, (0, spare)).reshape(steps, size))
 
+    keys = streams(weights, population.key, population.generation)
+
     def add(totals: list[Array], part: tuple[Array, Array]) -> tuple[list[Array], None]:
-        drawn = draw(weights, population.key, population.generation, part[0], population.kind)
-        added = [_weighted_sum(weight, noise, part[1]) for weight, noise in zip(weights, drawn, strict=True)]
+        factors = weighted_factors(weights, keys, *part, population.kind)
+        added = [_weighted_sum(weight, *own) for weight, own in zip(weights, factors, strict=True)]
         return [total + more for total, more in zip(totals, added, strict=True)], None
 
     totals = [jnp.zeros(weight.shape, jnp.float32) for weight in weights]
     return jax.lax.scan(add, totals, parts)[0] if steps > 1 else add(totals, (parts[0][0], parts[1][0]))[0]
 
 
-def _weighted_sum(weight: Weight, drawn: tuple[Array, ...], f: Float[Array, "pairs"]) -> Float[Array, "..."]:
-    """``sum_p f_p A_p B_p^T``, as one product."""
-    a, b = drawn
-    s = weight.stacked
-    stack, left, right = weight.shape[:s], a.shape[1 + s : -1], b.shape[1 + s : -1]
-    a = (a * f.reshape(-1, *[1] * (a.ndim - 1))).reshape(len(f), -1, math.prod(left), weight.rank)
-    b = b.reshape(len(f), -1, math.prod(right), weight.rank)
-    return jnp.einsum("plmr,plnr->lmn", a, b).reshape(*stack, *left, *right)
+def _weighted_sum(weight: Weight, a: Float[Array, "pairs a"], b: Float[Array, "pairs b"]) -> Float[Array, "..."]:
+    """``sum_p f_p A_p B_p^T`` of ``f_p A_p`` and ``B_p``, as one product."""
+    left, right = (part[weight.stacked : -1] for part in weight.parts)
+    a = a.reshape(len(a), -1, math.prod(left), weight.rank)
+    b = b.reshape(len(b), -1, math.prod(right), weight.rank)
+    return jnp.einsum("plmr,plnr->lmn", a, b).reshape(weight.shape)

@@ -148,12 +148,17 @@ def draw(
 
     Its entries times ``UNIT[kind]`` have unit variance; those of "sign" and "binom8" are small integers.
     """
+    return drawn(weights, streams(weights, key, generation), pairs, kind)
+
+
+def drawn(
+    weights: Sequence[Weight], keys: UInt32[Array, "weights 2"], pairs: Int[Array, "n"], kind: Kind
+) -> list[tuple[Float[Array, "n ..."], ...]]:
+    """:func:`draw` with the keys of the weights' streams."""
     shapes = [weight.parts for weight in weights]
     sizes = tuple(sum(math.prod(part) for part in parts) for parts in shapes)
     out = []
-    for values, parts in zip(
-        centered_noise(streams(weights, key, generation), pairs, sizes, kind), shapes, strict=True
-    ):
+    for values, parts in zip(centered_noise(keys, pairs, sizes, kind), shapes, strict=True):
         ends = np.cumsum([math.prod(part) for part in parts])
         pieces = jnp.split(values, ends[:-1], axis=1)
         out.append(tuple(piece.reshape(-1, *part) for piece, part in zip(pieces, parts, strict=True)))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from blackbox.perturbed import LowRank
-from blackbox.perturbed.lowrank import added
-from blackbox.virtual.leaves import Quantized, draw
+from blackbox.perturbed.lowrank import Source, added
+from blackbox.virtual.factors import is_fused, source
+from blackbox.virtual.leaves import Quantized, drawn, streams
 from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
@@ -70,16 +72,27 @@ class NoisePopulation(VirtualPopulation):
         sign = (1.0 - 2.0 * (rows % 2)).astype(jnp.float32)
         out: list[Any] = []
         axes: list[Any] = []
-        drawn = draw(self.structure.weights, self.key, self.generation, pairs, self.kind)
-        for w, weight, parts in zip(self.weights, self.structure.weights, drawn, strict=True):
+        weights = self.structure.weights
+        keys = streams(weights, self.key, self.generation)
+        # Products that make the noise need no factors: making these vanishes, if it is a call for that leaf alone.
+        # All of the generation decides, so that a member's fitness does not depend on who is evaluated with it.
+        apart = [i for i, weight in enumerate(weights) if is_fused(weight, self.popsize, self.kind)]
+        groups = [[i] for i in apart] + [[i for i in range(len(weights)) if i not in apart]]
+        noise: dict[int, tuple[Array, ...]] = {}
+        for group in filter(None, groups):
+            made = drawn([weights[i] for i in group], keys[np.array(group)], pairs, self.kind)
+            noise |= zip(group, made, strict=True)
+        for i, (w, weight) in enumerate(zip(self.weights, weights, strict=True)):
+            parts = noise[i]
             if paired:
                 parts = tuple(jnp.repeat(part, 2, axis=0, total_repeat_length=rows.shape[0]) for part in parts)
             step = sign * (self.sigma * weight.scale(self.kind))
             if weight.noise == "low-rank":
                 a, b = parts
                 values, scale = w if isinstance(w, Quantized) else (w, None)
-                out.append(LowRank(values, a * column(step, a), b, weight.axes, scale))
-                axes.append(LowRank(None, 0, 0, weight.axes, None))
+                named = source(weight, keys[i], rows // 2, step, self.kind) if i in apart else None
+                out.append(LowRank(values, a * column(step, a), b, weight.axes, scale, named))
+                axes.append(LowRank(None, 0, 0, weight.axes, None, named and Source(0, named.size, named.kind)))
             else:
                 (e,) = parts
                 out.append(added(w, e * column(step, e)))

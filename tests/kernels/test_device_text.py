@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 
 # Registers of a thread, at most: with so many a multiprocessor of 65,536 has that many threads at once.
 REGISTERS = {
+    "lowrank.cu": 64,  # 1,024
     "noise.cu": 32,  # all 2,048
     "rollout.cu": 80,  # 768, in blocks of one warp or a few
     "seedsum.cu": 128,  # 512, each with 4 to 32 sums of its own in registers

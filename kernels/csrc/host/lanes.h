@@ -6,6 +6,8 @@
 
 #define BB_ENTRY extern "C" __attribute__((visibility("default"))) void
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bytes of words are read through memory");
+
 namespace {
 
 constexpr int LANES = 16;
@@ -56,16 +58,32 @@ inline void values(const Words& words, Value<KIND> (*out)[VALUES[KIND]]) {
       for (int q = 0; q < 4; ++q)
         for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = (std::int8_t)(1 - 2 * (int)(words.w[q][l] >> bit & 1u));
   } else {
-    bb_u32 counts[LANES][4];
+    bb_u32 counts[4][LANES];
     for (int q = 0; q < 4; ++q)
-      for (int l = 0; l < LANES; ++l) counts[l][q] = bb_popcounts(words.w[q][l]);
-    for (int l = 0; l < LANES; ++l)
-      for (int q = 0; q < 4; ++q)
-        for (int byte = 0; byte < 4; ++byte) {
-          const float centered = (float)((int)(counts[l][q] >> (8 * byte) & 15u) - 4);
-          out[l][4 * q + byte] = CENTERED ? centered : BB_MUL(centered, 0.707106769f);
-        }
+      for (int l = 0; l < LANES; ++l) counts[q][l] = bb_popcounts(words.w[q][l]);
+    // Ordered by block in two steps of two halves each, which a compiler does with few shuffles.
+    bb_u64 half[2][LANES], ordered[2 * LANES];
+    for (int h = 0; h < 2; ++h)
+      for (int l = 0; l < LANES; ++l) half[h][l] = (bb_u64)counts[2 * h][l] | (bb_u64)counts[2 * h + 1][l] << 32;
+    for (int l = 0; l < LANES; ++l) ordered[2 * l] = half[0][l], ordered[2 * l + 1] = half[1][l];
+    signed char bytes[16 * LANES];
+    std::memcpy(bytes, ordered, sizeof bytes);
+    float* flat = &out[0][0];
+    for (int i = 0; i < 16 * LANES; ++i) {
+      const float centered = (float)((int)bytes[i] - 4);
+      flat[i] = CENTERED ? centered : BB_MUL(centered, 0.707106769f);
+    }
   }
+}
+
+// Blocks of one stream that follow each other.
+inline Words philox(bb_u64 first, bb_u32 k0, bb_u32 k1) {
+  Words out;
+  for (int l = 0; l < LANES; ++l) {
+    const bb_words words = bb_philox((bb_u32)(first + l), (bb_u32)((first + l) >> 32), k0, k1);
+    for (int q = 0; q < 4; ++q) out.w[q][l] = words.w[q];
+  }
+  return out;
 }
 
 }  // namespace

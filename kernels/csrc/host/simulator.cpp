@@ -1,5 +1,6 @@
 // The kernels' grids on a CPU, for tests alone (simulator.h).
 #define BB_SIMULATOR
+#include "../lowrank.cu"
 #include "../noise.cu"
 #include "../rollout.cu"
 #include "../seedsum.cu"
