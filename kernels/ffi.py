@@ -3,8 +3,9 @@
 On CPUs one target of XLA's foreign function interface serves all of them: it (``csrc/host/launch.cpp``, of host code
 only) looks a kernel up by its name and the hash of its sources, and shares its rows among XLA's threads; for GPUs see
 :mod:`blackbox.kernels.grids`. Both work under jit, scan, cond and ``shard_map``; under ``vmap`` calls follow one
-another, and where jit divides work among devices by itself, each of them makes all of the noise: for that there is
-``shard_map``, as :func:`blackbox.evaluate` has it. Programs with such calls cannot be exported.
+another, but those of :func:`lowrank_mix` become one. Where jit divides work among devices by itself, each of them makes
+all of the noise: for that there is ``shard_map``, as :func:`blackbox.evaluate` has it. Programs with such calls cannot
+be exported.
 """
 
 from __future__ import annotations

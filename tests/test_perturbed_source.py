@@ -218,6 +218,21 @@ def test_products_make_the_noise_themselves(name: str, quantized: bool) -> None:
         assert_array_equal(jax.jit(perturbed(function))(blind), got)
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("rows", [4, 5])
+def test_many_rows_of_rank_one_use_the_factors(rank: int, rows: int) -> None:
+    value, x = named((5, 3), "ab", rank), X[:rows]
+    text = str(jax.make_jaxpr(perturbed(lambda w: x @ w))(value))
+    assert ("ffi_call" in text) == (rows == 4 or rank == 2)
+    assert_allclose(perturbed(lambda w: x @ w)(value), x @ value.materialise(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scan, constant", "fori", "while"])
+def test_loops_do_not_make_the_same_noise_in_each_step(name: str) -> None:
+    function, shape, axes = CASES[name]
+    assert "ffi_call" not in str(jax.make_jaxpr(perturbed(function))(named(shape, axes)))
+
+
 def test_float64_keeps_its_precision() -> None:
     with jax.enable_x64():
         value = named((5, 3), "ab")

@@ -14,6 +14,7 @@ from jax import lax
 from blackbox.kernels import lowrank_mix
 from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, formed, scaled, widened
 
+_FEW_ROWS = 4  # of a member, measured on one core
 _FREE = string.ascii_uppercase.replace("R", "")  # einsum letters for what is no axis of a weight; R is the rank
 
 
@@ -44,8 +45,10 @@ def product(
     exact = jnp.promote_types(center.dtype, x.dtype)
     dtype = preferred_element_type or exact
     wide = jnp.promote_types(jnp.float32, exact)
-    inner = _contracted_factor(value, contract[mine]) if value.source is not None and not batch[mine] else ""
-    if inner and wide == jnp.float32:
+    inner = "" if value.source is None or batch[mine] else _contracted_factor(value, contract[mine])
+    # Of many rows of rank one XLA adds the noise in the activation's pass, and making the factors hardly counts.
+    rows = math.prod(n for axis, n in enumerate(x.shape) if axis not in contract[other])
+    if inner and wide == jnp.float32 and (rows <= _FEW_ROWS or value.a.shape[-1] > 1):
         pairs = dict(zip(contract[mine], contract[other], strict=True))
         return _mixed(value, x, inner, pairs, weight_first=weight_first, **params).astype(dtype)
     plain = lax.dot_general(*operands, dimension_numbers, preferred_element_type=wide, **params)

@@ -49,7 +49,7 @@ def _(
     else:
         num_consts, num_carry = params["num_consts"], params["num_carry"]
     first = num_consts + num_carry
-    constants = args[:num_consts]
+    constants = _made_once(args[:num_consts])
     stacked = [_stack_first(x) if isinstance(x, LowRank) else x for x in args[first:]]
     program = quax.quaxify(jaxpr_as_fun(jaxpr))
 
@@ -77,6 +77,7 @@ def _(
     **params: Any,
 ) -> Any:
     first = cond_nconsts + body_nconsts
+    args = (*_made_once(args[:first]), *args[first:])
     condition, body = (quax.quaxify(jaxpr_as_fun(program)) for program in (cond_jaxpr, body_jaxpr))
 
     def step(carry: list[Any]) -> list[Any]:
@@ -103,6 +104,11 @@ def _(index: jax.typing.ArrayLike, *args: quax.ArrayValue | jax.typing.ArrayLike
         return [x if keep else formed(x, lax.cond_p) for x, keep in zip(same, kept, strict=True)]
 
     return lax.switch(index, [partial(run, program) for program in programs], args)
+
+
+def _made_once(constants: Sequence[Any]) -> tuple[Any, ...]:
+    """What every step of a loop uses, without sources: its steps would make the same noise again."""
+    return tuple(map(sourceless, constants))
 
 
 def _settled(step: Callable[[list[Any]], Any], carry: list[Any], primitive: Any) -> list[Any]:

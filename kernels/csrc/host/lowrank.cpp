@@ -50,10 +50,22 @@ inline void factors(const Source& source, bb_u64 blocks, const std::int64_t* siz
 }
 
 // (axis, rank) as (rank, axis).
-inline const float* by_rank(const float* factor, std::int64_t axis, std::int64_t rank, float* out) {
+template <int RANK>
+inline void ordered(const float* factor, std::int64_t axis, float* __restrict__ out) {
+  for (std::int64_t i = 0; i < axis; ++i)
+    for (int r = 0; r < RANK; ++r) out[r * axis + i] = factor[i * RANK + r];
+}
+
+inline const float* by_rank(const float* factor, std::int64_t axis, std::int64_t rank, float* __restrict__ out) {
   if (rank == 1) return factor;
-  for (std::int64_t r = 0; r < rank; ++r)
-    for (std::int64_t i = 0; i < axis; ++i) out[r * axis + i] = factor[i * rank + r];
+  if (rank == 2) {
+    ordered<2>(factor, axis, out);
+  } else if (rank == 4) {
+    ordered<4>(factor, axis, out);
+  } else {
+    for (std::int64_t r = 0; r < rank; ++r)
+      for (std::int64_t i = 0; i < axis; ++i) out[r * axis + i] = factor[i * rank + r];
+  }
   return out;
 }
 
