@@ -82,7 +82,9 @@ def test_compiled_products_have_the_bits_of_the_reference(kind: spec.Kind, shape
         assert_same_bits(lowrank_mix(*arrays, size, rank, kind, impl="native"), expected)
 
 
-@pytest.mark.parametrize(("kind", "shape", "shared"), list(zip(KINDS, SHAPES[1:6], ("", "x", "xy", "", "y"), strict=True)))
+@pytest.mark.parametrize(
+    ("kind", "shape", "shared"), list(zip(KINDS, SHAPES[1:6], ("", "x", "xy", "", "y"), strict=True))
+)
 def test_without_compiled_code_products_differ_by_roundings(
     kind: spec.Kind, shape: tuple[int, ...], shared: str
 ) -> None:
@@ -212,7 +214,7 @@ def test_products_have_derivatives() -> None:
         ({"size": 10}, "A and B must lie within a row of 10 values, got values up to"),
         ({"size": 0}, "size must be from 1 to"),
         ({"rank": 0}, "rank must be an integer >= 1, got 0"),
-        ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, got 'gaussian'"),
+        ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, normal_fast, got 'gaussian'"),
         ({"impl": "gpu"}, "impl must be one of"),
     ],
 )
