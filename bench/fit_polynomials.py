@@ -21,7 +21,8 @@ from numpy import ndarray
 from record import write
 from scipy.optimize import linprog
 
-from blackbox.kernels import ref, spec
+from blackbox.kernels import spec
+from blackbox.kernels.ref import kinds
 
 f32 = np.float32
 Evaluate = Callable[[Sequence[float]], ndarray]
@@ -150,14 +151,14 @@ def main() -> None:
     radius = np.sqrt(minus_two_log)
 
     def log_of(words: ndarray) -> Evaluate:
-        u = ref._unit(words)
-        return lambda low_first: ref._minus_two_log(u, low_first[::-1])
+        u = kinds.unit(words)
+        return lambda low_first: kinds.minus_two_log(u, low_first[::-1])
 
     def sine_of(low_first: Sequence[float]) -> ndarray:
-        return ref._sin_cos_2pi(first_octant, low_first[::-1])[0]
+        return kinds.sin_cos_2pi(first_octant, low_first[::-1])[0]
 
     def cosine_of(low_first: Sequence[float]) -> ndarray:
-        return ref._sin_cos_2pi(first_octant, spec.SIN, low_first[::-1])[1]
+        return kinds.sin_cos_2pi(first_octant, spec.SIN, low_first[::-1])[1]
 
     chosen = {
         "LOG": (logarithm(), log_of(some), minus_two_log[SEARCHED // 2 :: SEARCHED], len(spec.LOG)),
@@ -179,17 +180,17 @@ def main() -> None:
     for (name, terms), low_first in fitted.items():
         coefficients = low_first[::-1]
         if name == "LOG":
-            error = units(np.sqrt(ref._minus_two_log(ref._unit(WORDS), coefficients)), radius)
+            error = units(np.sqrt(kinds.minus_two_log(kinds.unit(WORDS), coefficients)), radius)
         elif name == "SIN":
-            error = units(ref._sin_cos_2pi(octant, coefficients)[0], exact_sin_cos(octant)[0])
+            error = units(kinds.sin_cos_2pi(octant, coefficients)[0], exact_sin_cos(octant)[0])
         else:
-            error = units(ref._sin_cos_2pi(octant, spec.SIN, coefficients)[1], exact_sin_cos(octant)[1])
+            error = units(kinds.sin_cos_2pi(octant, spec.SIN, coefficients)[1], exact_sin_cos(octant)[1])
         what = {"LOG": "radius", "SIN": "sine, first octant", "COS": "cosine, first octant"}[name]
         kept = " (kept)" if terms == chosen[name][3] else ""
         row = {"result": what, "terms": f"{terms}{kept}", "fit alone, 2^-24": f"{limits[name, terms]:.3f}"}
         rows.append(row | columns(error))
 
-    made_radius, (made_sine, _) = np.sqrt(ref._minus_two_log(ref._unit(WORDS))), ref._sin_cos_2pi(WORDS)
+    made_radius, (made_sine, _) = np.sqrt(kinds.minus_two_log(kinds.unit(WORDS))), kinds.sin_cos_2pi(WORDS)
     rows.append({"result": "radius, spec.py"} | columns(units(made_radius, radius)))
     rows.append({"result": "sine, spec.py"} | columns(units(made_sine, exact_sine)))
     rng, errors, absolute = np.random.default_rng(0), [], 0.0

@@ -263,7 +263,7 @@ def _mix_of_members(size: int, rank: int, kind: spec.Kind) -> Any:
 
     @jax.custom_batching.custom_vmap
     def mix(x: Array, y: Array, source: Array) -> Array:
-        arguments = {"size": size, "rank": rank, "kind": kind}
+        arguments: dict[str, Any] = {"size": size, "rank": rank, "kind": kind}
         values: Array = by_platform(
             x, y, source,
             cpu=compiled,

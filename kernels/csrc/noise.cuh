@@ -1,6 +1,6 @@
 // Noise specification 1 (kernels/spec.py): Philox4x32-10 words and what each kind of noise makes of them.
 //
-// Every function here but bb_normal_fast is exact: the same bits from NumPy (kernels/ref.py), from a CPU and a GPU.
+// Every function here but bb_normal_fast is exact: the same bits from NumPy (kernels/ref), from a CPU and a GPU.
 #pragma once
 #include "port.h"
 

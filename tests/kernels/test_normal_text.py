@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from blackbox.kernels import native, ref, spec, xla
+from blackbox.kernels import native, ref, spec
+from blackbox.kernels.ref import kinds
+from blackbox.kernels.xla import kinds as traced_kinds
 
 WORDS = np.arange(2**23, dtype=np.uint32) << 9  # one for each uniform number; lower bits do not count
 
@@ -89,12 +91,14 @@ def test_constants_are_the_nearest_to_what_they_stand_for() -> None:
 
 def test_all_logarithms_sines_and_cosines_are_the_same_in_every_backend(tmp_path: Path) -> None:
     """So the roundings of NumPy's and XLA's fused multiply-adds in float64 never tell: products alone come after."""
-    expected = (ref._minus_two_log(ref._unit(WORDS)), *ref._sin_cos_2pi(WORDS))
+    expected = (kinds.minus_two_log(kinds.unit(WORDS)), *kinds.sin_cos_2pi(WORDS))
     made = tuple(np.empty(WORDS.shape, np.float32) for _ in expected)
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (WORDS, *made)]
     compiled(PARTS, tmp_path).parts(pointers[0], ctypes.c_long(WORDS.size), *pointers[1:])
     with jax.enable_x64(True):
-        traced = jax.jit(lambda w: (xla._minus_two_log(xla._unit(w)), *xla._sin_cos_2pi(w)))(WORDS)
+        traced = jax.jit(lambda w: (traced_kinds.minus_two_log(traced_kinds.unit(w)), *traced_kinds.sin_cos_2pi(w)))(
+            WORDS
+        )
     for reference, of_text, of_xla in zip(expected, made, traced, strict=True):
         assert_array_equal(of_text.view(np.uint32), reference.view(np.uint32))
         assert_array_equal(np.asarray(of_xla).view(np.uint32), reference.view(np.uint32))
