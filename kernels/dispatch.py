@@ -97,18 +97,24 @@ def in_jax(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
     return ffi if ffi.kernel(operation) is not None else xla
 
 
-def explain() -> str:
-    """What computes noise for NumPy, JAX and CuPy, and why; builds the compiled code if need be."""
+def explain(operation: str = "noise") -> str:
+    """What computes an operation for NumPy, JAX and CuPy, and why; builds the compiled code if need be.
+
+    Args:
+        operation: "noise", "seedsum", "lowrank_mix", "lowrank_factors" or "rollout".
+
+    Raises:
+        SettingError: an operation that is unknown.
+    """
+    if operation not in native.LIBRARIES:
+        raise SettingError(f"operation must be one of {', '.join(native.LIBRARIES)}, got {operation!r}")
     wanted = requested("auto")
     source = f"{VARIABLE}={wanted}" if VARIABLE in os.environ else f"{VARIABLE} is not set"
-    few = "" if wanted == "native" else f"; up to {_WORTHWHILE} blocks of noise by {{}}, which is as fast"
-    lines = [f"{source}."]
-    loaded, problem = native.attempt() if wanted in ("auto", "native", "cuda") else (None, "")
-    if loaded is not None:
-        lines.append(f"NumPy: compiled code ({native.build('host/native.cpp')}){few.format('NumPy')}.")
-    else:
-        lines.append(f"NumPy: {_without(wanted, 'NumPy itself', problem)}.")
-    lines.append(f"JAX: {_explain_jax(wanted, few)}." if "jax" in sys.modules else "JAX: not imported.")
+    few = f"; up to {_WORTHWHILE} blocks of noise by {{}}, which is as fast"
+    if wanted == "native" or operation == "rollout":
+        few = ""
+    lines = [f"{source}.", f"NumPy: {_explain_numpy(wanted, operation, few)}."]
+    lines.append(f"JAX: {_explain_jax(wanted, operation, few)}." if "jax" in sys.modules else "JAX: not imported.")
     if "cupy" in sys.modules:
         from . import cuda
 
@@ -118,7 +124,16 @@ def explain() -> str:
     return "\n".join(lines)
 
 
-def _explain_jax(wanted: Impl, few: str) -> str:
+def _explain_numpy(wanted: Impl, operation: str, few: str) -> str:
+    if wanted in ("ref", "xla"):
+        return _without(wanted, "NumPy itself", "")
+    loaded, problem = native.attempt(operation)
+    if loaded is None:
+        return _without("auto" if wanted == "cuda" else wanted, "NumPy itself", problem)
+    return f"compiled code ({native.build(native.LIBRARIES[operation])}){few.format('NumPy')}"
+
+
+def _explain_jax(wanted: Impl, operation: str, few: str) -> str:
     import jax
 
     from . import ffi, grids
@@ -129,14 +144,14 @@ def _explain_jax(wanted: Impl, few: str) -> str:
         return f'XLA, since it runs on {backend}; impl="cuda" takes kernels there'
     if wanted in ("ref", "xla"):
         return _without(wanted, "XLA", "")
-    if problem := ffi.problem():
+    if problem := ffi.problem(operation):
         return _without(wanted, "XLA", problem)
     return f"on CPUs compiled code, called by XLA's programs{few.format('XLA')}; elsewhere XLA"
 
 
 def _without(wanted: Impl, instead: str, problem: str) -> str:
     if wanted in ("native", "cuda") and problem:
-        return f"an error, since nothing could be compiled: {problem}"
+        return f"an error: {problem}"
     return f"{instead}, " + (f"since nothing could be compiled: {problem}" if problem else "as was asked for")
 
 

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 from numpy.testing import assert_array_equal
 
 import blackbox as bb
-from blackbox.kernels import dispatch, ffi, native, noise, ref, spec, xla
+from blackbox.kernels import dispatch, explain, ffi, native, noise, ref, spec, xla
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 KINDS = native.KINDS
@@ -231,6 +231,16 @@ def test_members_far_out_are_the_same_without_compiled_code(kind: spec.Kind) -> 
         np.testing.assert_allclose(portable, expected, atol=2e-6)
     else:
         assert_array_equal(portable, expected)
+
+
+@pytest.mark.parametrize("operation", native.LIBRARIES)
+def test_explain_names_what_computes_an_operation(operation: str) -> None:
+    said = explain(operation)
+    assert f"NumPy: compiled code ({native.build(native.LIBRARIES[operation])})" in said
+    assert "JAX: on CPUs compiled code" in said
+    assert ("up to 512 blocks" in said) == (operation != "rollout")
+    with pytest.raises(bb.SettingError, match=r"operation must be one of noise, .*, got 'sum'"):
+        explain("sum")
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
