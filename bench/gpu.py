@@ -30,11 +30,16 @@ import jax.numpy as jnp
 import numpy as np
 from record import write
 
-from blackbox.kernels import device, ref, spec, xla
+from blackbox.kernels import SummedWeights, device, ref, rollout, spec, xla
+from blackbox.kernels.environments import ENVIRONMENTS
+from blackbox.kernels.rollout import Setting
+from blackbox.kernels.weights import arrays_of
+from blackbox.problems.control import JaxControl
 
 CALLS, REPEATS = 10, 30
 # Noise of an H100, 10^12 values a second, by counted instructions and pipe rates (none is measured).
 PREDICTED = {"normal": 0.60, "normal_fast": 1.5, "uniform": 1.5, "binom8": 3.8, "sign": 6.9}
+FLOAT32 = 59e12  # operations a second of an H100, of its clock and lanes
 KEYS = np.array([[0xDEADBEEF, 0x12345678]], np.uint32)
 Row = dict[str, Any]
 
@@ -216,6 +221,41 @@ def sums(bench: Bench) -> Iterator[Row]:
             yield bench.row(f"seedsum, {name}, {kind}", shape, floor, seconds, xla_seconds | peers, error)
 
 
+def rollouts(bench: Bench) -> Iterator[Row]:
+    """Whole episodes, around networks whose weights are formed from seeds."""
+    card, episodes = bench.card, 2
+    members, steps = max(4, 4096 // card.scale), None if card.scale == 1 else 20
+    for env, hidden in (*((env, (32,)) for env in ENVIRONMENTS), ("CartPole-v1", (64, 64))):
+        task = JaxControl(env, hidden, episodes)
+        rng = np.random.default_rng(0)
+        base = (0.3 * rng.normal(size=(1, task.dimension))).astype(np.float32)
+        if env == "CartPole-v1":  # the first hidden values push the cart to where the pole falls
+            layers = task.policy.layers(base[0])
+            layers[0][0][:, 0], layers[-1][0][0] = (0.24, 0.6, 0.63, 3.0), (-3.0, 3.0)
+            for matrix, _ in layers[1:-1]:
+                matrix[0, 0] = 3.0
+        starts, sigmas = task.starts().astype(np.float32), np.full((members, 1), 0.05, np.float32)
+        seeds = np.arange(members, dtype=np.uint32)[:, None]
+        arrays, form = arrays_of(SummedWeights(base, KEYS[0], sigmas, seeds), np)
+        setting = Setting(env, task.policy.sizes, steps or ENVIRONMENTS[env].steps, form)
+        on_card = type(arrays)(*map(card.array, arrays)), card.array(starts)
+        traced = type(arrays)(*map(jnp.asarray, arrays)), jnp.asarray(starts)
+        card.poison(members * episodes)
+        made = [card.numpy(x) for x in device.rollout(card.launch, setting, *on_card)]
+        few = slice(0, 256)
+        expected = rollout(env, hidden, SummedWeights(base, KEYS[0], sigmas[few], seeds[few]), starts, steps=steps)
+        same = np.mean([np.mean(a[few] == b) for a, b in zip(made, expected, strict=True)])
+        own, by_xla = partial(device.rollout, card.launch, setting, *on_card), partial(xla.rollout, setting, *traced)
+        seconds = card.seconds(lambda turn, own=own: own())
+        played = int(made[1].sum())
+        peers = {"XLA": bench.seconds_of_xla(lambda turn, by_xla=by_xla: by_xla())}
+        row = bench.row(
+            f"rollout, {env}, {'-'.join(map(str, hidden))}", f"{members:,} x {episodes}, {played:,} steps",
+            2 * played * task.dimension / FLOAT32, seconds, peers, f"bits equal to the CPU's: {same:.1%}",
+        )  # fmt: skip
+        yield row | {"million steps/s": f"{played / seconds / 1e6:,.0f}"}
+
+
 @partial(jax.jit, static_argnums=1)
 def _normals(key: Any, shape: tuple[int, int]) -> Any:
     return jax.random.normal(key, shape)
@@ -264,7 +304,7 @@ def main() -> None:
     bench = Bench(card, card.copied(2**28 // card.scale), 0.0)
     product = jax.jit(lambda turn, a, b: a @ b + turn.astype(a.dtype))
     bench.flops = 2 * n**3 / bench.seconds_of_xla(lambda turn: product(jnp.asarray(turn), a, b))
-    rows = [row for rows_of in (noise, sums) for row in rows_of(bench)]
+    rows = [row for rows_of in (noise, sums, rollouts) for row in rows_of(bench)]
     note = (
         f"{card.name()}. Ceilings, measured first: copy {bench.bandwidth / 1e12:.2f} TB/s, bfloat16 product "
         f"{bench.flops / 1e12:,.0f} TFLOP/s. Kernels by events, median of {REPEATS}; XLA's programs by wall time over "

@@ -1,11 +1,11 @@
-"""Noise by one core, sums of noise, and episodes: millions of values or steps a second, ours and others'.
+"""Noise by one core, sums of noise, genomes of seeds and episodes, ours and others'.
 
-    python bench/kernels.py          some minutes; writes bench/results/kernels.md and rollouts.md
+    python bench/kernels.py          some minutes; writes bench/results/kernels.md, genomes.md and rollouts.md
     python bench/kernels.py --only rollouts
 
 Noise: a call makes 1,024 rows of 1,024 float32 values. Sums: a call adds the noise of 8 members to a million weights,
-as an update does for a population and decoding for a genome's generations. Episodes: a call plays two of each of 1,024
-members around a random network of 32 hidden values. Entries take turns, and the median of CPU time over the turns
+as an update does for a population. Genomes: 4 million weights, 100 generations. Episodes: a call plays two of each of
+1,024 members around a random network of 32 hidden values. Entries take turns, and the median of CPU time over the turns
 counts.
 """
 
@@ -35,10 +35,12 @@ import blackbox as bb
 from blackbox.kernels import SummedWeights, ffi, native, noise, ref, rollout, seedsum, xla
 from blackbox.kernels.environments import ENVIRONMENTS
 from blackbox.problems.control import JaxControl
+from blackbox.virtual import LineagePopulation
 
 ROWS, SIZE = 1024, 1024
 TERMS, WEIGHTS = 8, 2**20
 MEMBERS, EPISODES, HIDDEN, SIZE_OF_WEIGHTS, SIGMA = 1024, 2, (32,), 0.3, 0.1
+GENERATIONS, WEIGHTS_OF_GENOME = 100, 4_000_000
 FASTEST = "normal, NumPy SFC64"
 KINDS = [kind for kind in native.KINDS if kind != "normal_fast"]  # which is "normal" on a CPU
 
@@ -175,15 +177,52 @@ def record_rollouts(repeats: int) -> None:
     write("rollouts", "Episodes of classic control by one core", list(rows[0]), rows, ["jax", "numpy"], note)
 
 
+def record_genomes(repeats: int) -> None:
+    """A network of seeds, decoded from the first ancestor on and from its parent."""
+    rng, root = np.random.default_rng(0), bb.key(0)[None]
+    base = np.zeros((1, WEIGHTS_OF_GENOME), np.float32)
+    sigmas = np.full((1, GENERATIONS), 0.005, np.float32)
+    seeds = rng.integers(0, 2**32, (1, GENERATIONS), dtype=np.uint32)
+
+    def by_numpy(turn: int) -> Any:
+        """A generator for each generation, as in the paper's code but for the table of noise."""
+        total = base[0].copy()
+        for seed, sigma in zip(seeds[0], sigmas[0], strict=True):
+            total += sigma * np.random.Generator(np.random.SFC64(seed)).standard_normal(WEIGHTS_OF_GENOME, np.float32)
+        return total
+
+    def decoded(turn: int, kind: Any, first: int) -> Any:
+        terms = sigmas[:, first:], seeds[:, first:]
+        return seedsum(root, [base], *terms, kind, chunk=1, impl="native")
+
+    def member(turn: int, kind: Any) -> Any:
+        one = LineagePopulation.around({"w": jnp.asarray(base[0])}, bb.key(0), seeds, sigmas, kind=kind)
+        return one[0]
+
+    chosen: dict[str, Callable[[int], Any]] = {"whole, NumPy SFC64": by_numpy}
+    for kind in ("normal", "binom8", "sign"):
+        chosen |= {
+            f"whole, {kind}": partial(decoded, kind=kind, first=0),
+            f"whole, {kind}, LineagePopulation": partial(member, kind=kind),
+            f"child of a parent at hand, {kind}": partial(decoded, kind=kind, first=GENERATIONS - 1),
+        }
+    times = measure(chosen, repeats)
+    rows = [{"genome": name, "ms": f"{spent * 1e3:,.1f}"} for name, spent in times.items()]
+    note = (
+        f"One core, CPU time, median of {repeats} turns. A genome of {GENERATIONS} seeds for {WEIGHTS_OF_GENOME:,} "
+        "weights; a child is its parent and one term, to the bit."
+    )
+    write("genomes", "Genomes of seeds, decoded by one core", list(rows[0]), rows, ["jax", "numpy"], note)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--only", choices=("noise", "rollouts"))
+    parser.add_argument("--only", choices=RECORDS)
     arguments = parser.parse_args()
-    if arguments.only != "rollouts":
-        record_noise(arguments.repeats)
-    if arguments.only != "noise":
-        record_rollouts(arguments.repeats)
+    for name, record in RECORDS.items():
+        if arguments.only in (name, None):
+            record(arguments.repeats)
 
 
 def record_noise(repeats: int) -> None:
@@ -206,6 +245,8 @@ def record_noise(repeats: int) -> None:
     )
     write("kernels", "Noise by one core, and sums of noise", list(rows[0]), rows, ["jax", "numpy"], note)
 
+
+RECORDS = {"noise": record_noise, "genomes": record_genomes, "rollouts": record_rollouts}
 
 if __name__ == "__main__":
     main()
