@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -60,22 +60,23 @@ def _cells(scores: dict[str, float]) -> dict[str, str]:
     return {name: f"{score:.3f}" if name.startswith("area") else f"{score:.0%}" for name, score in scores.items()}
 
 
-def recorded(name: str, title: str, columns: Sequence[str] = ()) -> Iterator[str]:
-    """The table of a benchmark as it is, or some columns of it."""
+def recorded(
+    name: str, title: str, columns: Sequence[str] = (), only: Callable[[dict[str, str]], bool] = lambda row: True
+) -> Iterator[str]:
+    """The table of a benchmark as it is, or some columns and rows of it."""
     record = results(name)
+    rows = [row for row in record["rows"] if only(row)]
     yield f"**{title}.** {record['note']}"
     yield ""
-    yield markdown(columns or list(dict.fromkeys(column for row in record["rows"] for column in row)), record["rows"])
+    yield markdown(columns or list(dict.fromkeys(column for row in rows for column in row)), rows)
 
 
-def throughput() -> Iterator[str]:
-    """EGGROLL with its default noise, and the ways it is written elsewhere."""
-    record = results("eggroll_throughput")
-    shown = ("plain batched inference", "Eggroll, binom8", "threefry", "vmapped threefry", "full rank, threefry")
-    rows = [row for row in record["rows"] if row["entry"] in shown]
-    yield f"**EGGROLL.** Three layers of d x d, 1,024 members. {record['note']}"
-    yield ""
-    yield markdown(list(rows[0]), rows)
+NOISE = [
+    *(f"normal, {maker}" for maker in ("NumPy SFC64", "JAX threefry2x32", "compiled", "compiled, in JAX")),
+    *(f"{kind}, compiled" for kind in ("uniform", "binom8", "sign")),
+    *(f"sum of {kind}, compiled" for kind in ("normal", "binom8", "sign")),
+]
+THROUGHPUT = ("plain batched inference", "Eggroll, binom8", "threefry", "vmapped threefry", "full rank, threefry")
 
 
 def sections() -> Iterator[str]:
@@ -83,7 +84,14 @@ def sections() -> Iterator[str]:
         "bbob": bbob,
         "overhead": lambda: recorded("overhead", "Overhead"),
         "batch": lambda: recorded("batch", "Many runs in one program"),
-        "eggroll_throughput": throughput,
+        "kernels": lambda: recorded("kernels", "Noise", only=lambda row: row["what"] in NOISE),
+        "genomes": lambda: recorded("genomes", "Genomes of seeds"),
+        "rollouts": lambda: recorded("rollouts", "Episodes of classic control"),
+        "eggroll_throughput": lambda: recorded(
+            "eggroll_throughput",
+            "EGGROLL, three layers of d x d, 1,024 members",
+            only=lambda row: row["entry"] in THROUGHPUT,
+        ),
         "eggroll_memory": lambda: recorded("eggroll_memory", "EGGROLL on 100 million parameters"),
         "digits": lambda: recorded("digits", "Handwritten digits without backpropagation"),
         "policies": lambda: recorded("policies", "Policies by evolution", POLICIES),
