@@ -135,6 +135,7 @@ def test_a_grid_has_the_bits_of_the_reference(threads: int, order: int) -> None:
 @needs_compiler
 def test_a_grid_takes_long_rows_and_many_rows_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_TILE", 128)
+    monkeypatch.setattr(device, "_SUMS", 128)
     launch = simulator.launcher(7, threads=32)
     for shape in ((2, 7, 200, 150, 1, 3, 2), (3, 3, 130, 131, 3, 0, 0)):
         x, y, source, size, rank = problem(shape)
