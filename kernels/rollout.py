@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blackbox.arrays import Array, is_cupy, is_jax, namespace
+from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
 from . import cuda, dispatch, environments
@@ -88,13 +88,18 @@ def rollout(
     is_copied = is_cupy(like) and chosen is not cuda
     if is_copied:
         weights, starts = replace(weights, **{k: _on_cpu(x) for k, x in vars(weights).items()}), _on_cpu(starts)
-    xp = np if is_copied else namespace(like)
+    xp: Any = np
+    if is_cupy(like) and not is_copied:
+        import cupy as xp
+    elif is_jax(like):
+        import jax.numpy as xp
     arrays, form = arrays_of(weights, xp)
     setting = Setting(env, sizes, steps or environment.steps, form)
     returns, lengths = chosen.rollout(setting, arrays, xp.asarray(starts, dtype=xp.float32))
     if is_copied:
-        back = namespace(like)
-        return back.asarray(returns), back.asarray(lengths)
+        import cupy
+
+        return cupy.asarray(returns), cupy.asarray(lengths)
     return returns, lengths
 
 
