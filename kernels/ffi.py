@@ -262,7 +262,7 @@ def _mixed_jvp(setting: _Mix, primals: tuple[Any, ...], tangents: tuple[Any, ...
     """It is linear in x, y and the bias, but for the activation."""
     x, y, _, bias = tangents
     change = xla.lowrank_mix(x.astype(jnp.float32), y, primals[2], setting.size, setting.rank, setting.kind)
-    change = finished(change, *bias or (None,), None, "float32")
+    change = finished(change, bias[0] if bias else None, None, "float32")
     out = _mixed(setting, *primals)
     if setting.activation == "relu":
         change = jnp.where(out > 0, change, 0)
@@ -282,7 +282,7 @@ def _mix_of_members(setting: _Mix) -> Any:
         out = jax.ShapeDtypeStruct((members * rows, width), jnp.float32)
         work = (x.shape[2] + width) * (rank + rows // 2)
         # Two axes, as a product has them: for a third of one entry XLA copies the arrays into another layout.
-        flat = [array.reshape(-1, array.shape[2]).astype(jnp.float32) for array in (x, y)]
+        flat = [jax.lax.collapse(array, 0, 2).astype(jnp.float32) for array in (x, y)]
         aliases = {1: 0} if flat[1].shape == out.shape else None
         (total,) = _launch("lowrank_mix", [out], (*flat, source), scalars, work, aliases)
         return finished(total.reshape(members, rows, width), bias, activation, dtype)

@@ -89,10 +89,14 @@ def rollout(
     if is_copied:
         weights, starts = replace(weights, **{k: _on_cpu(x) for k, x in vars(weights).items()}), _on_cpu(starts)
     xp: Any = np
-    if is_cupy(like) and not is_copied:
-        import cupy as xp
-    elif is_jax(like):
-        import jax.numpy as xp
+    if is_jax(like):
+        import jax
+
+        xp = jax.numpy
+    elif is_cupy(like) and not is_copied:
+        import cupy
+
+        xp = cupy
     arrays, form = arrays_of(weights, xp)
     setting = Setting(env, sizes, steps or environment.steps, form)
     returns, lengths = chosen.rollout(setting, arrays, xp.asarray(starts, dtype=xp.float32))

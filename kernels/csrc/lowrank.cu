@@ -252,6 +252,7 @@ BB_FUNCTION void bb_mix_lowrank(const bb_call& call) {
         const bb_rows own = {member, from, rows, (int)(all - from < at_once ? all - from : at_once)};
         bb_ask_for(x, own, x_step * x_bytes, m * x_bytes, m * x_bytes);
         for (int i = threadIdx.x; i < own.count * rank * BB_DOT_SUMS; i += blockDim.x) sums[i] = 0.0f;
+        if (m == 0) __syncthreads();  // else the first tile's
         for (long long start = 0; start < m; start += entries) {
           const int used = (int)(m - start < entries ? m - start : entries);
           const bb_u64 offset = source.offsets[0] + (bb_u64)(start * rank);

@@ -16,6 +16,7 @@ SHAPES = [
     (4, 0, 5, 4, 1, 0, 0),
     (0, 2, 5, 4, 1, 0, 0),
 ]
+WITHOUT_AXIS = [(3, 2, 0, 70, 1, 0, 0), (3, 2, 70, 0, 1, 0, 0)]
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
 
 

@@ -72,7 +72,9 @@ def test_signs_in_eight_bits_are_those_of_the_reference(order: int) -> None:
 @pytest.mark.parametrize("threads", [1, 32, 256])
 def test_products_of_low_rank_have_the_bits_of_the_reference(threads: int, order: int) -> None:
     launch = simulator.launcher(order, threads=threads)
-    for kind, (index, shape) in itertools.product(KINDS, enumerate(lowrank_cases.SHAPES)):
+    for kind, (index, shape) in itertools.product(
+        KINDS, enumerate([*lowrank_cases.SHAPES, *lowrank_cases.WITHOUT_AXIS])
+    ):
         if threads == 256 and index % 4 != KINDS.index(kind):  # each shape with one kind: all of them take long
             continue
         x, y, source, size, rank = lowrank_cases.problem(shape, ("", "xy", "x")[index % 3], paired=index != 3)
@@ -128,6 +130,19 @@ def test_products_of_arrays_that_are_not_aligned_have_the_bits_of_the_reference(
     got = device.lowrank_mix(simulator.launcher(7), x, moved, source, size, rank, "sign", dtype="bfloat16")
     expected = ref.lowrank_mix(x, y, source, size, rank, "sign")
     lowrank_cases.assert_same_bits([got], [expected.astype(ml_dtypes.bfloat16)])
+
+
+def test_every_number_is_rounded_to_the_nearest_of_bfloat16() -> None:
+    """Among them what is no number, infinite, subnormal, or halfway, to whose odd and even side."""
+    rng = np.random.default_rng(0)
+    upper, lower = rng.integers(0, 2**16, (2, 8192), np.uint32)
+    lower[::2] = np.resize([0x7FFF, 0x8000, 0x8001, 0, 0xFFFF], 4096)
+    y = (upper << 16 | lower).view(np.float32).reshape(1, 1, -1)
+    x, source = np.ones((1, 1, 3), np.float32), np.array([[1, 2, 3, 0, 0, 3]], np.uint32)
+    got = device.lowrank_mix(simulator.launcher(), x, y, source, 8195, 1, "sign", dtype="bfloat16")
+    with np.errstate(invalid="ignore"):
+        expected = (y + np.float32(0)).astype(ml_dtypes.bfloat16)
+    lowrank_cases.assert_same_bits([got], [expected])
 
 
 # ---- rollouts
