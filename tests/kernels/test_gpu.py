@@ -104,8 +104,7 @@ def test_products_of_low_rank_have_the_bits_of_the_cpu(kind: spec.Kind, shape: t
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
-def test_layers_err_by_their_roundings(activation: Any, dtype: Any, on_gpu: Any) -> None:
-    """Against the product of the GPU itself, with the bits of the CPU in all that follows it."""
+def test_layers_have_the_bits_of_the_cpu_after_their_product(activation: Any, dtype: Any, on_gpu: Any) -> None:
     x, y, source, size, rank = lowrank_cases.problem((256, 2, 1024, 512, 1, 0, 0))
     source[:, 3] = np.float32(0.01).view(np.uint32)
     w, bias = np.random.default_rng(0).normal(size=(1024, 512)).astype("f") / 32, y[0, 0]
