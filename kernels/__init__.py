@@ -2,6 +2,7 @@
 
 from .dispatch import explain as explain
 from .lowrank import lowrank_factors as lowrank_factors
+from .lowrank import lowrank_linear as lowrank_linear
 from .lowrank import lowrank_mix as lowrank_mix
 from .rollout import rollout as rollout
 from .seedsum import seedsum as seedsum

@@ -22,7 +22,11 @@ from . import device, native, spec
 from .device import Launch, Shape, addressed
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt32
+    from jaxtyping import Float, Int32, UInt32
+
+    from .finish import Activation, DType
+    from .rollout import Setting
+    from .weights import Arrays
 
 OPTIONS = ("-std=c++17",)
 _LARGE = 48 << 10  # bytes of shared memory that a kernel must ask for
@@ -170,3 +174,38 @@ def seedsum(
     words = (cupy.asarray(array, cupy.uint32) for array in (keys, members))
     keys, members = words
     return device.seedsum(launch, keys, floats, cupy.asarray(weights, cupy.float32), members, kind, chunk)
+
+
+def rollout(
+    setting: Setting, arrays: Arrays, starts: Float[Array, "episodes state"]
+) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
+    """What :func:`blackbox.kernels.ref.rollout` computes, of CuPy arrays."""
+    return device.rollout(launch, setting, arrays, starts)
+
+
+def lowrank_mix(
+    x: Float[Array, "#n rows m"],
+    y: Float[Array, "#n rows k"],
+    source: UInt32[Array, "n 6"],
+    size: int,
+    rank: int,
+    kind: spec.Kind = "normal",
+    bias: Float[Array, "#n k"] | None = None,
+    activation: Activation = None,
+    dtype: DType = "float32",
+) -> Float[Array, "n rows k"]:
+    """``activation(mixed + bias)``, where the first is what :func:`blackbox.kernels.ref.lowrank_mix` computes, of CuPy
+    arrays."""
+    import cupy
+
+    x, y = (cupy.asarray(array, cupy.float32) for array in (x, y))
+    bias = None if bias is None else cupy.asarray(bias, cupy.float32)
+    source = cupy.asarray(source, cupy.uint32)
+    return device.lowrank_mix(launch, x, y, source, size, rank, kind, bias, activation, dtype)
+
+
+def lowrank_factors(
+    source: UInt32[Array, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
+) -> tuple[Float[Array, "n a"], Float[Array, "n b"]]:
+    """What :func:`blackbox.kernels.ref.lowrank_factors` makes, of a CuPy array."""
+    return device.lowrank_factors(launch, source, sizes, size, kind)

@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from blackbox.arrays import Array
 from blackbox.errors import SettingError
 
 from . import native, spec
 from .environments import dimension_of
+from .finish import ACTIVATIONS, Activation, DType
 from .weights import leaves_of
 
 if TYPE_CHECKING:
@@ -28,7 +31,8 @@ THREADS = 256
 SHARED = 227 << 10  # bytes that a block may ask for, on an H100 or B200; an A100 has 163 KiB
 _ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
 _BUSY = 1 << 17  # threads that fill a large GPU about half
-_TILE = 2048  # floats of a factor, and of sums, that a block has in shared memory
+_TILE = 8192  # floats of a factor that a block has in shared memory, so that four blocks fit into any GPU's
+_SUMS = 2048  # and of sums
 _LARGEST_RANK = 64
 
 
@@ -169,26 +173,39 @@ def lowrank_mix(
     size: int,
     rank: int,
     kind: spec.Kind = "normal",
+    bias: Float[Array, "#n k"] | None = None,
+    activation: Activation = None,
+    dtype: DType = "float32",
 ) -> Float[Array, "n rows k"]:
-    """What :func:`blackbox.kernels.ref.lowrank_mix` computes.
+    """``activation(mixed + bias)``, where the first is what :func:`blackbox.kernels.ref.lowrank_mix` computes.
+
+    x is of float32 or bfloat16, and the result of ``dtype``, one of these, too; all else is float32.
 
     Raises:
-        ValueError: a rank above 64, for which a block has too little shared memory.
+        SettingError: a rank above 64, for which a block has too little shared memory.
     """
     if rank > _LARGEST_RANK:
-        raise ValueError(f"rank must be at most {_LARGEST_RANK} on a GPU, got {rank}")
+        raise SettingError(f"rank must be at most {_LARGEST_RANK} on a GPU, got {rank}")
     (members, _), (rows, m), k, sums = source.shape, x.shape[1:], y.shape[2], spec.DOT_SUMS
-    entries = sums * max(1, _TILE // (sums * rank))
-    at_once = max(1, min(2 * rows, _TILE // (sums * rank)))
+    entries = sums * max(1, min(_TILE // (sums * rank), -(-max(m, k) // sums)))
     pairs = -(-members // 2)
     # Blocks of a few pairs share the rows, each with noise of its own: half of them fill a GPU.
-    shares = min(-(-2 * rows // at_once), -(-_BUSY // (THREADS * max(1, pairs))), _ROWS)
+    wanted = min(-(-_BUSY // (THREADS * max(1, pairs))), _ROWS)
+    at_once = max(1, min(-(-2 * rows // wanted), _SUMS // (sums * rank)))
+    shares = max(1, min(-(-2 * rows // at_once), wanted))
     steps = (x.shape[1] * m if x.shape[0] == members else 0, rows * k if y.shape[0] == members else 0)
-    scalars = (members, rows, m, k, rank, size, *steps, entries, at_once)
-    blocks = max(1, min(pairs, 2**31 - 1)), max(1, shares)
-    shared = 4 * (entries * rank + at_once * rank * sums)
-    call = Launch("lowrank.cu", f"bb_lowrank_mix_{kind}", blocks, scalars, shared=shared)
-    (mixed,) = launch(call, (x, y, source), [((members, rows, k), "float32")])
+    is_short = (int(str(own) == "bfloat16") for own in (x.dtype, dtype))
+    bias_step = 0 if bias is None or bias.shape[0] != members else k
+    end = *is_short, int(bias is not None), bias_step, ACTIVATIONS.index(activation)
+    call = Launch(
+        "lowrank.cu",
+        f"bb_lowrank_mix_{kind}",
+        blocks=(max(1, min(pairs, 2**31 - 1)), shares),
+        scalars=(members, rows, m, k, rank, size, *steps, entries, at_once, *end),
+        shared=4 * (entries * rank + 32 + at_once * rank * sums),
+    )
+    given = (x, y, source) if bias is None else (x, y, source, bias)
+    (mixed,) = launch(call, given, [((members, rows, k), dtype)])
     return mixed
 
 
@@ -207,8 +224,6 @@ def lowrank_factors(
 
 def addressed(buffers: Sequence[int], scalars: Sequence[int]) -> Any:
     """A kernel's argument, ``struct bb_call`` of ``csrc/port.h``."""
-    import numpy as np
-
     call = np.zeros(32, np.int64)
     call[: len(buffers)] = np.array(buffers, np.uint64).view(np.int64)
     call[12 : 12 + len(scalars)] = scalars

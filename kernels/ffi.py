@@ -14,7 +14,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array
 
 from . import device, grids, native, spec, xla
+from .finish import Activation, DType, finished
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8, Int32, UInt32
@@ -219,7 +220,17 @@ def rollout(
     return returns, lengths
 
 
-@partial(jax.jit, static_argnames=("size", "rank", "kind"))
+class _Mix(NamedTuple):
+    """What is static of a product with noise of low rank."""
+
+    size: int
+    rank: int
+    kind: spec.Kind
+    activation: Activation
+    dtype: DType
+
+
+@partial(jax.jit, static_argnames=("size", "rank", "kind", "activation", "dtype"))
 def lowrank_mix(
     x: Float[Array, "#n rows m"],
     y: Float[Array, "#n rows k"],
@@ -227,56 +238,71 @@ def lowrank_mix(
     size: int,
     rank: int,
     kind: spec.Kind = "normal",
+    bias: Float[Array, "#n k"] | None = None,
+    activation: Activation = None,
+    dtype: DType = "float32",
 ) -> Float[Array, "n rows k"]:
-    """What :func:`blackbox.kernels.ref.lowrank_mix` computes, by compiled code.
+    """``activation(mixed + bias)``, where the first is what :func:`blackbox.kernels.ref.lowrank_mix` computes, by
+    compiled code.
 
-    Under ``vmap`` one call of all members.
+    On GPUs x in bfloat16 is read, and such a result is written, as it is. Under ``vmap`` one call of all members.
     """
-    return _mixed(size, rank, kind, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), source)
+    x = x if x.dtype == jnp.bfloat16 else jnp.asarray(x, jnp.float32)
+    given = () if bias is None else (jnp.asarray(bias, jnp.float32),)
+    return _mixed(_Mix(size, rank, kind, activation, dtype), x, jnp.asarray(y, jnp.float32), source, given)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _mixed(size: int, rank: int, kind: spec.Kind, x: Array, y: Array, source: Array) -> Array:
-    return _mix_of_members(size, rank, kind)(x, y, source)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _mixed(setting: _Mix, x: Array, y: Array, source: Array, bias: tuple[Array, ...]) -> Array:
+    return _mix_of_members(setting)(x, y, source, *bias)
 
 
 @_mixed.defjvp
-def _mixed_jvp(
-    size: int, rank: int, kind: spec.Kind, primals: tuple[Any, ...], tangents: tuple[Any, ...]
-) -> tuple[Array, Array]:
-    """It is linear in x and y."""
-    return _mixed(size, rank, kind, *primals), xla.lowrank_mix(*tangents[:2], primals[2], size, rank, kind)
+def _mixed_jvp(setting: _Mix, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    """It is linear in x, y and the bias, but for the activation."""
+    x, y, _, bias = tangents
+    change = xla.lowrank_mix(x.astype(jnp.float32), y, primals[2], setting.size, setting.rank, setting.kind)
+    change = finished(change, bias[0] if bias else None, None, "float32")
+    out = _mixed(setting, *primals)
+    if setting.activation == "relu":
+        change = jnp.where(out > 0, change, 0)
+    elif setting.activation == "tanh":
+        change = change * (1 - out.astype(jnp.float32) ** 2)
+    return out, change.astype(out.dtype)
 
 
 @cache
-def _mix_of_members(size: int, rank: int, kind: spec.Kind) -> Any:
-    def compiled(x: Array, y: Array, source: Array) -> Array:
+def _mix_of_members(setting: _Mix) -> Any:
+    size, rank, kind, activation, dtype = setting
+
+    def compiled(x: Array, y: Array, source: Array, bias: Array | None = None) -> Array:
         members = source.shape[0]
         scalars = native.lowrank_mix_scalars(members, x.shape, y.shape, size, rank, kind)
         rows, width = y.shape[1:]
         out = jax.ShapeDtypeStruct((members * rows, width), jnp.float32)
         work = (x.shape[2] + width) * (rank + rows // 2)
         # Two axes, as a product has them: for a third of one entry XLA copies the arrays into another layout.
-        flat = [array.reshape(-1, array.shape[2]) for array in (x, y)]
+        flat = [jax.lax.collapse(array, 0, 2).astype(jnp.float32) for array in (x, y)]
         aliases = {1: 0} if flat[1].shape == out.shape else None
-        return _launch("lowrank_mix", [out], (*flat, source), scalars, work, aliases)[0].reshape(members, rows, width)
+        (total,) = _launch("lowrank_mix", [out], (*flat, source), scalars, work, aliases)
+        return finished(total.reshape(members, rows, width), bias, activation, dtype)
+
+    def on_gpu(x: Array, y: Array, source: Array, bias: Array | None = None) -> Array:
+        return device.lowrank_mix(grids.launch, x, y, source, size, rank, kind, bias, activation, dtype)
+
+    def portable(x: Array, y: Array, source: Array, bias: Array | None = None) -> Array:
+        return finished(xla.lowrank_mix(x, y, source, size, rank, kind), bias, activation, dtype)
 
     @jax.custom_batching.custom_vmap
-    def mix(x: Array, y: Array, source: Array) -> Array:
-        arguments: dict[str, Any] = {"size": size, "rank": rank, "kind": kind}
-        values: Array = by_platform(
-            x, y, source,
-            cpu=compiled,
-            cuda=partial(device.lowrank_mix, grids.launch, **arguments),
-            default=partial(xla.lowrank_mix, **arguments),
-            operation="lowrank_mix",
-        )  # fmt: skip
+    def mix(x: Array, y: Array, source: Array, *bias: Array) -> Array:
+        arrays = x, y, source, *bias
+        values: Array = by_platform(*arrays, cpu=compiled, cuda=on_gpu, default=portable, operation="lowrank_mix")
         return values
 
     @mix.def_vmap
-    def mapped(length: int, is_mapped: Sequence[bool], x: Array, y: Array, source: Array) -> tuple[Array, bool]:
+    def mapped(length: int, is_mapped: Sequence[bool], *arrays: Array) -> tuple[Array, bool]:
         """The mapped axis joins that of the members; what all of them share stays as it is."""
-        members = source.shape[-2]
+        members = arrays[2].shape[-2]
 
         def joined(value: Array, own: bool, shares: bool) -> Array:
             count = value.shape[1 if own else 0]
@@ -288,8 +314,8 @@ def _mix_of_members(size: int, rank: int, kind: spec.Kind) -> Any:
                 value = jnp.broadcast_to(value, (length, members, *value.shape[2:]))
             return value.reshape(length * members, *value.shape[2:])
 
-        parts = map(joined, (x, y, source), is_mapped, (True, True, False))
-        out = mix(*parts)
+        shares = (array is not arrays[2] for array in arrays)
+        out = mix(*map(joined, arrays, is_mapped, shares))
         return out.reshape(length, members, *out.shape[1:]), True
 
     return mix

@@ -6,15 +6,15 @@ stored. Episodes end when they end, so that no step is taken in vain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blackbox.arrays import Array, is_jax
+from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
-from . import dispatch, environments
+from . import cuda, dispatch, environments
 from .weights import Form, LowRankWeights, SummedWeights, arrays_of, checked
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def rollout(
         hidden: widths of the policy's hidden layers, eight at most; tanh follows each of them.
         source: weights of the n members, an array or what they are formed of. The flat vector has for each layer the
             matrix (inputs, outputs), row by row, then the biases.
-        starts: first states, common to all members. If this or the source's base is JAX's, all is computed by JAX.
+        starts: first states, common to all members. If this or an array of the source is JAX's, or CuPy's, all is
+            computed for that library.
         steps: of the longest episode; None: as many as the environment has.
         impl: what computes it, see :func:`blackbox.kernels.explain`. Compiled code is taken wherever it can be had.
 
@@ -77,17 +78,41 @@ def rollout(
         raise SettingError(f"starts must be of shape (episodes, {environment.state}) for {env}; got {np.shape(starts)}")
     if steps is not None and not (_is_count(steps) and steps < 2**31):
         raise SettingError(f"steps must be an integer from 1 to 2**31 - 1 or None; got {steps!r}")
-    in_jax = is_jax(starts) or any(map(is_jax, vars(weights).values()))
+    given = (starts, *vars(weights).values())
+    like = next((x for x in given if is_jax(x)), next((x for x in given if is_cupy(x)), np.zeros(0)))
+    chosen: Any
+    if is_jax(like):
+        chosen = dispatch.in_jax(impl, dispatch.ALWAYS, "rollout")
+    else:
+        chosen = dispatch.of_arrays(like, impl, dispatch.ALWAYS, "rollout")
+    is_copied = is_cupy(like) and chosen is not cuda
+    if is_copied:
+        weights, starts = replace(weights, **{k: _on_cpu(x) for k, x in vars(weights).items()}), _on_cpu(starts)
     xp: Any = np
-    if in_jax:
+    if is_jax(like):
         import jax
 
         xp = jax.numpy
+    elif is_cupy(like) and not is_copied:
+        import cupy
+
+        xp = cupy
     arrays, form = arrays_of(weights, xp)
     setting = Setting(env, sizes, steps or environment.steps, form)
-    chosen: Any = (dispatch.in_jax if in_jax else dispatch.in_numpy)(impl, dispatch.ALWAYS, "rollout")
-    result: tuple[Array, Array] = chosen.rollout(setting, arrays, xp.asarray(starts, dtype=xp.float32))
-    return result
+    returns, lengths = chosen.rollout(setting, arrays, xp.asarray(starts, dtype=xp.float32))
+    if is_copied:
+        import cupy
+
+        return cupy.asarray(returns), cupy.asarray(lengths)
+    return returns, lengths
+
+
+def _on_cpu(value: Any) -> Any:
+    if not is_cupy(value):
+        return value
+    import cupy
+
+    return cupy.asnumpy(value)
 
 
 def _is_count(number: Any) -> bool:

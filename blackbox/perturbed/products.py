@@ -50,7 +50,7 @@ def product(
     rows = math.prod(n for axis, n in enumerate(x.shape) if axis not in contract[other])
     if inner and wide == jnp.float32 and (rows <= _FEW_ROWS or value.a.shape[-1] > 1):
         pairs = dict(zip(contract[mine], contract[other], strict=True))
-        return _mixed(value, x, inner, pairs, weight_first=weight_first, **params).astype(dtype)
+        return _mixed(value, x, inner, pairs, dtype, weight_first=weight_first, **params).astype(dtype)
     plain = lax.dot_general(*operands, dimension_numbers, preferred_element_type=wide, **params)
     if late and value.scale is not None:
         plain = jnp.einsum(f"{out},{w[: value.stacked]}->{out}", plain, value.scale.astype(wide))
@@ -66,8 +66,13 @@ def _contracted_factor(value: LowRank, contracted: Any) -> str:
     return next((kind for kind in "ab" if own[kind] and own[kind] == set(contracted)), "")
 
 
-def _mixed(value: LowRank, x: Array, inner: str, pairs: dict[int, int], *, weight_first: bool, **params: Any) -> Array:
-    """The product by the operation that makes the noise itself; ``pairs``: of the contracted axes those of x."""
+def _mixed(
+    value: LowRank, x: Array, inner: str, pairs: dict[int, int], dtype: Any, *, weight_first: bool, **params: Any
+) -> Array:
+    """The product by the operation that makes the noise itself; ``pairs``: of the contracted axes those of x.
+
+    x is handed over as it is, and a result in bfloat16 taken: on GPUs passes of conversion would cost as much again.
+    """
     assert value.source is not None
     rows, last = [axis for axis in range(x.ndim) if axis not in pairs.values()], [pairs[axis] for axis in sorted(pairs)]
     x = x.transpose(*rows, *last)
@@ -78,8 +83,12 @@ def _mixed(value: LowRank, x: Array, inner: str, pairs: dict[int, int], *, weigh
     count, shape, words = math.prod(x.shape[: len(rows)]), y.shape, value.source.words
     if inner == "b":
         words = words[jnp.array([0, 1, 2, 3, 5, 4])]
-    given = widened(x).reshape(1, count, -1), y.reshape(1, count, -1), words[None]
-    out = lowrank_mix(*given, value.source.size, value.a.shape[-1], value.source.kind, impl="native").reshape(shape)
+    x = x if x.dtype == jnp.bfloat16 else widened(x)
+    given = x.reshape(1, count, -1), y.reshape(1, count, -1), words[None]
+    rank, kind, short = value.a.shape[-1], value.source.kind, dtype == jnp.bfloat16
+    out = lowrank_mix(
+        *given, value.source.size, rank, kind, dtype="bfloat16" if short else "float32", impl="native"
+    ).reshape(shape)
     return out.transpose(*range(len(rows), out.ndim), *range(len(rows))) if weight_first else out
 
 

@@ -34,6 +34,12 @@ typedef unsigned long long bb_u64;
 #define BB_SQRT_APPROX(a) bb_sqrt_approx(a)
 #define BB_SIN_APPROX(a) bb_sin_approx(a)
 #define BB_COS_APPROX(a) bb_cos_approx(a)
+// Two words, or four floats, at a multiple of their size, in one store: compilers do not always find it.
+#define BB_STORE_2(address, a, b) asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(a), "r"(b) : "memory")
+#define BB_STORE_4(address, a, b, c, d)                              \
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(address), "f"(a), "f"(b), "f"(c), "f"(d) : "memory")
+// Asks for a line of memory in the second cache; nothing else depends on it.
+#define BB_PREFETCH(address) asm volatile("prefetch.global.L2 [%0];" ::"l"(address))
 #define BB_FLOAT_OF_BITS(u) __uint_as_float(u)
 #define BB_BITS_OF_FLOAT(f) __float_as_uint(f)
 BB_FUNCTION float bb_log2_approx(float a) {
@@ -72,6 +78,16 @@ typedef std::uint64_t bb_u64;
 #define BB_FMA(a, b, c) std::fma((a), (b), (c))
 #define BB_SQRT(a) std::sqrt(a)
 #define BB_DIV(a, b) ((a) / (b))
+#define BB_STORE_2(address, a, b) bb_store<bb_u32>((address), {(a), (b)})
+#define BB_STORE_4(address, a, b, c, d) bb_store<float>((address), {(a), (b), (c), (d)})
+#define BB_PREFETCH(address) ((void)(address))
+template <class T, int COUNT>
+static inline void bb_store(void* address, const T (&values)[COUNT]) {
+  struct alignas(sizeof values) Group {
+    T values[COUNT];
+  };
+  for (int i = 0; i < COUNT; ++i) ((Group*)address)->values[i] = values[i];
+}
 static inline float BB_FLOAT_OF_BITS(bb_u32 bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);

@@ -61,6 +61,7 @@ def module() -> Any:
         ndarray=ndarray,
         float32=np.float32,
         uint32=np.uint32,
+        int32=np.int32,
         arange=owned(np.arange),
         asarray=owned(np.asarray),
         ascontiguousarray=owned(np.ascontiguousarray),

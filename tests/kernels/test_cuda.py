@@ -14,15 +14,35 @@ from typing import Any
 import fake_cupy
 import jax
 import jax.numpy as jnp
+import lowrank_cases
+import ml_dtypes
 import numpy as np
 import pytest
+import rollout_cases
 import simulator
 from jax.sharding import PartitionSpec
 from numpy.testing import assert_array_equal
 
 import blackbox as bb
-from blackbox.kernels import cuda, device, dispatch, explain, grids, native, noise, ref, seedsum, spec
+from blackbox.kernels import (
+    cuda,
+    device,
+    dispatch,
+    explain,
+    ffi,
+    grids,
+    lowrank_factors,
+    lowrank_linear,
+    lowrank_mix,
+    native,
+    noise,
+    ref,
+    rollout,
+    seedsum,
+    spec,
+)
 from blackbox.kernels.device import Launch
+from blackbox.kernels.finish import finished
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 KINDS = native.KINDS
@@ -129,6 +149,36 @@ def test_arrays_of_cupy_get_the_bits_of_the_reference(kind: spec.Kind, cupy: Any
     assert explain().endswith("CuPy: kernels on the GPU.")
 
 
+@pytest.mark.parametrize("kind", ["sign", "binom8"])
+def test_products_of_low_rank_of_cupy_get_the_bits_of_the_reference(kind: spec.Kind, cupy: Any) -> None:
+    x, y, source, size, rank = lowrank_cases.problem((5, 3, 100, 8, 2, 5, 3))
+    made = lowrank_mix(*map(cupy.asarray, (x, y, source)), size, rank, kind)
+    assert_same_bits([made], [ref.lowrank_mix(x, y, source, size, rank, kind)])
+    factors = lowrank_factors(cupy.asarray(source), (200, 16), size, kind)
+    assert_same_bits(factors, ref.lowrank_factors(source, (200, 16), size, kind))
+    w, bias = x[0, :1].T @ y[0, :1], y[0, 0]
+    more: dict[str, Any] = {"size": size, "rank": rank, "kind": kind, "activation": "tanh"}
+    linear = lowrank_linear(*map(cupy.asarray, (x, w, source)), bias=cupy.asarray(bias), **more)
+    assert_same_bits([linear], [lowrank_linear(x, w, source, bias=bias, **more, impl="ref")])
+    assert all(isinstance(array, cupy.ndarray) for array in (made, *factors, linear))
+    short = x.astype(ml_dtypes.bfloat16)
+    with pytest.raises(bb.SettingError, match="x must be of dtype float32, since CuPy multiplies no bfloat16"):
+        lowrank_linear(*map(cupy.asarray, (short, w, source)), **more)
+    with pytest.raises(bb.SettingError, match="dtype must be float32 for arrays of CuPy"):
+        lowrank_mix(*map(cupy.asarray, (x, y, source)), size, rank, kind, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("source", rollout_cases.SOURCES)
+def test_rollouts_of_cupy_get_the_bits_of_the_reference(source: str, cupy: Any) -> None:
+    weights, starts = rollout_cases.case("Pendulum-v1", (17, 18), source)
+    expected = rollout_cases.expected("Pendulum-v1", (17, 18), source, 9)
+    arrays = {name: cupy.asarray(x) if isinstance(x, np.ndarray) else x for name, x in vars(weights).items()}
+    for own, first in ((weights, cupy.asarray(starts)), (type(weights)(**arrays), starts)):
+        got = rollout("Pendulum-v1", (17, 18), own, first, steps=9)
+        assert all(isinstance(array, cupy.ndarray) for array in got)
+        rollout_cases.assert_same(got, expected)
+
+
 def test_a_damaged_cubin_is_compiled_again(cupy: Any, tmp_path: Path) -> None:
     (tmp_path / "noise.cu-sm_90").write_bytes(b"")
     made = noise.noise("sign", KEYS[0], 0, (2, 9), like=cupy.empty((0,), "float32"), impl="cuda")
@@ -147,6 +197,19 @@ def test_without_a_gpu_arrays_of_cupy_are_copied_after_one_notice(cupy: Any) -> 
     assert_same_bits(sums[1], ref.seedsum(KEYS, bases, weights, members, "binom8"))
     with pytest.raises(bb.SettingError, match='impl="cuda" cannot be had here: there is no CUDA GPU'):
         seedsum(*given, "binom8", impl="cuda")
+
+    x, y, source, size, rank = lowrank_cases.problem((5, 3, 100, 8, 2, 5, 3))
+    mixed = lowrank_mix(*map(cupy.asarray, (x, y, source)), size, rank, "binom8")
+    factors = lowrank_factors(cupy.asarray(source), (200, 16), size, "binom8")
+    w, bias = np.ones((100, 8), np.float32), np.ones((5, 8), np.float32)
+    linear = lowrank_linear(*map(cupy.asarray, (x, w, source)), size, rank, bias=cupy.asarray(bias), activation="relu")
+    own, starts = rollout_cases.case("CartPole-v1", (5,), "seeds")
+    played = rollout("CartPole-v1", (5,), own, cupy.asarray(starts), steps=9)
+    assert all(isinstance(array, cupy.ndarray) for array in (mixed, *factors, linear, *played))
+    assert_same_bits([mixed], [ref.lowrank_mix(x, y, source, size, rank, "binom8")])
+    assert_same_bits(factors, ref.lowrank_factors(source, (200, 16), size, "binom8"))
+    assert_same_bits([linear], [lowrank_linear(x, w, source, size, rank, bias=bias, activation="relu", impl="ref")])
+    rollout_cases.assert_same(played, rollout_cases.expected("CartPole-v1", (5,), "seeds", 9))
 
 
 # ---- JAX
@@ -188,6 +251,49 @@ def test_programs_launch_grids_under_jit_scan_vmap_and_shard_map(kind: spec.Kind
     part = PartitionSpec("sums")
     sharded = jax.shard_map(total, mesh=mesh, in_specs=part, out_specs=part, check_vma=False)
     assert_same_bits(jax.jit(sharded)(*arrays), expected)
+
+
+@pytest.fixture
+def as_on_gpu(launch: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs take what they have for GPUs, which the simulator runs."""
+    monkeypatch.setattr(grids, "launch", launch)
+    monkeypatch.setattr(ffi, "by_platform", lambda *arrays, cuda, **_: cuda(*arrays))
+    ffi._mix_of_members.cache_clear()
+    jax.clear_caches()
+    yield
+    ffi._mix_of_members.cache_clear()
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.parametrize(("dtype", "activation"), [(jnp.bfloat16, "tanh"), (jnp.bfloat16, None), (np.float32, "relu")])
+def test_layers_are_a_product_and_one_grid(dtype: Any, activation: Any) -> None:
+    x, y, source, size, rank = lowrank_cases.problem((6, 2, 70, 36, 2, 3, 1))
+    w, bias = jnp.asarray(x[0].T @ y[0] / 20, dtype), np.random.default_rng(0).normal(size=(6, 36)).astype("f")
+    x = jnp.asarray(x, dtype)
+
+    def layer(x: Any, words: Any, bias: Any) -> Any:
+        return lowrank_linear(x, w, words, size, rank, "sign", bias=bias, activation=activation, impl="native")
+
+    def one(x: Any, words: Any, bias: Any) -> Any:
+        return layer(x[None], words[None], bias)[0]
+
+    product = jax.lax.dot_general(x, w, (((2,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    mixed = ref.lowrank_mix(np.asarray(x), np.asarray(product), source, size, rank, "sign")
+    expected = finished(mixed, bias, activation, str(np.dtype(dtype)))
+    program = jax.jit(jax.vmap(one))
+    for got in (jax.jit(layer)(x, source, bias), program(x, source, bias)):
+        assert got.dtype == dtype
+        lowrank_cases.assert_same_bits([got], [expected])
+    text = program.lower(x, source, bias).as_text()
+    assert text.count("@blackbox_launch_grid") == 1
+    converted = [line for line in text.splitlines() if "stablehlo.convert" in line and "bf16" in line]
+    assert not converted, converted
+    for shared, words in ((x[:1], source), (x, np.repeat(source[:1], 6, 0))):
+        rows = jax.vmap(one, (None if len(shared) == 1 else 0, 0, None))(
+            shared[0] if len(shared) == 1 else x, words, bias[0]
+        )
+        lowrank_cases.assert_same_bits([rows], [layer(shared, words, bias[0])])
 
 
 def test_the_launcher_names_what_is_wrong(launch: Any) -> None:

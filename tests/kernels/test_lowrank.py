@@ -1,4 +1,4 @@
-"""Products with noise of low rank: the contract's bits from compiled code, also within JAX, and from a GPU's grids."""
+"""Products with noise of low rank: the contract's bits from compiled code, also within JAX."""
 
 from __future__ import annotations
 
@@ -8,48 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
-import simulator
 from jax.sharding import PartitionSpec
-from numpy.testing import assert_allclose, assert_array_equal
+from lowrank_cases import SHAPES, assert_same_bits, problem
+from numpy.testing import assert_allclose
 
 import blackbox as bb
-from blackbox.kernels import device, lowrank_factors, lowrank_mix, native, ref, spec, xla
+from blackbox.kernels import lowrank_factors, lowrank_linear, lowrank_mix, native, ref, spec, xla
 
 KINDS = native.KINDS
 needs_compiler = pytest.mark.skipif(native.library("lowrank_mix") is None, reason="no C++ compiler")
-# Members, rows of each, m, n, rank, values before A and between A and B: whole blocks and tiles, and not.
-SHAPES = [
-    (4, 1, 64, 128, 1, 0, 0),
-    (5, 3, 100, 7, 2, 5, 3),
-    (1, 2, 1, 1, 1, 130, 0),
-    (6, 1, 129, 130, 4, 17, 1),
-    (3, 2, 257, 65, 3, 1, 9),
-    (2, 5, 1, 300, 2, 3, 0),
-    (4, 0, 5, 4, 1, 0, 0),
-    (0, 2, 5, 4, 1, 0, 0),
-]
-Problem = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
-
-
-def problem(shape: tuple[int, ...], shared: str = "", paired: bool = True) -> Problem:
-    """x, y, sources, the size of a row, and the rank; members of a pair have one noise and steps of their own."""
-    members, rows, m, k, rank, before, between = shape
-    rng = np.random.default_rng(shape)
-    source = rng.integers(0, 2**32, (members, 6), dtype=np.uint32)
-    source[:, 3] = rng.normal(size=members).astype(np.float32).view(np.uint32)
-    source[:, 4:] = before, before + m * rank + between
-    if paired:
-        source[1::2, :3] = source[: members - 1 : 2, :3]
-    x = rng.normal(size=(1 if "x" in shared else members, rows, m)).astype(np.float32)
-    y = rng.normal(size=(1 if "y" in shared else members, rows, k)).astype(np.float32)
-    return x, y, source, before + (m + k) * rank + between + 11, rank
-
-
-def assert_same_bits(got: object, expected: object) -> None:
-    for a, b in zip(got, expected, strict=True):  # type: ignore[call-overload]
-        assert_array_equal(np.asarray(a, np.float32).view(np.uint32), np.asarray(b, np.float32).view(np.uint32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,32 +84,6 @@ def test_members_far_out_are_the_same_without_compiled_code(kind: spec.Kind) -> 
     got = xla.lowrank_factors(jnp.asarray(source), (9, 5), size, kind)
     for a, b in zip(got, ref.lowrank_factors(source, (9, 5), size, kind), strict=True):
         assert_allclose(a, b, rtol=2e-6, atol=2e-6)
-
-
-@needs_compiler
-@pytest.mark.parametrize("order", simulator.ORDERS)
-@pytest.mark.parametrize("threads", [1, 32, 256])
-def test_a_grid_has_the_bits_of_the_reference(threads: int, order: int) -> None:
-    launch = simulator.launcher(order, threads=threads)
-    for kind, (index, shape) in itertools.product(KINDS, enumerate(SHAPES)):
-        if threads == 256 and index % 4 != KINDS.index(kind):  # each shape with one kind: all of them take long
-            continue
-        x, y, source, size, rank = problem(shape, ("", "xy", "x")[index % 3], paired=index != 3)
-        expected = ref.lowrank_mix(x, y, source, size, rank, kind)
-        assert_same_bits(device.lowrank_mix(launch, x, y, source, size, rank, kind), expected)
-        sizes = (x.shape[2] * rank, y.shape[2] * rank)
-        expected = ref.lowrank_factors(source, sizes, size, kind)
-        assert_same_bits(device.lowrank_factors(launch, source, sizes, size, kind), expected)
-
-
-@needs_compiler
-def test_a_grid_takes_long_rows_and_many_rows_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_TILE", 128)
-    launch = simulator.launcher(7, threads=32)
-    for shape in ((2, 7, 200, 150, 1, 3, 2), (3, 3, 130, 131, 3, 0, 0)):
-        x, y, source, size, rank = problem(shape)
-        got = device.lowrank_mix(launch, x, y, source, size, rank, "binom8")
-        assert_same_bits(got, ref.lowrank_mix(x, y, source, size, rank, "binom8"))
 
 
 @needs_compiler
@@ -222,3 +166,108 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
     x, y, source, size, rank = problem((4, 3, 5, 6, 1, 0, 0))
     with pytest.raises(bb.SettingError, match=message):
         lowrank_mix(**({"x": x, "y": y, "source": source, "size": size, "rank": rank} | change))
+
+
+# ---- layers
+
+
+def layer(dtype: Any, shared: str = "", k: int = 40) -> tuple[Any, ...]:
+    """x, a weight, sources, the size of a row, the rank, and biases of each member."""
+    x, _, source, size, rank = problem((6, 3, 200, k, 2, 3, 1), shared)
+    source[:, 3] = (source[:, 3].view(np.float32) / 20).view(np.uint32)
+    rng = np.random.default_rng(1)
+    w = (rng.normal(size=(200, k)) / 200**0.5).astype(np.float32)
+    return x.astype(dtype), w.astype(dtype), source, size, rank, rng.normal(size=(6, k)).astype(np.float32)
+
+
+def in_float64(x: Any, w: Any, source: Any, size: int, rank: int, bias: Any, activation: Any) -> np.ndarray:
+    a, b = (f.astype(float) for f in ref.lowrank_factors(source, (len(w) * rank, w.shape[1] * rank), size, "binom8"))
+    x, w = np.broadcast_to(x.astype(float), (len(source), *x.shape[1:])), w.astype(float)
+    noise = np.einsum("nti,nir,njr->ntj", x, a.reshape(len(a), -1, rank), b.reshape(len(b), -1, rank))
+    total = x @ w + noise + np.broadcast_to(bias, (len(source), w.shape[1]))[:, None].astype(float)
+    return {"tanh": np.tanh, "relu": lambda t: np.maximum(t, 0), None: lambda t: t}[activation](total)
+
+
+@needs_compiler
+@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
+@pytest.mark.parametrize("shared", ["", "x"])
+def test_a_layer_errs_by_its_roundings(activation: Any, shared: str) -> None:
+    """In bfloat16 at most twice as much as float64 rounded once."""
+    for dtype, own_bias in itertools.product((np.float32, ml_dtypes.bfloat16), (True, False)):
+        x, w, source, size, rank, bias = layer(dtype, shared)
+        bias = bias if own_bias else bias[0]
+        exact = in_float64(x, w, source, size, rank, bias, activation)
+        for array, impl in itertools.product((np.asarray, jnp.asarray), ("native", "ref")):
+            got = lowrank_linear(
+                *map(array, (x, w, source)), size, rank, "binom8", bias=array(bias), activation=activation, impl=impl
+            )
+            assert got.dtype == x.dtype
+            assert isinstance(got, np.ndarray) == (array is np.asarray)
+            error, least = (
+                np.abs(np.asarray(got).astype(float) - exact),
+                np.abs(exact.astype(dtype).astype(float) - exact),
+            )
+            if dtype is np.float32:
+                assert error.max() < 3e-5
+            else:
+                assert error.max() <= 2 * least.max() and error.mean() <= 1.01 * least.mean()
+
+
+@needs_compiler
+def test_layers_of_numpy_have_the_bits_of_the_reference() -> None:
+    for activation, dtype in itertools.product((None, "relu", "tanh"), (np.float32, ml_dtypes.bfloat16)):
+        *given, bias = layer(dtype)
+        got, expected = (
+            lowrank_linear(*given, "normal", bias=bias, activation=activation, impl=impl)  # type: ignore[arg-type]
+            for impl in ("native", "ref")
+        )
+        assert_same_bits([got], [expected])
+
+
+@needs_compiler
+def test_members_of_layers_join_and_have_derivatives() -> None:
+    x, w, source, size, rank, bias = layer(np.float32)
+    whole = lowrank_linear(*map(jnp.asarray, (x, w, source)), size, rank, bias=bias, activation="tanh", impl="native")
+
+    def one(impl: Any, x: Any, words: Any, bias: Any, w: Any) -> Any:
+        return lowrank_linear(x[None], w, words[None], size, rank, bias=bias, activation="tanh", impl=impl)[0]
+
+    mapped = jax.vmap(partial(one, "native"), (0, 0, 0, None))
+    assert_allclose(mapped(x, source, bias, w), whole, rtol=1e-5, atol=1e-6)
+    assert str(jax.make_jaxpr(mapped)(x, source, bias, w)).count("ffi_call") == 1
+    shared = jax.vmap(partial(one, "native"), (0, 0, None, None))(x, source, bias[0], w)
+    assert_allclose(shared[0], whole[0], rtol=1e-5, atol=1e-6)
+
+    def total(impl: Any, activation: Any, x: Any, w: Any, bias: Any) -> Any:
+        out = lowrank_linear(x, w, jnp.asarray(source), size, rank, bias=bias, activation=activation, impl=impl)
+        return jnp.sum(out**2)
+
+    for activation in (None, "relu", "tanh"):
+        got, expected = (
+            jax.grad(partial(total, impl, activation), (0, 1, 2))(*map(jnp.asarray, (x, w, bias)))
+            for impl in ("native", "xla")
+        )
+        for a, b in zip(got, expected, strict=True):
+            assert_allclose(a, b, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((4, 5), np.float32)}, "x and w must be of shapes"),
+        ({"w": np.zeros((4, 6), np.float32)}, r"x and w must be .*, got \(4, 3, 5\) and \(4, 6\)"),
+        ({"x": np.zeros((4, 3, 5))}, "x must be of dtype float32 or bfloat16, got float64"),
+        ({"w": np.zeros((5, 6), np.float16)}, "w must be of dtype float32 or bfloat16, got float16"),
+        ({"x": np.zeros((2, 3, 5), np.float32)}, "x must have 1 or 4 members as source has, got 2"),
+        ({"bias": np.zeros(5, np.float32)}, r"bias must be of shape \(6,\) or \(n, 6\), got \(5,\)"),
+        ({"activation": "gelu"}, "activation must be one of None, relu, tanh, got 'gelu'"),
+        ({"rank": 0}, "rank must be an integer >= 1, got 0"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    x, y, source, size, rank = problem((4, 3, 5, 6, 1, 0, 0))
+    call = {"x": x, "w": np.zeros((5, 6), np.float32), "source": source, "size": size, "rank": rank}
+    with pytest.raises(bb.SettingError, match=message):
+        lowrank_linear(**(call | change))
+    with pytest.raises(bb.SettingError, match="dtype must be one of float32, bfloat16, got 'float16'"):
+        lowrank_mix(x, y, source, size, dtype="float16")  # type: ignore[arg-type]

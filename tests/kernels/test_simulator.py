@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
+import lowrank_cases
+import ml_dtypes
 import numpy as np
 import pytest
+import rollout_cases
 import simulator
 from numpy.testing import assert_array_equal
 
 from blackbox.kernels import device, native, ref, spec
+from blackbox.kernels.finish import finished
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 KINDS = native.KINDS
@@ -56,3 +63,98 @@ def test_signs_in_eight_bits_are_those_of_the_reference(order: int) -> None:
         expected = [ref.noise(key, int(member), 1, made.shape[1], "sign")[0] for member in members]
         assert made.dtype == np.int8
         assert_array_equal(made, expected)
+
+
+# ---- products with noise of low rank
+
+
+@pytest.mark.parametrize("order", simulator.ORDERS)
+@pytest.mark.parametrize("threads", [1, 32, 256])
+def test_products_of_low_rank_have_the_bits_of_the_reference(threads: int, order: int) -> None:
+    launch = simulator.launcher(order, threads=threads)
+    for kind, (index, shape) in itertools.product(
+        KINDS, enumerate([*lowrank_cases.SHAPES, *lowrank_cases.WITHOUT_AXIS])
+    ):
+        if threads == 256 and index % 4 != KINDS.index(kind):  # each shape with one kind: all of them take long
+            continue
+        x, y, source, size, rank = lowrank_cases.problem(shape, ("", "xy", "x")[index % 3], paired=index != 3)
+        expected = ref.lowrank_mix(x, y, source, size, rank, kind)
+        assert_same_bits(device.lowrank_mix(launch, x, y, source, size, rank, kind), expected)
+        sizes = (x.shape[2] * rank, y.shape[2] * rank)
+        expected = ref.lowrank_factors(source, sizes, size, kind)
+        assert_same_bits(device.lowrank_factors(launch, source, sizes, size, kind), expected)
+
+
+def test_products_take_long_rows_and_many_rows_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_TILE", 128)
+    monkeypatch.setattr(device, "_SUMS", 128)
+    launch = simulator.launcher(7, threads=32)
+    for shape in ((2, 7, 200, 150, 1, 3, 2), (3, 3, 130, 131, 3, 0, 0)):
+        x, y, source, size, rank = lowrank_cases.problem(shape)
+        got = device.lowrank_mix(launch, x, y, source, size, rank, "binom8")
+        assert_same_bits(got, ref.lowrank_mix(x, y, source, size, rank, "binom8"))
+
+
+Ends = list(itertools.product(("float32", "bfloat16"), ("float32", "bfloat16"), (None, "relu", "tanh")))
+
+
+@pytest.mark.parametrize("order", simulator.ORDERS)
+@pytest.mark.parametrize(("taken", "given", "activation"), Ends)
+def test_products_end_in_bias_activation_and_one_rounding(taken: Any, given: Any, activation: Any, order: int) -> None:
+    kind = KINDS[Ends.index((taken, given, activation)) % len(KINDS)]
+    # By fours and one by one, with values of the noise at multiples of four and not, and more than fit at once.
+    shapes = [(5, 1, 70, 132, 1, 0, 6), (2, 3, 1100, 36, 1, 2, 1), *lowrank_cases.SHAPES[1:6]]
+    for index, shape in enumerate(shapes):
+        if (
+            index + Ends.index((taken, given, activation)) + simulator.ORDERS.index(order)
+        ) % 3:  # all of them take long
+            continue
+        launch = simulator.launcher(order, threads=(256, 32, 1)[index % 3])
+        x, y, source, size, rank = lowrank_cases.problem(shape, ("", "y", "xy")[index % 3])
+        source[0, 3] = 0  # what is rounded is y
+        y.view(np.uint32)[0, 0, ::3] = y.view(np.uint32)[0, 0, ::3] & 0xFFFF0000 | 0x8000  # halfway
+        y[0, 0, :7] = np.resize([np.nan, -np.nan, np.inf, -np.inf, -0.0, 3.4e38, 1e-40], y[0, 0, :7].shape)
+        x = x.astype(ml_dtypes.bfloat16) if taken == "bfloat16" else x
+        bias = np.random.default_rng(0).normal(size=(1 + index % 2 * (len(source) - 1), y.shape[2])).astype("f")
+        for added in (None, bias):
+            got = device.lowrank_mix(launch, x, y, source, size, rank, kind, added, activation, given)
+            expected = finished(ref.lowrank_mix(x, y, source, size, rank, kind), added, activation, given)
+            assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+            lowrank_cases.assert_same_bits([got], [expected])
+
+
+def test_products_of_arrays_that_are_not_aligned_have_the_bits_of_the_reference() -> None:
+    x, y, source, size, rank = lowrank_cases.problem((4, 2, 64, 128, 1, 0, 0))
+    moved = np.empty(y.size + 1, np.float32)[1:].reshape(y.shape)
+    moved[:] = y
+    got = device.lowrank_mix(simulator.launcher(7), x, moved, source, size, rank, "sign", dtype="bfloat16")
+    expected = ref.lowrank_mix(x, y, source, size, rank, "sign")
+    lowrank_cases.assert_same_bits([got], [expected.astype(ml_dtypes.bfloat16)])
+
+
+def test_every_number_is_rounded_to_the_nearest_of_bfloat16() -> None:
+    """Among them what is no number, infinite, subnormal, or halfway, to whose odd and even side."""
+    rng = np.random.default_rng(0)
+    upper, lower = rng.integers(0, 2**16, (2, 8192), np.uint32)
+    lower[::2] = np.resize([0x7FFF, 0x8000, 0x8001, 0, 0xFFFF], 4096)
+    y = (upper << 16 | lower).view(np.float32).reshape(1, 1, -1)
+    x, source = np.ones((1, 1, 3), np.float32), np.array([[1, 2, 3, 0, 0, 3]], np.uint32)
+    got = device.lowrank_mix(simulator.launcher(), x, y, source, 8195, 1, "sign", dtype="bfloat16")
+    with np.errstate(invalid="ignore"):
+        expected = (y + np.float32(0)).astype(ml_dtypes.bfloat16)
+    lowrank_cases.assert_same_bits([got], [expected])
+
+
+# ---- rollouts
+
+
+@pytest.mark.parametrize("order", simulator.ORDERS)
+@pytest.mark.parametrize("name", rollout_cases.NAMES)
+def test_rollouts_have_the_bits_of_the_reference(name: str, order: int) -> None:
+    """A few of those in test_rollout.py."""
+    for source, threads in zip(rollout_cases.SOURCES, (1, 32, 256, 32, 256), strict=True):
+        hidden = (17, 18) if source.startswith("low") else (5,)
+        weights, starts = rollout_cases.case(name, hidden, source)
+        setting, arrays = rollout_cases.prepared(name, hidden, weights, 9)
+        got = device.rollout(simulator.launcher(order, threads=threads), setting, arrays, starts)
+        rollout_cases.assert_same(got, rollout_cases.expected(name, hidden, source, 9))
