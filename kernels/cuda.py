@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .rollout import Setting
     from .weights import Arrays
 
-OPTIONS = ("-std=c++17",)
+OPTIONS = ("-std=c++17", "-fmad=false")
 _LARGE = 48 << 10  # bytes of shared memory that a kernel must ask for
 
 

@@ -31,6 +31,7 @@ THREADS = 256
 SHARED = 227 << 10  # bytes that a block may ask for, on an H100 or B200; an A100 has 163 KiB
 _ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
 _BUSY = 1 << 17  # threads that fill a large GPU about half
+_PARTS = 1 << 24  # sums of chunks in memory at once
 _TILE = 8192  # floats of a factor that a block has in shared memory, so that four blocks fit into any GPU's
 _SUMS = 2048  # and of sums
 _LARGEST_RANK = 64
@@ -117,7 +118,7 @@ def seedsum(
         step = size if rows == sums else 0
         columns = -(-size // spec.VALUES_PER_THREAD[kind])
         # Few threads with many chunks each: one thread for each chunk instead, and a second pass over their sums.
-        split = chunks > 1 and columns * sums < _BUSY
+        split = chunks > 1 and columns * sums < _BUSY and sums * chunks * size <= _PARTS
         scalars = (stream, size, sums, terms, chunk, step, int(split))
         parts = chunks if split else 1
         call = Launch("seedsum.cu", f"bb_seedsum_{kind}", grid(columns, sums * parts), scalars)

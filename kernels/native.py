@@ -42,7 +42,7 @@ OPTIONS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"),
     CPU_OPTION,
 )
-LANES = 16  # as in native.cpp
+LANES = 16  # as in lanes.h
 KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in lanes.h
 INT8_SIGN = len(KINDS)  # there, of "sign" in int8
 LIBRARIES = {  # of operations
@@ -94,7 +94,7 @@ def load(
         try:
             return _opened(built, entries), ""
         except (OSError, AttributeError):
-            built.unlink()
+            built.unlink(missing_ok=True)  # another process may have found it, too
             return _opened(build(source, include, version), entries), ""
     except PROBLEMS as error:
         return None, reason(error)
@@ -244,7 +244,8 @@ def build(source: str, include: str | None = None, version: str = "", options: S
         subprocess.SubprocessError: if compiling fails or takes more than two minutes.
     """
     options = tuple(OPTIONS if options is None else options)
-    digest = hashlib.sha256(repr((source, options, version, _cpu())).encode())
+    own = shlex.split(os.environ.get("CXX", ""))[1:]
+    digest = hashlib.sha256(repr((source, options, own, version, _cpu())).encode())
     for path in sorted(SOURCES.rglob("*")):
         if path.is_file() and path.suffix in (".h", ".cuh", ".cu", ".cpp"):
             digest.update(path.name.encode() + path.read_bytes())

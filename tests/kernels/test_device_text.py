@@ -67,5 +67,17 @@ def test_fast_normals_come_from_the_special_function_units(source: str, tmp_path
     assert {"lg2", "sqrt", "sin", "cos"} == set(re.findall(r"(\w+)\.approx\.ftz\.f32", fast))
 
 
+@pytest.mark.parametrize("source", REGISTERS)
+def test_no_operation_is_left_to_contraction(source: str, tmp_path: Path) -> None:
+    """A sum of a product that is not written with BB_ADD and BB_MUL would be fused where a compiler may."""
+    texts = []
+    for option in cuda.OPTIONS[-1], "-fmad=true":
+        command = ["nvcc", *cuda.OPTIONS[:-1], option, "-arch=compute_80", "-ptx", str(native.SOURCES / source)]
+        subprocess.run([*command, "-o", str(tmp_path / "made")], check=True, capture_output=True, timeout=300)
+        texts.append((tmp_path / "made").read_text())
+    assert texts[0] == texts[1]
+    assert ".f64" not in texts[0]
+
+
 def test_all_texts_are_checked() -> None:
     assert set(REGISTERS) == {path.name for path in native.SOURCES.glob("*.cu")}

@@ -102,6 +102,20 @@ def test_a_child_is_its_parent_and_one_term(impl: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("scale", [1e-40, 1e-44])
+def test_subnormal_numbers_are_kept_within_programs_of_jax(scale: float) -> None:
+    """XLA has its threads flush them to zero; the kernels do not."""
+    bases, weights, members = problem(1, 3, (5000,), 1)
+    bases, weights = [np.float32(scale) * base for base in bases], np.float32(scale) * weights
+    expected = ref.seedsum(KEYS[:1], bases, weights, members, "binom8", 64)
+    assert np.count_nonzero(expected[0]) > 4000
+    # Bits in and out: a conversion by XLA itself would flush them.
+    assert_same_bits(native.seedsum(KEYS[:1], bases, weights, members, "binom8", 64), expected)
+    got = seedsum(jnp.asarray(KEYS[:1]), bases, jnp.asarray(weights), jnp.asarray(members), "binom8", impl="native")
+    assert_same_bits(got, expected)
+
+
+@needs_compiler
 def test_sums_have_derivatives() -> None:
     """They are linear: the derivative for a term's weight is the noise of its member."""
     bases, weights, members = problem(1, 5, (40,), 1)

@@ -3,6 +3,10 @@
 // attributes   kernel: name and source hash, as registered; scalars: whole numbers, the first is the number of rows;
 //              least: rows that are worth a thread
 // buffers      inputs, then outputs, as the kernel takes them (native.cpp)
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -26,6 +30,22 @@ std::unordered_map<std::string, Entry>& registry() {
   return entries;
 }
 
+// Subnormal numbers as IEEE 754 has them while it lives: XLA has its threads flush them to zero.
+struct Subnormals {
+#if defined(__SSE2__)
+  unsigned before = _mm_getcsr();
+  Subnormals() { _mm_setcsr(before & ~0x8040u); }
+  ~Subnormals() { _mm_setcsr(before); }
+#elif defined(__aarch64__)
+  std::uint64_t before;
+  Subnormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(before));
+    asm volatile("msr fpcr, %0" : : "r"(before & ~(std::uint64_t(1) << 24)));
+  }
+  ~Subnormals() { asm volatile("msr fpcr, %0" : : "r"(before)); }
+#endif
+};
+
 // The rows of one call, shared by the threads that work on it. A thread takes the next piece until none is left; who
 // comes late finds nothing to do. So the caller never waits for a thread that has not begun.
 struct Work {
@@ -39,6 +59,7 @@ struct Work {
   std::condition_variable finished;
 
   void run() {
+    const Subnormals kept;
     for (std::int64_t begin; (begin = next.fetch_add(piece)) < rows;) {
       const std::int64_t end = begin + piece < rows ? begin + piece : rows;
       entry(buffers.data(), scalars.data(), begin, end);

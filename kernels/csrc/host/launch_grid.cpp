@@ -7,6 +7,7 @@
 // The driver is looked for when the first kernel is launched. On CPUs the same target runs the simulator, for tests.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -88,8 +89,12 @@ ffi::Error function_of(const Driver& driver, void* context, const std::string& t
     known = found;
   }
   constexpr int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
-  if (shared > 48u << 10)
+  static std::map<void*, unsigned> allowed;  // never lowered: another thread may be about to launch
+  unsigned& most = allowed[known];
+  if (shared > 48u << 10 && shared > most) {
     if (int code = driver.set(known, MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared)) return failed("cuFuncSetAttribute", code);
+    most = shared;
+  }
   *function = known;
   return ffi::Error::Success();
 }
