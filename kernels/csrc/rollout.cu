@@ -128,9 +128,7 @@ BB_FUNCTION void bb_play(const bb_call& call) {
             }
             y[o] = bb_tanh(sum);
           }
-#ifndef BB_PLANT_RACE  // a test that the simulator finds races
           __syncthreads();
-#endif
           matrix += (inputs + 1) * width;
           odd = !odd;
           x = y;

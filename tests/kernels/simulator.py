@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 
 import numpy as np
@@ -36,6 +37,22 @@ def library(*more: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(native.build("host/simulator.cpp", options=options)))
 
 
+def barriers_of(source: str) -> list[int]:
+    """The lines of a text that have a barrier."""
+    lines = (native.SOURCES / source).read_text().splitlines()
+    return [number for number, line in enumerate(lines, 1) if "__syncthreads()" in line]
+
+
+@contextmanager
+def without_barrier(line: int) -> Iterator[None]:
+    """Kernels lack the barrier at this line of their text."""
+    library().bb_without_barrier(line)
+    try:
+        yield
+    finally:
+        library().bb_without_barrier(0)
+
+
 def kernels_of(source: str) -> list[str]:
     """The names of a text's kernels."""
     return re.findall(r"^BB_KERNEL\((\w+),", (native.SOURCES / source).read_text(), re.MULTILINE)
@@ -54,7 +71,7 @@ def launch(
         ctypes.c_void_p(argument.ctypes.data), order,
     )  # fmt: skip
     if code:
-        raise RuntimeError({1: f"no kernel {call.kernel}", 2: f"{call.kernel}: threads wait in vain"}[code])
+        raise RuntimeError({1: f"no kernel {call.kernel}", 2: f"{call.kernel}: threads at different barriers"}[code])
     return made
 
 

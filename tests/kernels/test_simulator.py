@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import lowrank_cases
@@ -158,3 +159,71 @@ def test_rollouts_have_the_bits_of_the_reference(name: str, order: int) -> None:
         setting, arrays = rollout_cases.prepared(name, hidden, weights, 9)
         got = device.rollout(simulator.launcher(order, threads=threads), setting, arrays, starts)
         rollout_cases.assert_same(got, rollout_cases.expected(name, hidden, source, 9))
+
+
+# ---- barriers
+
+
+def few_blocks_differ(launch: device.Launcher) -> list[str]:
+    """Sources of weights whose episodes have other bits than the reference's, in blocks of several members."""
+
+    def few(call: device.Launch, *arrays: Any) -> tuple[np.ndarray, ...]:
+        return launch(replace(call, blocks=(2, 2)), *arrays)
+
+    found, hidden = [], (16, 17, 18)
+    for source in ("genomes", "low rank"):
+        weights, starts = rollout_cases.case("Pendulum-v1", hidden, source, 5, 3)
+        setting, arrays = rollout_cases.prepared("Pendulum-v1", hidden, weights, 4)
+        got = device.rollout(few, setting, arrays, starts)
+        expected = rollout_cases.expected("Pendulum-v1", hidden, source, 4, 5, 3)
+        if any(a.tobytes() != b.tobytes() for a, b in zip(got, expected, strict=True)):
+            found.append(source)
+    return found
+
+
+def tiles_differ(launch: device.Launcher) -> list[tuple[int, ...]]:
+    """Shapes whose products have other bits than the reference's."""
+    found = []
+    for shape in ((2, 7, 200, 150, 1, 3, 2), (3, 3, 130, 131, 3, 0, 0), (3, 2, 0, 70, 1, 0, 0)):
+        x, y, source, size, rank = lowrank_cases.problem(shape)
+        got = device.lowrank_mix(launch, x, y, source, size, rank, "binom8")
+        if got.tobytes() != ref.lowrank_mix(x, y, source, size, rank, "binom8").tobytes():
+            found.append(shape)
+    return found
+
+
+BARRIERS = [(source, line) for source in ("lowrank.cu", "rollout.cu") for line in simulator.barriers_of(source)]
+
+
+def test_every_text_with_barriers_is_in_the_list() -> None:
+    texts = (path.name for path in native.SOURCES.glob("*.cu*"))
+    assert {name for name in texts if simulator.barriers_of(name)} == {source for source, _ in BARRIERS}
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_TILE", 128)
+    monkeypatch.setattr(device, "_SUMS", 128)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("order", simulator.ORDERS)
+@pytest.mark.parametrize("differ", [few_blocks_differ, tiles_differ])
+def test_with_all_barriers_nothing_differs(differ: Any, order: int) -> None:
+    assert differ(simulator.launcher(order, threads=64)) == []
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(("source", "line"), BARRIERS)
+def test_every_barrier_is_missed_where_it_is_left_out(source: str, line: int) -> None:
+    """A schedule of threads that gives other bits, or threads that meet at different barriers."""
+    differ = few_blocks_differ if source == "rollout.cu" else tiles_differ
+    with simulator.without_barrier(line):
+        for order in simulator.ORDERS:
+            try:
+                if differ(simulator.launcher(order, threads=64)):
+                    return
+            except RuntimeError as error:
+                assert "threads at different barriers" in str(error)
+                return
+    pytest.fail(f"nothing shows that {source} has a barrier at line {line}")

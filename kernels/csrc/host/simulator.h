@@ -1,8 +1,9 @@
 // A GPU's grid on one thread of a CPU: each thread of a block is a fiber, and blocks follow one another.
 //
-// Barriers and shuffles are real meeting points, so that a missing one shows as a result that depends on the order in
-// which threads run. Shared memory is NaN until it is written, and exactly as large as was asked for, so that an address
-// sanitizer sees what lies outside. Not simulated: weak memory order, tensor cores, asynchronous copies, time.
+// Barriers are real meeting points, so that a missing one shows as a result that depends on the order in which threads
+// run; for tests of that, any one of them can be left out. Shared memory is NaN until it is written, and exactly as large
+// as was asked for, so that an address sanitizer sees what lies outside. Not simulated: weak memory order, shuffles among
+// a warp's threads, tensor cores, asynchronous copies, time.
 #pragma once
 #include <ucontext.h>
 
@@ -24,20 +25,19 @@ struct bb_index {
 namespace bb_simulator {
 
 using Kernel = void (*)(const bb_call&);
-enum State { RUNS, AT_BARRIER, AT_SHUFFLE, DONE };
-constexpr unsigned WARP = 32;
+enum State { RUNS, AT_BARRIER, DONE };
 
 struct Fiber {
   static constexpr std::size_t STACK = 128 << 10;
   ucontext_t context;
   std::unique_ptr<char[]> stack{new char[STACK]};
   State state;
+  int line;  // of the barrier that it waits at
 };
 
 struct Machine {
   bb_index grid, block, block_index, thread_index;
   std::vector<Fiber> fibers;
-  std::vector<bb_u64> exchanged;
   std::unique_ptr<unsigned char[]> shared;
   ucontext_t scheduler;
   void* scheduler_stack = nullptr;
@@ -46,6 +46,7 @@ struct Machine {
   unsigned current;
   Kernel kernel;
   const bb_call* call;
+  int without = 0;  // line of a barrier that is left out
 };
 
 inline Machine& machine() {
@@ -100,24 +101,16 @@ inline void resume(unsigned thread) {
 #endif
 }
 
-inline bool all_of(unsigned first, unsigned last, State state) {
-  bool waits = false;
-  for (unsigned t = first; t < last; ++t) {
-    const State own = machine().fibers[t].state;
-    if (own != state && own != DONE) return false;
-    waits |= own == state;
-  }
-  return waits;
-}
-
-inline bool release(unsigned first, unsigned last, State state) {
-  if (!all_of(first, last, state)) return false;
-  for (unsigned t = first; t < last; ++t)
-    if (machine().fibers[t].state == state) machine().fibers[t].state = RUNS;
+// Lets the threads of a block go on; false if they are not all at one barrier.
+inline bool release() {
+  Machine& m = machine();
+  for (unsigned t = 0; t < m.block.x; ++t)
+    if (m.fibers[t].state != AT_BARRIER || m.fibers[t].line != m.fibers[0].line) return false;
+  for (unsigned t = 0; t < m.block.x; ++t) m.fibers[t].state = RUNS;
   return true;
 }
 
-// False if threads wait for each other in vain. Order 0 takes threads forward, 1 backward, others shuffled by that seed.
+// False if threads do not meet at the same barriers. Order 0 takes threads forward, 1 backward, others shuffled by that seed.
 inline bool run_block(unsigned order) {
   Machine& m = machine();
   const unsigned threads = m.block.x;
@@ -140,16 +133,14 @@ inline bool run_block(unsigned order) {
       }
     for (unsigned t : turn)
       if (m.fibers[t].state == RUNS) resume(t);
-    bool is_done = true, moves = false;
+    bool is_done = true;
     for (unsigned t = 0; t < threads; ++t) is_done &= m.fibers[t].state == DONE;
     if (is_done) return true;
-    for (unsigned warp = 0; warp < threads; warp += WARP)
-      moves |= release(warp, warp + WARP < threads ? warp + WARP : threads, AT_SHUFFLE);
-    if (!moves && !release(0, threads, AT_BARRIER)) return false;
+    if (!release()) return false;
   }
 }
 
-// 0, or 1 for an unknown kernel, or 2 if threads of a block wait for each other in vain.
+// 0, or 1 for an unknown kernel, or 2 if threads of a block do not meet at the same barriers.
 inline int launch(const char* name, const unsigned* blocks, unsigned threads, unsigned shared, const bb_call* call,
                   unsigned order) {
   const auto found = kernels().find(name);
@@ -160,7 +151,6 @@ inline int launch(const char* name, const unsigned* blocks, unsigned threads, un
   m.grid = {blocks[0], blocks[1], blocks[2]};
   m.block = {threads, 1, 1};
   if (m.fibers.size() < threads) m.fibers.resize(threads);
-  m.exchanged.assign(threads, 0);
   for (unsigned z = 0; z < m.grid.z; ++z)
     for (unsigned y = 0; y < m.grid.y; ++y)
       for (unsigned x = 0; x < m.grid.x; ++x) {
@@ -172,21 +162,17 @@ inline int launch(const char* name, const unsigned* blocks, unsigned threads, un
   return 0;
 }
 
-template <class T>
-T shuffled(T value, unsigned lane) {
+inline void barrier(int line) {
   Machine& m = machine();
-  const unsigned own = m.current;
-  std::memcpy(&m.exchanged[own], &value, sizeof value);
-  leave(AT_SHUFFLE);
-  std::memcpy(&value, &m.exchanged[(own & ~(WARP - 1)) | (lane & (WARP - 1))], sizeof value);
-  leave(AT_SHUFFLE);  // nobody writes before all have read
-  return value;
+  if (line == m.without) return;
+  m.fibers[m.current].line = line;
+  leave(AT_BARRIER);
 }
 
 }  // namespace bb_simulator
 
 #define BB_KERNEL(name, ...)                                             \
-  static void name(const bb_call& call);                                     \
+  static void name(const bb_call& call);                                 \
   static const bb_simulator::Registered name##_registered(#name, name); \
   static void name(const bb_call& call)
 #define BB_SHARED(type, name) type* name = reinterpret_cast<type*>(bb_simulator::machine().shared.get())
@@ -194,8 +180,4 @@ T shuffled(T value, unsigned lane) {
 #define blockDim (bb_simulator::machine().block)
 #define blockIdx (bb_simulator::machine().block_index)
 #define threadIdx (bb_simulator::machine().thread_index)
-static inline void __syncthreads() { bb_simulator::leave(bb_simulator::AT_BARRIER); }
-template <class T>
-static inline T __shfl_xor_sync(unsigned, T value, unsigned mask) {
-  return bb_simulator::shuffled(value, (bb_simulator::machine().current & 31u) ^ mask);
-}
+#define __syncthreads() bb_simulator::barrier(__LINE__)
