@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blackbox.arrays import Array
+from blackbox.errors import SettingError
 
 from . import device, native, spec
 from .device import Launch, Shape, addressed
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .weights import Arrays
 
 OPTIONS = ("-std=c++17", "-fmad=false")
-_LARGE = 48 << 10  # bytes of shared memory that a kernel must ask for
 
 
 @cache
@@ -67,15 +66,8 @@ def compiled(source: str, architecture: str) -> Path:
     digest = hashlib.sha256(repr((source, OPTIONS, architecture, version)).encode())
     for name, text in _texts().items():
         digest.update(name.encode() + text.encode())
-    folder = native.cache_folder()
-    made = folder / f"{Path(source).stem}-{architecture}-{digest.hexdigest()[:20]}.cubin"
-    if not made.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            written = Path(scratch) / made.name
-            compiler(source, architecture, written)
-            written.replace(made)  # at once: other processes may compile the same
-    return made
+    name = f"{Path(source).stem}-{architecture}-{digest.hexdigest()[:20]}.cubin"
+    return native.kept(name, lambda made: compiler(source, architecture, made))
 
 
 def _texts() -> dict[str, str]:
@@ -120,18 +112,27 @@ def _by_nvcc(source: str, architecture: str, made: Path) -> None:
 
 
 def launch(call: Launch, inputs: Sequence[Array], outputs: Sequence[Shape]) -> tuple[Array, ...]:
-    """Run a kernel on CuPy's current device and stream; a :data:`blackbox.kernels.device.Launcher`."""
+    """Run a kernel where the inputs are, on CuPy's current stream; a :data:`blackbox.kernels.device.Launcher`.
+
+    Raises:
+        SettingError: if a block needs more shared memory than this GPU has.
+    """
     import cupy
 
-    inputs = [cupy.ascontiguousarray(array) for array in inputs]
-    made = tuple(cupy.empty(shape, dtype) for shape, dtype in outputs)
-    if all(array.size for array in made):
-        kernel = _function(call.source, call.kernel, cupy.cuda.Device().id)
-        if call.shared > _LARGE:
-            kernel.max_dynamic_shared_size_bytes = call.shared
-        argument = addressed([array.data.ptr for array in (*inputs, *made)], call.scalars)
-        by_value = argument.view(f"V{argument.nbytes}")  # one value to CuPy, which passes it as it is
-        kernel((*call.blocks, 1), (call.threads,), (by_value,), shared_mem=call.shared)
+    with inputs[0].device as place:
+        inputs = [cupy.ascontiguousarray(array) for array in inputs]
+        made = tuple(cupy.empty(shape, dtype) for shape, dtype in outputs)
+        if all(array.size for array in made):
+            kernel = _function(call.source, call.kernel, place.id)
+            if call.shared > (most := place.attributes["MaxSharedMemoryPerBlockOptin"]):
+                raise SettingError(
+                    f"a block of {call.kernel} needs {call.shared} bytes of shared memory, and this GPU has {most}"
+                )
+            if call.shared > kernel.max_dynamic_shared_size_bytes:  # never lowered: another thread may launch it, too
+                kernel.max_dynamic_shared_size_bytes = call.shared
+            argument = addressed([array.data.ptr for array in (*inputs, *made)], call.scalars)
+            by_value = argument.view(f"V{argument.nbytes}")  # one value to CuPy, which passes it as it is
+            kernel((*call.blocks, 1), (call.threads,), (by_value,), shared_mem=call.shared)
     return made
 
 

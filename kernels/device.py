@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from .weights import Arrays
 
 THREADS = 256
-SHARED = 227 << 10  # bytes that a block may ask for, on an H100 or B200; an A100 has 163 KiB
+SHARED = 227 << 10  # bytes that a block may ask for, on an H100 or B200; launchers ask what a smaller GPU has
 _ROWS = 65535  # blocks that a grid's second and third axis may have; what is beyond them they take in turn
 _BUSY = 1 << 17  # threads that fill a large GPU about half
 _PARTS = 1 << 24  # sums of chunks in memory at once
 _TILE = 8192  # floats of a factor that a block has in shared memory, so that four blocks fit into any GPU's
 _SUMS = 2048  # and of sums
 _LARGEST_RANK = 64
+# Of a thread, in sums: enough to use what Philox gives, few enough for registers.
+_VALUES: dict[spec.Kind, int] = {"normal": 4, "uniform": 4, "sign": 32, "binom8": 16, "normal_fast": 4}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def seedsum(
     for stream, base in enumerate(bases):
         rows, size = base.shape
         step = size if rows == sums else 0
-        columns = -(-size // spec.VALUES_PER_THREAD[kind])
+        columns = -(-size // _VALUES[kind])
         # Few threads with many chunks each: one thread for each chunk instead, and a second pass over their sums.
         split = chunks > 1 and columns * sums < _BUSY and sums * chunks * size <= _PARTS
         scalars = (stream, size, sums, terms, chunk, step, int(split))

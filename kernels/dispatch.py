@@ -81,16 +81,16 @@ def in_jax(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
 
     from . import xla
 
-    wanted = requested(impl)
+    wanted, backend = requested(impl), jax.default_backend()
     if wanted in ("ref", "xla"):
         return xla
     # Little noise stays with XLA, which fuses it and maps it over many runs.
-    if wanted == "auto" and (blocks <= _WORTHWHILE or jax.default_backend() != "cpu"):
+    if wanted == "auto" and (blocks <= _WORTHWHILE or backend != "cpu"):
         return xla
     from . import ffi, grids
 
     if wanted == "native":
-        _demand(wanted, ffi.problem(operation))
+        _demand(wanted, _not_on_cpu(backend) or ffi.problem(operation))
     if wanted == "cuda":
         _demand(wanted, grids.problem())
         return ffi
@@ -140,13 +140,20 @@ def _explain_jax(wanted: Impl, operation: str, few: str) -> str:
 
     if wanted == "cuda":
         return _without(wanted, "", problem) if (problem := grids.problem()) else "kernels on the GPU"
-    if (backend := jax.default_backend()) != "cpu" and wanted != "native":
-        return f'XLA, since it runs on {backend}; impl="cuda" takes kernels there'
     if wanted in ("ref", "xla"):
         return _without(wanted, "XLA", "")
+    backend = jax.default_backend()
+    if wanted == "native" and backend != "cpu":
+        return _without(wanted, "", _not_on_cpu(backend))
+    if backend != "cpu":
+        return f'XLA, since it runs on {backend}; impl="cuda" takes kernels there'
     if problem := ffi.problem(operation):
         return _without(wanted, "XLA", problem)
     return f"on CPUs compiled code, called by XLA's programs{few.format('XLA')}; elsewhere XLA"
+
+
+def _not_on_cpu(backend: str) -> str:
+    return "" if backend == "cpu" else f"it is for CPUs, and JAX runs on {backend}"
 
 
 def _without(wanted: Impl, instead: str, problem: str) -> str:

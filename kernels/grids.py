@@ -39,9 +39,11 @@ def launcher() -> tuple[ctypes.CDLL | None, str]:
 @cache
 def problem() -> str:
     """Why JAX's programs cannot launch kernels on a GPU here; empty if they can."""
-    devices = [device for device in jax.devices() if device.platform == "gpu"]
-    if not devices:
+    architectures = _architectures()
+    if not architectures:
         return "JAX sees no CUDA GPU"
+    if len(architectures) > 1:
+        return f"JAX's GPUs must be of one architecture, and are of {', '.join(architectures)}"
     if reason := launcher()[1]:
         return reason
     try:
@@ -51,16 +53,16 @@ def problem() -> str:
     return ""
 
 
-def architecture() -> str:
-    """Of JAX's first GPU, such as ``"sm_90"``."""
-    (first, *_) = (device for device in jax.devices() if device.platform == "gpu")
-    return f"sm_{first.compute_capability.replace('.', '')}"
+def _architectures() -> list[str]:
+    """Of JAX's GPUs in this process, such as ``"sm_90"``."""
+    gpus = (device for device in jax.local_devices() if device.platform == "gpu")
+    return sorted({f"sm_{gpu.compute_capability.replace('.', '')}" for gpu in gpus})
 
 
 @cache
 def registered(source: str) -> str:
     """The name under which the launcher has a text, compiled for JAX's GPUs."""
-    path = cuda.compiled(source, architecture())
+    path = cuda.compiled(source, *_architectures())
     _images[path.stem] = path.read_bytes()
     loaded, _ = launcher()
     assert loaded is not None  # problem() has said so

@@ -25,5 +25,3 @@ template <class T, int COUNT>
 struct alignas(sizeof(T) * COUNT) bb_group {
   T values[COUNT];
 };
-
-BB_FUNCTION bool bb_is_aligned(const void* address, int bytes) { return (bb_u64)address % bytes == 0; }

@@ -2,9 +2,11 @@
 #pragma once
 #include "noise.cuh"
 
-enum bb_kind { BB_NORMAL, BB_UNIFORM, BB_SIGN, BB_BINOM8, BB_NORMAL_FAST };
+enum bb_kind { BB_NORMAL, BB_UNIFORM, BB_SIGN, BB_BINOM8, BB_NORMAL_FAST, BB_INT8_SIGN };  // as in kernels/native.py
 
-BB_FUNCTION constexpr int bb_values_per_block(int kind) { return kind == BB_SIGN ? 128 : kind == BB_BINOM8 ? 16 : 4; }
+BB_FUNCTION constexpr int bb_values_per_block(int kind) {
+  return kind == BB_SIGN || kind == BB_INT8_SIGN ? 128 : kind == BB_BINOM8 ? 16 : 4;
+}
 
 // How many values of a block a thread of a sum makes: enough to use what Philox gives, few enough for registers.
 BB_FUNCTION constexpr int bb_values_per_thread(int kind) { return kind == BB_SIGN ? 32 : bb_values_per_block(kind); }

@@ -13,6 +13,7 @@ BB_FUNCTION void bb_write_noise(const bb_call& call) {
   const bool centered = call.scalars[2] != 0;
   constexpr int VALUES = bb_values_per_block(KIND);
   const bb_u64 blocks = ((bb_u64)size + VALUES - 1) / VALUES;
+  const bool by_fours = sizeof(VALUE) == 4 && size % 4 == 0 && bb_is_aligned(out, 16);
   const long long begin = (long long)blockIdx.x * blockDim.x + threadIdx.x, step = (long long)gridDim.x * blockDim.x;
   for (long long row = blockIdx.y; row < rows; row += gridDim.y)
     for (long long at = 4 * begin; at < size; at += 4 * step) {
@@ -21,12 +22,17 @@ BB_FUNCTION void bb_write_noise(const bb_call& call) {
       bb_centered<KIND, 4>(words, (int)(at & (VALUES - 1)), values);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        if (at + k >= size) break;
-        float value = values[k];
-        if (KIND == BB_UNIFORM && !centered) value = bb_unit(words.w[k]);
-        if (KIND == BB_BINOM8 && !centered) value = BB_MUL(value, 0.707106769f);
-        out[row * size + at + k] = (VALUE)value;
+        if (KIND == BB_UNIFORM && !centered) values[k] = bb_unit(words.w[k]);
+        if (KIND == BB_BINOM8 && !centered) values[k] = BB_MUL(values[k], 0.707106769f);
       }
+      VALUE* target = out + row * size + at;
+      if (by_fours) {
+        BB_STORE_4((void*)target, values[0], values[1], values[2], values[3]);
+        continue;
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        if (at + k < size) target[k] = (VALUE)values[k];
     }
 }
 

@@ -104,3 +104,5 @@ static inline bb_u32 BB_BITS_OF_FLOAT(float value) {
 #endif
 
 #endif
+
+BB_FUNCTION bool bb_is_aligned(const void* address, int bytes) { return (bb_u64)address % bytes == 0; }

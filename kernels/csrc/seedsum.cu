@@ -14,7 +14,7 @@ BB_FUNCTION void bb_sum_noise(const bb_call& call) {
   const float *weights = (const float*)call.buffers[1], *base = (const float*)call.buffers[3];
   float* out = (float*)call.buffers[4];
   const long long size = call.scalars[1], sums = call.scalars[2], terms = call.scalars[3], chunk = call.scalars[4];
-  const bool split = call.scalars[6] != 0;
+  const bool split = call.scalars[6] != 0, by_fours = size % 4 == 0 && bb_is_aligned(out, 16);
   constexpr int VALUES = bb_values_per_block(KIND), OWN = bb_values_per_thread(KIND);
   [[maybe_unused]] constexpr int TERMS = OWN == 4 ? 2 : 1;  // at once, to fill the pipelines
   const bb_u64 blocks = ((bb_u64)size + VALUES - 1) / VALUES;
@@ -44,9 +44,17 @@ BB_FUNCTION void bb_sum_noise(const bb_call& call) {
 #pragma unroll
         for (int k = 0; k < OWN; ++k) total[k] = split ? sum[k] : BB_ADD(total[k], sum[k]);
       }
+      float* target = out + (long long)row * size + from;
 #pragma unroll
-      for (int k = 0; k < OWN; ++k)
-        if (from + k < size) out[row * size + from + k] = total[k];
+      for (int k = 0; k < OWN; k += 4) {
+        if (by_fours && from + k < size) {
+          BB_STORE_4(target + k, total[k], total[k + 1], total[k + 2], total[k + 3]);
+          continue;
+        }
+#pragma unroll
+        for (int c = k; c < k + 4; ++c)
+          if (from + c < size) target[c] = total[c];
+      }
     }
   }
 }

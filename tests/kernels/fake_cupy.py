@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import types
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,26 @@ class ndarray(np.ndarray):  # noqa: N801  CuPy's name
     def data(self) -> Any:  # type: ignore[override]
         return types.SimpleNamespace(ptr=self.ctypes.data)
 
+    @property
+    def device(self) -> Any:  # type: ignore[override]
+        return Device()
+
     def __array_namespace__(self, **_: Any) -> Any:
         return module()
+
+
+class Device:
+    """Of CuPy: which one is current is for its arrays' sake alone."""
+
+    id = 0
+    compute_capability = "90"
+    attributes = MappingProxyType({"MaxSharedMemoryPerBlockOptin": 227 << 10})
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class Kernel:
@@ -56,7 +75,6 @@ def module() -> Any:
     def owned(make: Any) -> Any:
         return lambda *arguments, **more: make(*arguments, **more).view(ndarray)
 
-    device = types.SimpleNamespace(id=0, compute_capability="90")
     return types.SimpleNamespace(
         ndarray=ndarray,
         float32=np.float32,
@@ -69,7 +87,7 @@ def module() -> Any:
         asnumpy=lambda array: np.array(array),
         RawModule=RawModule,
         cuda=types.SimpleNamespace(
-            Device=lambda: device,
+            Device=Device,
             is_available=lambda: True,
             driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
         ),

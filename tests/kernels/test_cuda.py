@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_cupy
@@ -185,6 +186,14 @@ def test_a_damaged_cubin_is_compiled_again(cupy: Any, tmp_path: Path) -> None:
     assert_same_bits([made], [ref.noise(ref.fold(KEYS[0], 0), 0, 2, 9, "sign")])
 
 
+def test_a_block_with_more_shared_memory_than_a_gpu_has_is_refused(cupy: Any) -> None:
+    call = Launch("noise.cu", "bb_noise_sign", (1, 1), (1, 1, 0), shared=228 << 10)
+    with pytest.raises(
+        bb.SettingError, match="bb_noise_sign needs 233472 bytes of shared memory, and this GPU has 232"
+    ):
+        cuda.launch(call, [cupy.asarray(KEYS)], [((1, 1), "float32")])
+
+
 def test_without_a_gpu_arrays_of_cupy_are_copied_after_one_notice(cupy: Any) -> None:
     cupy.cuda.is_available = lambda: False
     native._warned.clear()
@@ -301,6 +310,16 @@ def test_the_launcher_names_what_is_wrong(launch: Any) -> None:
         jax.block_until_ready(launch(Launch("noise.cu", "bb_nothing", (1, 1), ()), (), [((1,), "float32")]))
     with pytest.raises(jax.errors.JaxRuntimeError, match="too many arguments"):
         jax.block_until_ready(launch(Launch("noise.cu", "bb_noise_sign", (1, 1), (0,) * 21), (), [((1,), "float32")]))
+
+
+def test_compiled_code_for_cpus_is_not_taken_where_jax_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(bb.SettingError, match='impl="native" cannot be had here: it is for CPUs, and JAX runs on gpu'):
+        noise.noise("normal", KEYS[0], 0, (200, 30), like=jnp.zeros(0), impl="native")
+    assert 'JAX: XLA, since it runs on gpu; impl="cuda" takes kernels there.' in explain()
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(platform="gpu", compute_capability=own)
+                                                       for own in ("9.0", "8.0", "9.0")])  # fmt: skip
+    assert grids.problem.__wrapped__() == "JAX's GPUs must be of one architecture, and are of sm_80, sm_90"
 
 
 # ---- none of it

@@ -2,7 +2,7 @@
 #pragma once
 #include <type_traits>
 
-#include "../noise.cuh"
+#include "../kinds.cuh"
 
 #define BB_ENTRY extern "C" __attribute__((visibility("default"))) void
 
@@ -12,10 +12,10 @@ namespace {
 
 constexpr int LANES = 16;
 
-enum Kind { NORMAL = 0, UNIFORM = 1, SIGN = 2, BINOM8 = 3, NORMAL_FAST = 4, INT8_SIGN = 5 };
-constexpr int VALUES[] = {4, 4, 128, 16, 4, 128};
 template <int KIND>
-using Value = std::conditional_t<KIND == INT8_SIGN, std::int8_t, float>;
+constexpr int VALUES = bb_values_per_block(KIND);
+template <int KIND>
+using Value = std::conditional_t<KIND == BB_INT8_SIGN, std::int8_t, float>;
 
 // What LANES blocks are made of, and where their values go.
 struct Lanes {
@@ -39,21 +39,21 @@ inline Words philox(const Lanes& lanes) {
 
 // Values of LANES blocks; CENTERED are those that are whole numbers or symmetric, before they get unit variance.
 template <int KIND, bool CENTERED>
-inline void values(const Words& words, Value<KIND> (*out)[VALUES[KIND]]) {
-  if constexpr (KIND == NORMAL) {
+inline void values(const Words& words, Value<KIND> (*out)[VALUES<KIND>]) {
+  if constexpr (KIND == BB_NORMAL) {
     float pair[4][LANES];
     for (int half = 0; half < 4; half += 2)
       for (int l = 0; l < LANES; ++l) bb_normal(words.w[half][l], words.w[half + 1][l], pair[half][l], pair[half + 1][l]);
     for (int l = 0; l < LANES; ++l)
       for (int q = 0; q < 4; ++q) out[l][q] = pair[q][l];
-  } else if constexpr (KIND == UNIFORM) {
+  } else if constexpr (KIND == BB_UNIFORM) {
     for (int l = 0; l < LANES; ++l)
       for (int q = 0; q < 4; ++q) out[l][q] = CENTERED ? BB_ADD(bb_unit(words.w[q][l]), -0.5f) : bb_unit(words.w[q][l]);
-  } else if constexpr (KIND == SIGN) {
+  } else if constexpr (KIND == BB_SIGN) {
     for (int l = 0; l < LANES; ++l)
       for (int q = 0; q < 4; ++q)
         for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = bb_sign(words.w[q][l], bit);
-  } else if constexpr (KIND == INT8_SIGN) {
+  } else if constexpr (KIND == BB_INT8_SIGN) {
     for (int l = 0; l < LANES; ++l)
       for (int q = 0; q < 4; ++q)
         for (int bit = 0; bit < 32; ++bit) out[l][32 * q + bit] = (std::int8_t)(1 - 2 * (int)(words.w[q][l] >> bit & 1u));

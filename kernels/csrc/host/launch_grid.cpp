@@ -31,6 +31,8 @@ struct Driver {
   int (*load)(void** module, const void* image);
   int (*find)(void** function, void* module, const char* name);
   int (*set)(void* function, int attribute, int value);
+  int (*device)(int* device);
+  int (*attribute)(int* value, int attribute, int device);
   int (*launch)(void* function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared, void* stream,
                 void** arguments, void** extra);
   int (*context_of)(void* stream, void** context);
@@ -53,6 +55,8 @@ struct Driver {
     get("cuModuleLoadData", load);
     get("cuModuleGetFunction", find);
     get("cuFuncSetAttribute", set);
+    get("cuCtxGetDevice", device);
+    get("cuDeviceGetAttribute", attribute);
     get("cuLaunchKernel", launch);
     get("cuStreamGetCtx", context_of);
     get("cuCtxPushCurrent_v2", push);
@@ -72,43 +76,66 @@ ffi::Error failed(const char* what, int code) {
   return ffi::Error::Internal(std::string("blackbox: ") + what + " failed with CUDA error " + std::to_string(code));
 }
 
-// The kernel in the stream's context, loaded once for each.
-ffi::Error function_of(const Driver& driver, void* context, const std::string& text, const std::string& kernel,
-                       unsigned shared, void** function) {
-  static std::map<std::pair<void*, std::string>, void*> modules, functions;
-  std::lock_guard<std::mutex> guard(lock);
-  void*& known = functions[{context, text + " " + kernel}];
-  if (!known) {
-    const auto image = texts().find(text);
-    if (image == texts().end()) return ffi::Error(ffi::ErrorCode::kNotFound, "blackbox: no " + text + " in this process");
-    void*& module = modules[{context, text}];
-    if (!module)
-      if (int code = driver.load(&module, image->second)) return failed("cuModuleLoadData", code);
-    void* found = nullptr;
-    if (int code = driver.find(&found, module, kernel.c_str())) return failed("cuModuleGetFunction", code);
-    known = found;
-  }
-  constexpr int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
-  static std::map<void*, unsigned> allowed;  // never lowered: another thread may be about to launch
-  unsigned& most = allowed[known];
-  if (shared > 48u << 10 && shared > most) {
-    if (int code = driver.set(known, MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared)) return failed("cuFuncSetAttribute", code);
-    most = shared;
-  }
-  *function = known;
+struct Function {
+  void* address = nullptr;
+  unsigned most_shared = 0;  // bytes of shared memory that a block may have
+};
+
+// Loads a text into the current context and finds a kernel, which may then ask for all of a block's shared memory.
+ffi::Error load(const Driver& driver, const void* image, const char* kernel, Function& made) {
+  constexpr int MOST_SHARED_OF_BLOCK = 97, MOST_DYNAMIC_SHARED = 8;
+  void* module = nullptr;
+  int device = 0, most = 0;
+  if (int code = driver.load(&module, image)) return failed("cuModuleLoadData", code);
+  if (int code = driver.find(&made.address, module, kernel)) return failed("cuModuleGetFunction", code);
+  if (int code = driver.device(&device)) return failed("cuCtxGetDevice", code);
+  if (int code = driver.attribute(&most, MOST_SHARED_OF_BLOCK, device)) return failed("cuDeviceGetAttribute", code);
+  if (int code = driver.set(made.address, MOST_DYNAMIC_SHARED, most)) return failed("cuFuncSetAttribute", code);
+  made.most_shared = (unsigned)most;
   return ffi::Error::Success();
+}
+
+// The kernel in the stream's context, loaded once for each. No lock is held meanwhile, since loading may wait for a GPU
+// whose work waits for that of another; two threads at once load it twice.
+ffi::Error function_of(const Driver& driver, void* context, const std::string& text, const std::string& kernel,
+                       Function& function) {
+  static std::map<std::pair<void*, std::string>, Function> functions;
+  const std::pair<void*, std::string> name{context, text + " " + kernel};
+  const void* image = nullptr;
+  {
+    std::lock_guard<std::mutex> guard(lock);
+    if (const auto known = functions.find(name); known != functions.end()) {
+      function = known->second;
+      return ffi::Error::Success();
+    }
+    const auto registered = texts().find(text);
+    if (registered == texts().end())
+      return ffi::Error(ffi::ErrorCode::kNotFound, "blackbox: no " + text + " in this process");
+    image = registered->second;
+  }
+  ffi::Error error = load(driver, image, kernel.c_str(), function);
+  if (error.success()) {
+    std::lock_guard<std::mutex> guard(lock);
+    functions[name] = function;
+  }
+  return error;
 }
 
 ffi::Error on_gpu(void* stream, const std::string& text, const std::string& kernel, const Grid& grid, bb_call& call) {
   static const Driver driver;
   if (driver.problem) return ffi::Error::Internal(std::string("blackbox: ") + driver.problem);
-  void *context = nullptr, *function = nullptr, *popped = nullptr;
+  void *context = nullptr, *popped = nullptr;
+  Function function;
   if (int code = driver.context_of(stream, &context)) return failed("cuStreamGetCtx", code);
   if (int code = driver.push(context)) return failed("cuCtxPushCurrent", code);
-  ffi::Error error = function_of(driver, context, text, kernel, grid.shared, &function);
+  ffi::Error error = function_of(driver, context, text, kernel, function);
+  if (error.success() && grid.shared > function.most_shared)
+    error = ffi::Error::InvalidArgument("blackbox: a block of " + kernel + " needs " + std::to_string(grid.shared) +
+                                        " bytes of shared memory, and this GPU has " +
+                                        std::to_string(function.most_shared));
   if (error.success()) {
     void* arguments[] = {&call};
-    if (int code = driver.launch(function, grid.blocks[0], grid.blocks[1], grid.blocks[2], grid.threads, 1, 1,
+    if (int code = driver.launch(function.address, grid.blocks[0], grid.blocks[1], grid.blocks[2], grid.threads, 1, 1,
                                  grid.shared, stream, arguments, nullptr))
       error = failed("cuLaunchKernel", code);
   }

@@ -21,14 +21,14 @@ struct Source {
 // Floats that `drawn` needs for so many values.
 template <int KIND>
 std::size_t room(std::int64_t count) {
-  return (std::size_t)((count + VALUES[KIND] - 1) / VALUES[KIND] + 1 + LANES) * VALUES[KIND];
+  return (std::size_t)((count + VALUES<KIND> - 1) / VALUES<KIND> + 1 + LANES) * VALUES<KIND>;
 }
 
 // Where in `scratch` the values of a member's row lie that begin at an offset.
 template <int KIND>
 inline const float* drawn(const Source& source, bb_u64 blocks, std::int64_t offset, std::int64_t count,
                           float* scratch) {
-  constexpr int V = VALUES[KIND];
+  constexpr int V = VALUES<KIND>;
   const std::int64_t shift = offset % V, used = (shift + count + V - 1) / V;
   const bb_u64 first = source.number * blocks + (bb_u64)(offset / V);
   for (std::int64_t block = 0; block < used; block += LANES)
@@ -122,7 +122,7 @@ void mix(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, 
   const Source* sources = (const Source*)buffers[2];
   float* out = (float*)buffers[3];
   const std::int64_t members = scalars[2], rows = scalars[3], m = scalars[4], n = scalars[5], rank = scalars[6];
-  const bb_u64 blocks = ((bb_u64)scalars[7] + VALUES[KIND] - 1) / VALUES[KIND];
+  const bb_u64 blocks = ((bb_u64)scalars[7] + VALUES<KIND> - 1) / VALUES<KIND>;
   const std::int64_t sizes[] = {m * rank, n * rank};
   std::vector<float> scratch(room<KIND>(sizes[0]) + room<KIND>(sizes[1])), scaled(rank);
   std::vector<float> planes(rank > 1 ? sizes[0] + sizes[1] : 0);
@@ -149,7 +149,7 @@ template <int KIND>
 void write_factors(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   const Source* sources = (const Source*)buffers[0];
   float *first = (float*)buffers[1], *second = (float*)buffers[2];
-  const bb_u64 blocks = ((bb_u64)scalars[4] + VALUES[KIND] - 1) / VALUES[KIND];
+  const bb_u64 blocks = ((bb_u64)scalars[4] + VALUES<KIND> - 1) / VALUES<KIND>;
   const std::int64_t* sizes = scalars + 2;
   std::vector<float> scratch(room<KIND>(sizes[0]) + room<KIND>(sizes[1]));
   for (std::int64_t row = begin; row < end; ++row) {
@@ -171,11 +171,11 @@ void write_factors(void* const* buffers, const std::int64_t* scalars, std::int64
 // to the next in x and in y (0 if they share them)
 BB_ENTRY bb_lowrank_mix(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
-    case NORMAL:
-    case NORMAL_FAST: return mix<NORMAL>(buffers, scalars, begin, end);
-    case UNIFORM: return mix<UNIFORM>(buffers, scalars, begin, end);
-    case SIGN: return mix<SIGN>(buffers, scalars, begin, end);
-    case BINOM8: return mix<BINOM8>(buffers, scalars, begin, end);
+    case BB_NORMAL:
+    case BB_NORMAL_FAST: return mix<BB_NORMAL>(buffers, scalars, begin, end);
+    case BB_UNIFORM: return mix<BB_UNIFORM>(buffers, scalars, begin, end);
+    case BB_SIGN: return mix<BB_SIGN>(buffers, scalars, begin, end);
+    case BB_BINOM8: return mix<BB_BINOM8>(buffers, scalars, begin, end);
   }
 }
 
@@ -184,10 +184,10 @@ BB_ENTRY bb_lowrank_mix(void* const* buffers, const std::int64_t* scalars, std::
 // scalars: rows, kind, size of A, size of B, size of a member's noise
 BB_ENTRY bb_lowrank_factors(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
-    case NORMAL:
-    case NORMAL_FAST: return write_factors<NORMAL>(buffers, scalars, begin, end);
-    case UNIFORM: return write_factors<UNIFORM>(buffers, scalars, begin, end);
-    case SIGN: return write_factors<SIGN>(buffers, scalars, begin, end);
-    case BINOM8: return write_factors<BINOM8>(buffers, scalars, begin, end);
+    case BB_NORMAL:
+    case BB_NORMAL_FAST: return write_factors<BB_NORMAL>(buffers, scalars, begin, end);
+    case BB_UNIFORM: return write_factors<BB_UNIFORM>(buffers, scalars, begin, end);
+    case BB_SIGN: return write_factors<BB_SIGN>(buffers, scalars, begin, end);
+    case BB_BINOM8: return write_factors<BB_BINOM8>(buffers, scalars, begin, end);
   }
 }

@@ -10,10 +10,10 @@ namespace {
 
 template <int KIND, bool CENTERED>
 inline void flush(const Lanes& lanes, int used) {
-  Value<KIND> out[LANES][VALUES[KIND]];
+  Value<KIND> out[LANES][VALUES<KIND>];
   values<KIND, CENTERED>(philox(lanes), out);
   for (int l = 0; l < used; ++l) {
-    if (lanes.count[l] == VALUES[KIND])
+    if (lanes.count[l] == VALUES<KIND>)
       std::memcpy(lanes.target[l], out[l], sizeof out[l]);
     else
       std::memcpy(lanes.target[l], out[l], lanes.count[l] * sizeof(Value<KIND>));
@@ -30,14 +30,14 @@ void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin
     for (std::int64_t stream = 0; stream < streams; ++stream) {
       const std::int64_t size = sizes[stream];
       Value<KIND>* target = (Value<KIND>*)buffers[2 + stream] + row * size;
-      bb_u64 block = (bb_u64)members[row] * ((size + VALUES[KIND] - 1) / VALUES[KIND]);
-      for (std::int64_t at = 0; at < size; at += VALUES[KIND], ++block) {
+      bb_u64 block = (bb_u64)members[row] * ((size + VALUES<KIND> - 1) / VALUES<KIND>);
+      for (std::int64_t at = 0; at < size; at += VALUES<KIND>, ++block) {
         lanes.low[used] = (bb_u32)block;
         lanes.high[used] = (bb_u32)(block >> 32);
         lanes.k0[used] = keys[2 * stream];
         lanes.k1[used] = keys[2 * stream + 1];
         lanes.target[used] = target + at;
-        lanes.count[used] = size - at < VALUES[KIND] ? (int)(size - at) : VALUES[KIND];
+        lanes.count[used] = size - at < VALUES<KIND> ? (int)(size - at) : VALUES<KIND>;
         if (++used == LANES) {
           flush<KIND, CENTERED>(lanes, used);
           used = 0;
@@ -49,37 +49,29 @@ void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin
 
 // One member's noise in LANES blocks, added into the sums with a weight.
 template <int KIND>
-inline void add(const Lanes& lanes, float weight, float (*sum)[VALUES[KIND]]) {
-  float drawn[LANES][VALUES[KIND]];
-  values<KIND, true>(philox(lanes), drawn);
+inline void add(const Words& words, float weight, float (*sum)[VALUES<KIND>]) {
+  float drawn[LANES][VALUES<KIND>];
+  values<KIND, true>(words, drawn);
   for (int l = 0; l < LANES; ++l)
-    for (int i = 0; i < VALUES[KIND]; ++i) sum[l][i] = BB_ADD(sum[l][i], BB_MUL(weight, drawn[l][i]));
+    for (int i = 0; i < VALUES<KIND>; ++i) sum[l][i] = BB_ADD(sum[l][i], BB_MUL(weight, drawn[l][i]));
 }
 
 // A tile of LANES blocks of one sum.
 template <int KIND>
 void seedsum_tile(const bb_u32* key, const float* base, const float* weights, const bb_u32* members, float* out,
                   std::int64_t terms, std::int64_t chunk, std::int64_t size, std::int64_t tile) {
-  constexpr int WIDTH = LANES * VALUES[KIND];
-  const std::int64_t blocks = (size + VALUES[KIND] - 1) / VALUES[KIND], from = tile * WIDTH;
+  constexpr int WIDTH = LANES * VALUES<KIND>;
+  const std::int64_t blocks = (size + VALUES<KIND> - 1) / VALUES<KIND>, from = tile * WIDTH;
   const std::int64_t used = size - from < WIDTH ? size - from : WIDTH;
-  Lanes lanes{};
-  for (int l = 0; l < LANES; ++l) lanes.k0[l] = key[0], lanes.k1[l] = key[1];
-  float total[LANES][VALUES[KIND]] = {};
+  float total[LANES][VALUES<KIND>] = {};
   std::memcpy(total, base + from, used * sizeof(float));
   for (std::int64_t first = 0; first < terms; first += chunk) {
     const std::int64_t last = first + chunk < terms ? first + chunk : terms;
-    float sum[LANES][VALUES[KIND]] = {};
-    for (std::int64_t k = first; k < last; ++k) {
-      const bb_u64 block = (bb_u64)members[k] * blocks + tile * LANES;
-      for (int l = 0; l < LANES; ++l) {
-        lanes.low[l] = (bb_u32)(block + l);
-        lanes.high[l] = (bb_u32)((block + l) >> 32);
-      }
-      add<KIND>(lanes, weights[k], sum);
-    }
+    float sum[LANES][VALUES<KIND>] = {};
+    for (std::int64_t k = first; k < last; ++k)
+      add<KIND>(philox((bb_u64)members[k] * blocks + tile * LANES, key[0], key[1]), weights[k], sum);
     for (int l = 0; l < LANES; ++l)
-      for (int i = 0; i < VALUES[KIND]; ++i) total[l][i] = BB_ADD(total[l][i], sum[l][i]);
+      for (int i = 0; i < VALUES<KIND>; ++i) total[l][i] = BB_ADD(total[l][i], sum[l][i]);
   }
   std::memcpy(out + from, total, used * sizeof(float));
 }
@@ -92,7 +84,7 @@ void seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t beg
   std::int64_t row = 0;
   for (std::int64_t stream = 0; stream < streams && row < end; ++stream) {
     const std::int64_t size = scalars[6 + 2 * stream], base_step = scalars[7 + 2 * stream];
-    const std::int64_t tiles = (size + LANES * VALUES[KIND] - 1) / (LANES * VALUES[KIND]);
+    const std::int64_t tiles = (size + LANES * VALUES<KIND> - 1) / (LANES * VALUES<KIND>);
     const float* base = (const float*)buffers[3 + stream];
     float* out = (float*)buffers[3 + streams + stream];
     const std::int64_t from = begin > row ? begin - row : 0, to = end - row < sums * tiles ? end - row : sums * tiles;
@@ -114,26 +106,26 @@ void seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t beg
 // row of base to the next (0 if there is one)
 BB_ENTRY bb_seedsum(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
-    case NORMAL:
-    case NORMAL_FAST:  // of a CPU it is the same
-      return seedsum<NORMAL>(buffers, scalars, begin, end);
-    case UNIFORM: return seedsum<UNIFORM>(buffers, scalars, begin, end);
-    case SIGN: return seedsum<SIGN>(buffers, scalars, begin, end);
-    case BINOM8: return seedsum<BINOM8>(buffers, scalars, begin, end);
+    case BB_NORMAL:
+    case BB_NORMAL_FAST:  // of a CPU it is the same
+      return seedsum<BB_NORMAL>(buffers, scalars, begin, end);
+    case BB_UNIFORM: return seedsum<BB_UNIFORM>(buffers, scalars, begin, end);
+    case BB_SIGN: return seedsum<BB_SIGN>(buffers, scalars, begin, end);
+    case BB_BINOM8: return seedsum<BB_BINOM8>(buffers, scalars, begin, end);
   }
 }
 
 // Noise of members of several streams.
-// in: keys (streams, 2) u32, members (rows,) u32; out: (rows, size) f32 for each stream, or i8 if the kind is INT8_SIGN
+// in: keys (streams, 2) u32, members (rows,) u32; out: (rows, size) f32 for each stream, or i8 if the kind is BB_INT8_SIGN
 // scalars: rows, kind, centered, streams, the size of each stream
 BB_ENTRY bb_noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   const bool centered = scalars[2] != 0;
   switch (scalars[1]) {
-    case NORMAL:
-    case NORMAL_FAST: return noise<NORMAL, false>(buffers, scalars, begin, end);
-    case UNIFORM: return (centered ? noise<UNIFORM, true> : noise<UNIFORM, false>)(buffers, scalars, begin, end);
-    case SIGN: return noise<SIGN, false>(buffers, scalars, begin, end);
-    case BINOM8: return (centered ? noise<BINOM8, true> : noise<BINOM8, false>)(buffers, scalars, begin, end);
-    case INT8_SIGN: return noise<INT8_SIGN, false>(buffers, scalars, begin, end);
+    case BB_NORMAL:
+    case BB_NORMAL_FAST: return noise<BB_NORMAL, false>(buffers, scalars, begin, end);
+    case BB_UNIFORM: return (centered ? noise<BB_UNIFORM, true> : noise<BB_UNIFORM, false>)(buffers, scalars, begin, end);
+    case BB_SIGN: return noise<BB_SIGN, false>(buffers, scalars, begin, end);
+    case BB_BINOM8: return (centered ? noise<BB_BINOM8, true> : noise<BB_BINOM8, false>)(buffers, scalars, begin, end);
+    case BB_INT8_SIGN: return noise<BB_INT8_SIGN, false>(buffers, scalars, begin, end);
   }
 }

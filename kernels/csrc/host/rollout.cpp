@@ -23,25 +23,22 @@ Floats floats(std::size_t count) {
 
 template <int KIND>
 void draw(const bb_u32* key, bb_u32 member, std::int64_t size, float* out) {
-  Lanes lanes{};
-  for (int l = 0; l < LANES; ++l) lanes.k0[l] = key[0], lanes.k1[l] = key[1];
-  bb_u64 block = (bb_u64)member * ((size + VALUES[KIND] - 1) / VALUES[KIND]);
-  for (std::int64_t at = 0; at < size; at += LANES * VALUES[KIND], block += LANES) {
-    for (int l = 0; l < LANES; ++l) lanes.low[l] = (bb_u32)(block + l), lanes.high[l] = (bb_u32)((block + l) >> 32);
-    float drawn[LANES][VALUES[KIND]];
-    values<KIND, true>(philox(lanes), drawn);
-    std::memcpy(out + at, drawn, (size - at < LANES * VALUES[KIND] ? size - at : LANES * VALUES[KIND]) * sizeof(float));
+  bb_u64 block = (bb_u64)member * ((size + VALUES<KIND> - 1) / VALUES<KIND>);
+  for (std::int64_t at = 0; at < size; at += LANES * VALUES<KIND>, block += LANES) {
+    float drawn[LANES][VALUES<KIND>];
+    values<KIND, true>(philox(block, key[0], key[1]), drawn);
+    std::memcpy(out + at, drawn, (size - at < LANES * VALUES<KIND> ? size - at : LANES * VALUES<KIND>) * sizeof(float));
   }
 }
 
 // Centered noise of one member of a stream.
 void draw(std::int64_t kind, const bb_u32* key, bb_u32 member, std::int64_t size, float* out) {
   switch (kind) {
-    case NORMAL:
-    case NORMAL_FAST: return draw<NORMAL>(key, member, size, out);
-    case UNIFORM: return draw<UNIFORM>(key, member, size, out);
-    case SIGN: return draw<SIGN>(key, member, size, out);
-    case BINOM8: return draw<BINOM8>(key, member, size, out);
+    case BB_NORMAL:
+    case BB_NORMAL_FAST: return draw<BB_NORMAL>(key, member, size, out);
+    case BB_UNIFORM: return draw<BB_UNIFORM>(key, member, size, out);
+    case BB_SIGN: return draw<BB_SIGN>(key, member, size, out);
+    case BB_BINOM8: return draw<BB_BINOM8>(key, member, size, out);
   }
 }
 
