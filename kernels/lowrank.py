@@ -216,8 +216,7 @@ def _blocks(members: int, sizes: tuple[int, int], kind: spec.Kind) -> int:
 def _require(source: Any, sizes: tuple[int, int], size: int, kind: str) -> None:
     if len(np.shape(source)) != 2 or np.shape(source)[1] != 6 or np.dtype(source.dtype) != np.uint32:
         raise SettingError(f"source must be uint32 of shape (n, 6), got {source.dtype} of shape {np.shape(source)}")
-    if kind not in spec.VALUES_PER_BLOCK:
-        raise SettingError(f"kind must be one of {', '.join(spec.VALUES_PER_BLOCK)}, got {kind!r}")
+    spec.require_kind(kind)
     if not 0 < size < 2**32:
         raise SettingError(f"size must be from 1 to 2**32 - 1, got {size!r}")
     if isinstance(source, np.ndarray) and source.size:

@@ -14,10 +14,11 @@ import os
 import platform
 import shlex
 import shutil
+import struct
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ OPTIONS = (
     CPU_OPTION,
 )
 LANES = 16  # as in lanes.h
-KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in lanes.h
+KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_fast")  # as numbered in kinds.cuh
 INT8_SIGN = len(KINDS)  # there, of "sign" in int8
 LIBRARIES = {  # of operations
     "noise": "host/native.cpp",
@@ -249,19 +250,47 @@ def build(source: str, include: str | None = None, version: str = "", options: S
     for path in sorted(SOURCES.rglob("*")):
         if path.is_file() and path.suffix in (".h", ".cuh", ".cu", ".cpp"):
             digest.update(path.name.encode() + path.read_bytes())
+
+    def compile_to(made: Path) -> None:
+        headers = [f"-isystem{include}"] if include else []
+        command = [*_compiler(), *options, *headers, str(SOURCES / source), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=120)
+
+    return kept(f"{Path(source).stem}-{digest.hexdigest()[:20]}.so", compile_to)
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """The file of this name in the cache, made if it is missing or cut off."""
     folder = cache_folder()
-    built = folder / f"{Path(source).stem}-{digest.hexdigest()[:20]}.so"
-    if not built.exists():
+    file = folder / name
+    if not _is_whole(file):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / built.name
-            headers = [f"-isystem{include}"] if include else []
-            command = [*_compiler(), *options, *headers, str(SOURCES / source), "-o", str(made)]
-            subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=120)
+            made = Path(scratch) / name
+            make(made)
             with made.open("rb") as written:
                 os.fsync(written.fileno())
-            made.replace(built)  # at once: other processes may build the same
-    return built
+            made.replace(file)  # at once: other processes may make the same
+    return file
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file is there up to its tables of segments and sections, if it is one of ELF, as cubins are, too.
+
+    The loader would map one that is cut off, and the process die when it reads beyond the end.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(64)
+    except FileNotFoundError:
+        return False
+    if not head.startswith(b"\x7fELF\x02\x01"):
+        return len(head) == 64  # another format, of which the loader may say more
+    if len(head) < 64:
+        return False
+    tables = struct.unpack_from("<QQ", head, 32), struct.unpack_from("<HHHH", head, 54)
+    ends = (at + entry * count for at, entry, count in zip(tables[0], tables[1][::2], tables[1][1::2], strict=True))
+    return file.stat().st_size >= max(ends)
 
 
 def cache_folder() -> Path:

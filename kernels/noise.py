@@ -69,25 +69,30 @@ def noise(
         kind: ``"normal"``, ``"uniform"``, ``"sign"``, ``"binom8"`` or ``"normal_fast"``; all but uniform have unit
             variance.
         key: the run's key.
-        generation: the generation counter.
+        generation: the generation counter, taken modulo 2**32.
         shape: ``(members, *event)``.
         leaf: tells apart several draws of one generation.
-        first: number of the first member; its noise does not depend on how many are made with it.
+        first: number of the first member; its noise does not depend on how many are made with it. Numbers are below
+            2**32.
         like: an array whose library and dtype the result takes. Values have float32 resolution.
         impl: what computes it, see :func:`blackbox.kernels.explain`.
 
     Raises:
-        SettingError: an ``impl`` that is unknown or cannot be had here.
+        SettingError: a ``kind``, ``first`` or ``impl`` that is unknown, out of range or cannot be had here.
     """
     members, size = int(shape[0]), math.prod(shape[1:])
+    spec.require_kind(kind)
+    if not is_jax(first) and not 0 <= first <= 2**32 - members:
+        raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
     blocks = members * spec.blocks_of(size, kind)
     if is_jax(like):
         from . import xla
 
         stream = xla.fold(key, generation, leaf)
-        values: Array = dispatch.in_jax(impl, blocks).noise(stream, first, members, size, kind)
+        start = first if is_jax(first) else np.uint32(first)
+        values: Array = dispatch.in_jax(impl, blocks).noise(stream, start, members, size, kind)
         return values.astype(like.dtype).reshape(shape)
-    chosen = dispatch.of_arrays(like, impl, blocks) if int(first) + members <= 2**32 else ref
+    chosen = dispatch.of_arrays(like, impl, blocks)
     if chosen is ref:
         values = ref.generation_noise(np.asarray(key), int(generation), leaf, int(first), members, size, kind)
     else:
@@ -133,6 +138,7 @@ def centered_noise(
     impl: dispatch.Impl = "auto",
 ) -> tuple[Float[Array, "n size"], ...]:
     """Centered noise of any members of several streams, in JAX; see :func:`blackbox.kernels.xla.centered_noise`."""
+    spec.require_kind(kind)
     blocks = members.shape[0] * sum(spec.blocks_of(size, kind) for size in sizes)
     values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).centered_noise(keys, members, sizes, kind)
     return values

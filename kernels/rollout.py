@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int32
 
 _MOST_HIDDEN = 8  # layers: what fits into a kernel's argument
+_MOST_WEIGHTS = 2**24  # of a network: sixteen of them side by side are a gigabyte
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def rollout(
         starts: first states, common to all members. If this or an array of the source is JAX's, or CuPy's, all is
             computed for that library.
         steps: of the longest episode; None: as many as the environment has.
-        impl: what computes it, see :func:`blackbox.kernels.explain`. Compiled code is taken wherever it can be had.
+        impl: what computes it, see :func:`blackbox.kernels.explain`. On CPUs "auto" takes compiled code
+            wherever it can be had, and "normal_fast" is "normal" everywhere.
 
     Raises:
         SettingError: an unknown environment, shapes that do not fit, a number outside its range, an ``impl`` that is
@@ -73,6 +75,8 @@ def rollout(
     if not isinstance(hidden, tuple) or len(hidden) > _MOST_HIDDEN or not all(map(_is_count, hidden)):
         raise SettingError(f"hidden must be a tuple of at most {_MOST_HIDDEN} integers >= 1; got {hidden!r}")
     sizes = environment.sizes(hidden)
+    if environments.dimension_of(sizes) > _MOST_WEIGHTS:
+        raise SettingError(f"hidden must give a network of at most {_MOST_WEIGHTS} weights; got {hidden!r}")
     weights = checked(source, environments.dimension_of(sizes), len(sizes) - 1)
     if len(np.shape(starts)) != 2 or np.shape(starts)[1] != environment.state:
         raise SettingError(f"starts must be of shape (episodes, {environment.state}) for {env}; got {np.shape(starts)}")

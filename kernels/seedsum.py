@@ -51,7 +51,8 @@ def seedsum(
     if is_jax(weights):
         sums = dispatch.in_jax(impl, blocks).seedsum(keys, bases, weights, members, kind, chunk)
         return sums
-    if members.size and not (members.min() >= 0 and members.max() < 2**32):
+    # Words need no look, for which a GPU would have to be waited for.
+    if members.dtype != np.uint32 and members.size and not (members.min() >= 0 and members.max() < 2**32):
         raise SettingError(f"members must be from 0 to 2**32 - 1, got {members.min()} to {members.max()}")
     chosen = dispatch.of_arrays(weights, impl, blocks)
     if not is_cupy(weights) or chosen is cuda:
@@ -74,7 +75,6 @@ def _require(keys: Any, bases: Any, weights: Any, members: Any, kind: str, chunk
     for base in bases:
         if len(np.shape(base)) != 2 or np.shape(base)[0] not in (1, shape[0]):
             raise SettingError(f"a base must be of shape ({shape[0]} or 1, size), got {np.shape(base)}")
-    if kind not in spec.VALUES_PER_BLOCK:
-        raise SettingError(f"kind must be one of {', '.join(spec.VALUES_PER_BLOCK)}, got {kind!r}")
+    spec.require_kind(kind)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")

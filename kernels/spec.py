@@ -35,18 +35,24 @@ from __future__ import annotations
 
 from typing import Literal
 
+from blackbox.errors import SettingError
+
 VERSION = 1
 
 Kind = Literal["normal", "uniform", "sign", "binom8", "normal_fast"]
 
 VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16, "normal_fast": 4}
-# Of a thread of a GPU, in sums: enough to use what Philox gives, few enough for registers.
-VALUES_PER_THREAD: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 32, "binom8": 16, "normal_fast": 4}
 
 
 def blocks_of(size: int, kind: Kind) -> int:
     """Blocks that ``size`` values take."""
     return -(-size // VALUES_PER_BLOCK[kind])
+
+
+def require_kind(kind: object) -> None:
+    """Raises SettingError for what is no kind of noise."""
+    if kind not in VALUES_PER_BLOCK:
+        raise SettingError(f"kind must be one of {', '.join(VALUES_PER_BLOCK)}, got {kind!r}")
 
 
 # What centered noise is multiplied with for unit variance: fair signs as they are, binomial counts from -4 to 4, and

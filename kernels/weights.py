@@ -170,9 +170,9 @@ def checked(source: Weights | Float[Array, "n d"], dimension: int, layers: int) 
                 raise SettingError(f"{name} must be an integer >= 1; got {number!r}")
     if np.shape(source.base) not in ((1, dimension), (shape[0], dimension)):
         raise SettingError(f"base must be of shape ({shape[0]} or 1, {dimension}); got {np.shape(source.base)}")
-    if source.kind not in spec.VALUES_PER_BLOCK:
-        raise SettingError(f"kind must be one of {', '.join(spec.VALUES_PER_BLOCK)}; got {source.kind!r}")
-    if np.size(source.members) and not is_jax(source.members):
+    spec.require_kind(source.kind)
+    is_known = is_jax(source.members) or getattr(source.members, "dtype", None) == np.uint32
+    if np.size(source.members) and not is_known:
         least, most = np.min(source.members), np.max(source.members)
         if not 0 <= least <= most < 2**32:
             raise SettingError(f"members must be from 0 to 2**32 - 1; got {least} to {most}")

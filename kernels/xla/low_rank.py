@@ -31,9 +31,9 @@ def lowrank_mix(
     a, b = lowrank_factors(source, (m * rank, k * rank), size, kind)
     exact = lax.Precision.HIGHEST
     narrow = jnp.einsum(
-        "ntm,nmr->ntr", jnp.broadcast_to(x, (len(a), *x.shape[1:])), a.reshape(-1, m, rank), precision=exact
+        "ntm,nmr->ntr", jnp.broadcast_to(x, (len(a), *x.shape[1:])), a.reshape(len(a), m, rank), precision=exact
     )
-    return y + jnp.einsum("ntr,nkr->ntk", narrow, b.reshape(-1, k, rank), precision=exact)
+    return y + jnp.einsum("ntr,nkr->ntk", narrow, b.reshape(len(a), k, rank), precision=exact)
 
 
 @partial(jax.jit, static_argnames=("sizes", "size", "kind"))

@@ -200,13 +200,16 @@ def test_a_library_in_the_cache_needs_no_compiler(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-W", "error", "-c", program], env=environment, check=True)
 
 
-def test_a_damaged_library_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["nothing", "a head", "half", "other bytes"])
+def test_a_damaged_library_is_built_again(left: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BLACKBOX_CACHE", str(tmp_path))
     built = native.build("host/native.cpp")
-    built.write_bytes(b"")
+    whole = built.read_bytes()
+    damaged = {"nothing": b"", "a head": whole[:40], "half": whole[: len(whole) // 2], "other bytes": b"x" * 100}[left]
+    built.write_bytes(damaged)
     loaded, problem = native.load("host/native.cpp", native.entries_of("host/native.cpp"))
     assert (loaded is not None, problem) == (True, "")
-    assert built.stat().st_size > 0
+    assert built.stat().st_size == len(whole)
 
 
 def test_a_change_of_options_or_sources_is_another_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

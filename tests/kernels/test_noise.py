@@ -141,6 +141,19 @@ def test_seeds_out_of_range_are_refused() -> None:
             bb.key(seed)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("like", [np.zeros(0), jnp.zeros(0)], ids=["numpy", "jax"])
+def test_what_is_no_noise_is_refused(like: object) -> None:
+    key = noise.key(0)
+    for first in (-1, 2**32 - 1):
+        with pytest.raises(bb.SettingError, match=rf"first must be from 0 to 2\*\*32 - 2 for 2 members, got {first}"):
+            noise.noise("normal", key, 0, (2, 3), first=first, like=like)  # type: ignore[arg-type]
+    assert noise.noise("normal", key, 0, (2, 3), first=2**32 - 2, like=like).shape == (2, 3)  # type: ignore[arg-type]
+    with pytest.raises(bb.SettingError, match=r"kind must be one of normal, uniform, .*, got 'gaussian'"):
+        noise.noise("gaussian", key, 0, (2, 3), like=like)  # type: ignore[arg-type]
+    with pytest.raises(bb.SettingError, match=r"kind must be one of normal, uniform, .*, got 'gaussian'"):
+        noise.centered_noise(jnp.zeros((1, 2), jnp.uint32), jnp.zeros(2, jnp.uint32), (3,), "gaussian")  # type: ignore[arg-type]
+
+
 def test_ten_thousand_seeds_share_no_key_and_no_first_block() -> None:
     first = {tuple(ref.words(ref.fold(noise.key(s), 0), 0, 1)[0].tolist()) for s in range(10_000)}
     assert len(first) == 10_000
