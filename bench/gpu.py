@@ -5,8 +5,9 @@
 
 ``floor`` is the time that the device's own ceilings allow: bytes over the bandwidth of a large copy, products over the
 rate of a large matrix product, both measured first in the same run, and noise over the rate that its instructions
-predict for an H100 (PREDICTED). ``share`` is floor over time. Inputs differ from call to call, outputs are poisoned
-before they are checked, and medians of events count; XLA's programs are timed over CALLS of them in a row.
+predict for an H100 (PREDICTED). ``share`` is floor over time; of a whole EGGROLL layer, whose floor is the same layer
+without noise, it is the share of plain inference. Outputs are poisoned before they are checked, and medians of events
+count; programs of JAX are timed over CALLS of them in a row.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 from record import write
 
-from blackbox.kernels import SummedWeights, device, ref, rollout, spec, xla
+from blackbox.kernels import SummedWeights, device, dispatch, ref, rollout, spec, xla
 from blackbox.kernels.environments import ENVIRONMENTS
+from blackbox.kernels.lowrank import lowrank_linear
+from blackbox.kernels.noise import noise as noise_of
 from blackbox.kernels.rollout import Setting
 from blackbox.kernels.weights import arrays_of
 from blackbox.problems.control import JaxControl
@@ -48,6 +51,7 @@ class Card:
     """An NVIDIA GPU, with arrays of CuPy."""
 
     scale = 1  # sizes are divided by this
+    impl: dispatch.Impl = "cuda"  # in programs of JAX
 
     def __init__(self) -> None:
         import cupy
@@ -95,6 +99,7 @@ class Rehearsal(Card):
     """The simulator on a CPU, to run every line of this script without a GPU."""
 
     scale = 4096
+    impl = "auto"
 
     def __init__(self) -> None:
         sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "kernels"))
@@ -256,6 +261,76 @@ def rollouts(bench: Bench) -> Iterator[Row]:
         yield row | {"million steps/s": f"{played / seconds / 1e6:,.0f}"}
 
 
+def layers(bench: Bench) -> Iterator[Row]:
+    """EGGROLL's forward pass: what follows the product, and a layer of mirrored pairs in bfloat16 as a whole."""
+    card, members, width = bench.card, max(4, 1024 // bench.card.scale), max(64, 8192 // bench.card.scale)
+    rng, size = np.random.default_rng(0), 2 * width
+    source = np.zeros((members, 6), np.uint32)
+    source[:, :2], source[:, 2], source[:, 5] = KEYS, np.arange(members) // 2, width
+    source[:, 3] = np.where(np.arange(members) % 2, -0.01, 0.01).astype(np.float32).view(np.uint32)
+    x, y = rng.normal(size=(2, members, 1, width)).astype(np.float32)
+    given = [card.array(array) for array in (x, y, source)]
+    words, short = jnp.asarray(source), jnp.asarray(x, jnp.bfloat16)
+    w, bias = jnp.asarray(rng.normal(size=(width, width)) / width**0.5, jnp.bfloat16), jnp.zeros(width)
+
+    @jax.jit
+    def plain(x: Any, w: Any, bias: Any) -> Any:
+        return jax.nn.relu(x[:, 0] @ w + bias.astype(x.dtype))
+
+    @partial(jax.jit, static_argnums=(4, 5))
+    def perturbed(x: Any, w: Any, bias: Any, words: Any, kind: Any, impl: Any) -> Any:
+        return lowrank_linear(x, w, words, size, 1, kind, bias=bias, activation="relu", impl=impl)
+
+    without_noise = bench.seconds_of_xla(lambda turn: plain(short, w, bias))
+    shape = f"{members:,} members x {width:,}"
+    for kind in kinds():
+        card.poison(members * width)
+        made = card.numpy(device.lowrank_mix(card.launch, *given, size, 1, kind))
+        few = min(8, members)
+        a, b = (centered(kind, few // 2, size)[:, own] for own in (slice(width), slice(width, size)))
+        steps = source[:few, 3].view(np.float32).astype(float)
+        narrow = steps * np.einsum("nm,nm->n", x[:few, 0].astype(float), a.repeat(2, 0)[:few])
+        exact = y[:few, 0] + narrow[:, None] * b.repeat(2, 0)[:few]
+        error = f"{np.abs(made[:few, 0] - exact).max() / np.abs(exact).max():.1e}"
+        seconds = card.seconds(lambda turn, kind=kind: device.lowrank_mix(card.launch, *given, size, 1, kind))
+        traced = jnp.asarray(x), jnp.asarray(y), words
+        by_xla = bench.seconds_of_xla(lambda turn, kind=kind, traced=traced: xla.lowrank_mix(*traced, size, 1, kind))
+        floor = 12 * members * width / bench.bandwidth
+        yield bench.row(f"lowrank_mix, {kind}", shape, floor, seconds, {"XLA": by_xla}, error)
+
+        whole, peer = (
+            bench.seconds_of_xla(lambda turn, kind=kind, impl=impl: perturbed(short, w, bias, words, kind, impl))
+            for impl in (card.impl, "xla")
+        )
+        made, expected = (np.asarray(perturbed(short, w, bias, words, kind, i), float) for i in (card.impl, "xla"))
+        apart = f"{np.abs(made - expected).max() / np.abs(expected).max():.1e} from XLA's"
+        yield bench.row(f"EGGROLL layer, bfloat16, {kind}", shape, without_noise, whole, {"XLA": peer}, apart)
+
+
+def answers(bench: Bench) -> str:
+    """What a launch takes, from Python and in a loop of a program; and a product's sums, kept in float32."""
+    card, times = bench.card, 100 if bench.card.scale == 1 else 2
+
+    @jax.jit
+    def launches(key: Any) -> Any:
+        def one(total: Any, turn: Any) -> tuple[Any, None]:
+            return total + noise_of("sign", key, turn, (600, 1), like=total, impl=card.impl), None
+
+        return jax.lax.scan(one, jnp.zeros((600, 1)), jnp.arange(times))[0]
+
+    looped = bench.seconds_of_xla(lambda turn: launches(jnp.asarray(KEYS[0] + np.uint32(turn)))) / times
+    keys, ids = card.array(KEYS), card.array(np.arange(600, dtype=np.uint32))
+    single = card.seconds(lambda turn: device.centered_noise(card.launch, keys, ids, (1,), "sign"))
+    m, n = max(64, 8192 // card.scale), max(4, 1024 // card.scale)
+    x, w = jnp.ones((n, m), jnp.bfloat16), jnp.ones((m, m), jnp.bfloat16)
+    product = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32))
+    wide, narrow = bench.seconds_of_xla(lambda turn: product(x, w)), bench.seconds_of_xla(lambda turn: x @ w)
+    return (
+        f"A launch takes {single * 1e6:,.1f} us from Python and {looped * 1e6:,.1f} us in a loop of a JAX program; the "
+        f"layer's product {wide * 1e6:,.1f} us into float32 and {narrow * 1e6:,.1f} us into bfloat16."
+    )
+
+
 @partial(jax.jit, static_argnums=1)
 def _normals(key: Any, shape: tuple[int, int]) -> Any:
     return jax.random.normal(key, shape)
@@ -304,11 +379,12 @@ def main() -> None:
     bench = Bench(card, card.copied(2**28 // card.scale), 0.0)
     product = jax.jit(lambda turn, a, b: a @ b + turn.astype(a.dtype))
     bench.flops = 2 * n**3 / bench.seconds_of_xla(lambda turn: product(jnp.asarray(turn), a, b))
-    rows = [row for rows_of in (noise, sums, rollouts) for row in rows_of(bench)]
+    rows = [row for rows_of in (noise, sums, layers, rollouts) for row in rows_of(bench)]
     note = (
         f"{card.name()}. Ceilings, measured first: copy {bench.bandwidth / 1e12:.2f} TB/s, bfloat16 product "
         f"{bench.flops / 1e12:,.0f} TFLOP/s. Kernels by events, median of {REPEATS}; XLA's programs by wall time over "
-        f"{CALLS} calls, median. ``error``: greatest difference from float64, over its greatest value for sums."
+        f"{CALLS} calls, median. ``error``: greatest difference from float64, over its greatest value for sums. "
+        f"{answers(bench)}"
     )
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if rehearse:
