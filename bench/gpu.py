@@ -35,8 +35,7 @@ from blackbox.kernels import SummedWeights, device, dispatch, ref, rollout, spec
 from blackbox.kernels.environments import ENVIRONMENTS
 from blackbox.kernels.lowrank import lowrank_linear
 from blackbox.kernels.noise import noise as noise_of
-from blackbox.kernels.rollout import Setting
-from blackbox.kernels.weights import arrays_of
+from blackbox.kernels.weights import Setting, arrays_of
 from blackbox.problems.control import JaxControl
 
 CALLS, REPEATS = 10, 30

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,9 @@ from . import device, native, spec
 from .device import Launch, Shape, addressed
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int32, UInt32
+    from jaxtyping import Float, UInt32
 
     from .finish import Activation, DType
-    from .rollout import Setting
-    from .weights import Arrays
 
 OPTIONS = ("-std=c++17", "-fmad=false")
 
@@ -177,11 +175,8 @@ def seedsum(
     return device.seedsum(launch, keys, floats, cupy.asarray(weights, cupy.float32), members, kind, chunk)
 
 
-def rollout(
-    setting: Setting, arrays: Arrays, starts: Float[Array, "episodes state"]
-) -> tuple[Float[Array, "n episodes"], Int32[Array, "n episodes"]]:
-    """What :func:`blackbox.kernels.ref.rollout` computes, of CuPy arrays."""
-    return device.rollout(launch, setting, arrays, starts)
+rollout = partial(device.rollout, launch)
+lowrank_factors = partial(device.lowrank_factors, launch)
 
 
 def lowrank_mix(
@@ -203,10 +198,3 @@ def lowrank_mix(
     bias = None if bias is None else cupy.asarray(bias, cupy.float32)
     source = cupy.asarray(source, cupy.uint32)
     return device.lowrank_mix(launch, x, y, source, size, rank, kind, bias, activation, dtype)
-
-
-def lowrank_factors(
-    source: UInt32[Array, "n 6"], sizes: tuple[int, int], size: int, kind: spec.Kind = "normal"
-) -> tuple[Float[Array, "n a"], Float[Array, "n b"]]:
-    """What :func:`blackbox.kernels.ref.lowrank_factors` makes, of a CuPy array."""
-    return device.lowrank_factors(launch, source, sizes, size, kind)

@@ -19,12 +19,11 @@ from blackbox.errors import SettingError
 from . import native, spec
 from .environments import dimension_of
 from .finish import ACTIVATIONS, Activation, DType
-from .weights import leaves_of
+from .weights import Setting, leaves_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8, Int32, UInt32
 
-    from .rollout import Setting
     from .weights import Arrays
 
 THREADS = 256

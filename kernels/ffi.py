@@ -27,8 +27,7 @@ from .finish import Activation, DType, finished
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8, Int32, UInt32
 
-    from .rollout import Setting
-    from .weights import Arrays
+    from .weights import Arrays, Setting
 
 _TARGET = "blackbox_launch"
 _WORTHWHILE = 2**14  # values of noise that are worth a thread

@@ -32,8 +32,7 @@ from .environments import ENVIRONMENTS
 if TYPE_CHECKING:
     from jaxtyping import Float, Int32, Int64, UInt32
 
-    from .rollout import Setting
-    from .weights import Arrays
+    from .weights import Arrays, Setting
 
 SOURCES = Path(__file__).parent / "csrc"
 # Without contraction every operation is rounded as it is written; errno and traps are in nobody's way here.

@@ -6,7 +6,7 @@ stored. Episodes end when they end, so that no step is taken in vain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,30 +15,13 @@ from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
 from . import cuda, dispatch, environments
-from .weights import Form, LowRankWeights, SummedWeights, arrays_of, checked
+from .weights import LowRankWeights, Setting, SummedWeights, arrays_of, checked
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int32
 
 _MOST_HIDDEN = 8  # layers: what fits into a kernel's argument
 _MOST_WEIGHTS = 2**24  # of a network: sixteen of them side by side are a gigabyte
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is static of a call.
-
-    Attributes:
-        env: the environment's name.
-        sizes: widths of the policy's layers, from the observation to the outputs.
-        steps: of the longest episode.
-        form: of the source of weights.
-    """
-
-    env: str
-    sizes: tuple[int, ...]
-    steps: int
-    form: Form
 
 
 def rollout(

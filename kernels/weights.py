@@ -1,4 +1,7 @@
-"""Where the weights of a population of networks come from, for kernels that form a member's when they need them."""
+"""Where the weights of a population of networks come from, for kernels that form a member's when they need them.
+
+:class:`Setting` is what is static of a call of such a kernel.
+"""
 
 from __future__ import annotations
 
@@ -117,6 +120,23 @@ class Form(NamedTuple):
     rank: int
     """0: sums of terms."""
     small: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is static of a call of rollouts.
+
+    Attributes:
+        env: the environment's name.
+        sizes: widths of the policy's layers, from the observation to the outputs.
+        steps: of the longest episode.
+        form: of the source of weights.
+    """
+
+    env: str
+    sizes: tuple[int, ...]
+    steps: int
+    form: Form
 
 
 def arrays_of(source: Weights, xp: Any) -> tuple[Arrays, Form]:

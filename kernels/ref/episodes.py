@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from .. import exact, spec
 from ..environments import ENVIRONMENTS
-from ..weights import leaves_of
+from ..weights import Setting, leaves_of
 from .generator import words
 from .kinds import CENTERED, f32
 from .sums import seedsum
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int32, UInt32
 
     from ..environments import Environment
-    from ..rollout import Setting
     from ..weights import Arrays
 
 

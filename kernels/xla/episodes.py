@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..environments import ENVIRONMENTS
-from ..weights import leaves_of
+from ..weights import Setting, leaves_of
 from .kinds import centered_noise, f32
 from .sums import seedsum
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int32
 
-    from ..rollout import Setting
     from ..weights import Arrays
 
 

@@ -10,8 +10,7 @@ from numpy.testing import assert_array_equal
 
 from blackbox.kernels import LowRankWeights, SummedWeights, rollout
 from blackbox.kernels.environments import ENVIRONMENTS, dimension_of
-from blackbox.kernels.rollout import Setting
-from blackbox.kernels.weights import Arrays, arrays_of, checked
+from blackbox.kernels.weights import Arrays, Setting, arrays_of, checked
 
 NAMES = tuple(ENVIRONMENTS)
 KEY = np.array([0xDEADBEEF, 0x12345678], np.uint32)
