@@ -123,13 +123,13 @@ def entries(d: int) -> dict[str, tuple[Callable[[int], Any], Callable[[int], Any
 
     def ours(rank: int | None, noise: Any, members: int) -> tuple[Callable[[int], Any], Callable[[int], Any], float]:
         strategy = bb.es.Eggroll(popsize=members, rank=rank, sigma=SIGMA, noise=noise)
-        population = strategy.ask(strategy.init(bb.key(0), params))
+        population, inputs = strategy.ask(strategy.init(bb.key(0), params)), x[:members]
 
         def at(generation: int) -> Any:
             return replace(population, generation=jnp.asarray(generation))
 
         return (
-            lambda g: bb.evaluate(network, at(g), x[:members], in_axes=0),
+            lambda g: bb.evaluate(network, at(g), inputs, in_axes=0),
             lambda g: weighted_noise(at(g), f[:members]),
             MEMBERS / members,
         )

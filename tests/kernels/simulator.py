@@ -33,7 +33,7 @@ ORDERS = (0, 1, 7)  # forward, backward, shuffled
 def library(*more: str) -> ctypes.CDLL:
     """The simulator with every kernel, compiled with further options."""
     sanitizers = SANITIZERS if SANITIZED in os.environ else ()
-    options = (*OPTIONS, native.CPU_OPTION, *sanitizers, *more)
+    options = (*OPTIONS, *native.CPU_OPTIONS, *sanitizers, *more)
     return ctypes.CDLL(str(native.build("host/simulator.cpp", options=options)))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -62,6 +64,31 @@ def test_four_million_words_are_those_of_the_reference() -> None:
     signs = native.noise(KEY, 7, 1, 2**22 * 32, "sign")
     blocks = ref.words(KEY, 7 * 2**20, 2**20).astype("<u4").view(np.uint8)
     assert_array_equal(signs.reshape(-1) < 0, np.unpackbits(blocks.reshape(-1), bitorder="little").astype(bool))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor")
+@pytest.mark.parametrize("processor", ["x86-64", "haswell", "skylake-avx512"])
+def test_other_processors_make_the_same_bits(processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of 128, 256 and 512 bits; one key and a key for each lane."""
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    if not {"haswell": {"avx2", "fma"}, "skylake-avx512": {"avx512dq"}}.get(processor, set()) <= set(flags):
+        pytest.skip(f"this processor cannot run what is compiled for {processor}")
+    options = [option for option in native.OPTIONS if option not in native.CPU_OPTIONS]
+    source = native.LIBRARIES["noise"]
+    loaded = ctypes.CDLL(str(native.build(source, options=[*options, f"-march={processor}"])))
+    for entry in native.entries_of(source):
+        getattr(loaded, entry).argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    monkeypatch.setattr(native, "attempt", lambda operation: (loaded, ""))
+    rng, keys = np.random.default_rng(0), np.array([[1, 2], [2**32 - 1, 5]], np.uint32)
+    bases = [rng.normal(size=(1, size)).astype(np.float32) for size in (3, 300)]
+    weights, members = rng.normal(size=(2, 70)).astype("f"), rng.integers(0, 2**32, (2, 70), np.uint32)
+    for kind in KINDS:
+        for size in (3, 130, 2**15):  # the last one has blocks beyond 2**32
+            made, expected = native.noise(KEY, 2**32 - 70, 70, size, kind), ref.noise(KEY, 2**32 - 70, 70, size, kind)
+            assert_array_equal(bits(made), bits(expected))
+        sums, expected_sums = (by.seedsum(keys, bases, weights, members, kind) for by in (native, ref))
+        for total, wanted in zip(sums, expected_sums, strict=True):
+            assert_array_equal(bits(total), bits(wanted))
 
 
 @pytest.mark.parametrize("kind", KINDS)
