@@ -5,7 +5,7 @@ Powell 2009, "The BOBYQA algorithm for bound constrained optimization without de
 x_k the best point, s a step from it, and Q the model that takes the known values of up to (d + 1)(d + 2) / 2 points:
 
     start     x0, then x0 + rho e_i and x0 - rho e_i for each coordinate i
-    model     the Hessian changes as little as the values allow (Frobenius norm); with all of the points it is determined
+    model     the Hessian changes as little as the values allow (Frobenius norm); all points determine it
     step      minimize Q(x_k + s) where |s| <= delta, in the box
     radius    r = (f(x_k) - f(x_k + s)) / (Q(x_k) - Q(x_k + s)):  delta is halved if r <= 0.1, and may double if r > 0.7
     geometry  a step that is too short or of no use, and a point beyond 2 delta: that one moves to where it tells most
@@ -161,9 +161,7 @@ class Quadratic:
         rows, values = np.asarray(population, np.float64), np.asarray(fitness, np.float64)
         values = np.where(np.isnan(values), np.inf, np.clip(values, -_LARGEST, np.inf))
         values = np.where((values > _LARGEST) & np.isfinite(values), _LARGEST, values)
-        state = state._replace(
-            generation=state.generation + 1, points=state.points.copy(), values=state.values.copy()
-        )
+        state = state._replace(generation=state.generation + 1, points=state.points.copy(), values=state.values.copy())
         is_due = (np.asarray(population) == state.due).all(1)
         # The due point first, then the best: whatever the order in which they are told.
         order = np.lexsort((*rows.T[::-1], values, ~is_due))
@@ -201,9 +199,7 @@ class Quadratic:
             state = self._taken(state, row, value)
         return self._planned(state, False)
 
-    def _due_told(
-        self, state: QuadraticState, row: Float[ndarray, "d"], value: float
-    ) -> tuple[QuadraticState, bool]:
+    def _due_told(self, state: QuadraticState, row: Float[ndarray, "d"], value: float) -> tuple[QuadraticState, bool]:
         """The state with the due point's value, and whether its step was of no use."""
         if state.purpose == _GEOMETRY:
             state.points[state.moved] = row

@@ -26,16 +26,13 @@ def least_in_ball(g: Float[ndarray, "d"], h: Float[ndarray, "d d"], radius: floa
     if w[0] > 1e-12 and np.linalg.norm(c / w) <= radius:
         s: Float[ndarray, "d"] = -v @ (c / w)
         return s
-    least = max(0.0, -float(w[0]))
-    # The hard case: no shift is needed to stay inside, and the rest of the way goes along the lowest eigenvector.
-    lowest = w + least <= 1e-12
-    if np.linalg.norm(c[lowest]) <= 1e-12 * np.linalg.norm(c):
-        s = np.where(lowest, 0.0, -c / np.where(lowest, 1.0, w + least))
-        if (left := radius**2 - float(s @ s)) >= 0:
-            if w[0] < 0:
-                s[0] += math.sqrt(left)
-            return v @ s
-    lower = least + 1e-13  # so that no denominator is zero
+    lower = max(0.0, -float(w[0])) + 1e-13  # so that no denominator is zero
+    s = -c / (w + lower)
+    if (left := radius**2 - float(s @ s)) >= 0:
+        # The hard case: without a larger shift s stays inside; the rest of the way goes along the lowest eigenvector.
+        if w[0] < 0:
+            s[0] = math.copysign(math.sqrt(float(s[0]) ** 2 + left), s[0])
+        return v @ s
     shift, upper = lower, lower + float(np.linalg.norm(c)) / radius
     for _ in range(60):
         s = -c / (w + shift)
