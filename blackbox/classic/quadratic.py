@@ -165,6 +165,8 @@ class Quadratic:
         is_due = (np.asarray(population) == state.due).all(1)
         # The due point first, then the best: whatever the order in which they are told.
         order = np.lexsort((*rows.T[::-1], values, ~is_due))
+        if state.done:
+            return state
         if state.purpose == _DESIGN:
             return self._started(state, rows[order], values[order])
         is_short = False
@@ -192,9 +194,9 @@ class Quadratic:
         awaited = np.flatnonzero(np.isnan(known[:count]))
         if len(awaited):
             return state._replace(due=state.points[awaited[0]].astype(state.due.dtype))
-        finite = known[:count][np.isfinite(known[:count])]
-        known[:count] = np.where(np.isfinite(known[:count]), known[:count], finite.max() if len(finite) else 0.0)
-        state = state._replace(purpose=np.asarray(_TRUST)[()])
+        state = _without(state, np.isinf(known))._replace(purpose=np.asarray(_TRUST)[()])
+        if state.count == 0:  # nothing is known here
+            return state._replace(done=np.bool_(True))
         for row, value in others:
             state = self._taken(state, row, value)
         return self._planned(state, False)
@@ -202,8 +204,9 @@ class Quadratic:
     def _due_told(self, state: QuadraticState, row: Float[ndarray, "d"], value: float) -> tuple[QuadraticState, bool]:
         """The state with the due point's value, and whether its step was of no use."""
         if state.purpose == _GEOMETRY:
-            state.points[state.moved] = row
-            state.values[state.moved] = value if np.isfinite(value) else state.values[: state.count].max()
+            if not np.isfinite(value):
+                return _without(state, np.arange(len(state.points)) == state.moved), False
+            state.points[state.moved], state.values[state.moved] = row, value
             return state, False
         best = _best(state)
         assert best is not None
@@ -291,6 +294,14 @@ class Quadratic:
     def stop(self, state: QuadraticState) -> dict[str, Bool[ndarray, ""]]:
         """The one reason to end: the finest steps gain nothing any more."""
         return {"rho_end": state.done}
+
+
+def _without(state: QuadraticState, failed: Bool[ndarray, "points"]) -> QuadraticState:
+    """The state without some rows: what a failed evaluation would stand for, no number says."""
+    kept = np.flatnonzero(~failed[: state.count])
+    points, values = np.zeros_like(state.points), np.full_like(state.values, np.nan)
+    points[: len(kept)], values[: len(kept)] = state.points[kept], state.values[kept]
+    return state._replace(points=points, values=values, count=np.asarray(len(kept))[()])
 
 
 def _best(state: QuadraticState) -> int | None:

@@ -155,6 +155,16 @@ def test_failed_evaluations_are_worse_than_all_others(failures: float) -> None:
     assert np.isfinite(state.values[: state.count]).all()
 
 
+def test_where_nothing_succeeds_another_start_is_tried() -> None:
+    optimizer = bb.Optimizer(bb.Box(0, 1, dimension=3), method="quadratic", seed=0, budget=200)
+    while optimizer.left:
+        candidate = optimizer.ask()
+        inside = np.linalg.norm(candidate.x - 0.5) > 0.4  # the center and all about it fail
+        optimizer.tell(candidate, float(candidate.x.sum()) if inside else np.nan)
+    assert optimizer.n_restarts > 0
+    assert optimizer.best is not None and optimizer.best.value is not None and optimizer.best.value < 0.1
+
+
 def test_flat_functions_end() -> None:
     state, points = run(lambda x: 1.0, np.full(3, 0.5), 500)
     assert state.done and len(points) < 100
