@@ -25,7 +25,7 @@ from figures.course import (
 )
 
 EVALUATIONS = 400
-DETERMINISTIC = {"nelder-mead"}
+DETERMINISTIC = {"nelder-mead", "quadratic"}
 """Methods that draw nothing before their first restart: all runs from one start are one."""
 
 
@@ -143,8 +143,9 @@ def seeds(scale: float, folder: Path) -> Outcome:
                     shared.append(method)
     touched = repr(random.getstate()) + repr(np.random.get_state()) != before
     names = ", ".join(sorted(set(shared))) or "none"
+    silent = " and ".join(sorted(DETERMINISTIC))
     measured = (
-        f"{count} seeds, {len(METHODS) - len(DETERMINISTIC)} methods (nelder-mead draws nothing), {total} candidates "
+        f"{count} seeds, {len(METHODS) - len(DETERMINISTIC)} methods ({silent} draw nothing), {total} candidates "
         f"besides the start point: {len(shared)} shared (by {names}); global generators "
         f"{'touched' if touched else 'untouched'}"
     )

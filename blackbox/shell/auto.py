@@ -10,8 +10,6 @@ from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.space import Space
 
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
-FEW = 20  # dimensions up to which quadratic models of all points take milliseconds
-SHORT = 100  # evaluations per dimension up to which they are ahead of CMA-ES
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
 
@@ -27,7 +25,6 @@ def choose_method(space: Space | Box, budget: int | None) -> Chosen:
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly, up to its 1,111
       coordinates, and ``random`` beyond;
-    * up to 20 continuous coordinates and 100 evaluations for each: ``quadratic``;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
     * up to 200 coordinates: ``cma-es``;
     * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
@@ -43,8 +40,6 @@ def choose_method(space: Space | Box, budget: int | None) -> Chosen:
     discrete = sum(kind != "float" for kind, *_ in space.layout)
     if discrete:
         return Chosen("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
-    if d <= FEW and budget is not None and budget <= SHORT * d:
-        return Chosen("quadratic", f"{d} continuous coordinates and {budget} evaluations: models of them pay")
     if d <= FULL_COVARIANCE:
         return Chosen("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
     if budget is not None and budget < CORRELATIONS * d:
