@@ -42,22 +42,22 @@ _DESIGN, _TRUST, _GEOMETRY = range(3)  # what the due point is for
 
 class QuadraticState(NamedTuple):
     key: Key
-    generation: Int[ndarray, ""]
+    generation: Int[Array, ""]
     points: Float[ndarray, "points d"]
     values: Float[ndarray, "points"]
     """NaN where a point of the start is awaited, or a row not in use."""
-    count: Int[ndarray, ""]
+    used: Int[Array, ""]
     """Rows in use."""
     hessian: Float[ndarray, "d d"]
-    rho: Float[ndarray, ""]
-    delta: Float[ndarray, ""]
+    rho: Float[Array, ""]
+    delta: Float[Array, ""]
     due: Float[ndarray, "d"]
-    purpose: Int[ndarray, ""]
-    moved: Int[ndarray, ""]
+    purpose: Int[Array, ""]
+    moved: Int[Array, ""]
     """The row that the due point is to replace, if it is for the geometry."""
-    predicted: Float[ndarray, ""]
+    predicted: Float[Array, ""]
     """What the due point is to gain, if it is for the trust region."""
-    done: Bool[ndarray, ""]
+    done: Bool[Array, ""]
 
 
 class Model(NamedTuple):
@@ -118,7 +118,7 @@ class Quadratic:
             generation=np.asarray(0)[()],
             points=points,
             values=np.full(most, np.nan),
-            count=np.asarray(len(design))[()],
+            used=np.asarray(len(design))[()],
             hessian=np.zeros((d, d)),
             rho=np.float64(rho),
             delta=np.float64(rho),
@@ -147,7 +147,7 @@ class Quadratic:
         """The due point; further members are the points of the start that follow it, then some in the trust region."""
         if first == 0:
             return state.due[None]
-        awaited = np.flatnonzero(np.isnan(state.values[: state.count]))
+        awaited = np.flatnonzero(np.isnan(state.values[: state.used]))
         if first < len(awaited):
             return state.points[awaited[first]][None].astype(state.due.dtype)
         z = normal(state.key, state.generation, (1, len(state.due)), first=first, like=state.due)
@@ -182,7 +182,7 @@ class Quadratic:
         self, state: QuadraticState, rows: Float[ndarray, "n d"], values: Float[ndarray, "n"]
     ) -> QuadraticState:
         """Values of the points of the start; when all are in, the first step."""
-        known, count = state.values, state.count
+        known, count = state.values, state.used
         others = []
         for row, value in zip(rows, values, strict=True):
             own = state.points[:count].astype(state.due.dtype) == row.astype(state.due.dtype)
@@ -195,7 +195,7 @@ class Quadratic:
         if len(awaited):
             return state._replace(due=state.points[awaited[0]].astype(state.due.dtype))
         state = _without(state, np.isinf(known))._replace(purpose=np.asarray(_TRUST)[()])
-        if state.count == 0:  # nothing is known here
+        if state.used == 0:  # nothing is known here
             return state._replace(done=np.bool_(True))
         for row, value in others:
             state = self._taken(state, row, value)
@@ -224,11 +224,11 @@ class Quadratic:
 
     def _taken(self, state: QuadraticState, row: Float[ndarray, "d"], value: float) -> QuadraticState:
         """The state with one more point, or one instead of another."""
-        count = state.count
+        count = state.used
         apart = np.linalg.norm(state.points[:count] - row, axis=1)
         if count < len(state.points) and apart.min() > 1e-3 * state.rho:
             state.points[count], state.values[count] = row, value
-            return state._replace(count=count + 1)
+            return state._replace(used=count + 1)
         model = _fitted(state)
         step = (row - model.center) / state.delta
         is_better = value < state.values[model.best]
@@ -291,35 +291,35 @@ class Quadratic:
         best = _best(state)
         return state.due if best is None else state.points[best].astype(state.due.dtype)
 
-    def stop(self, state: QuadraticState) -> dict[str, Bool[ndarray, ""]]:
+    def stop(self, state: QuadraticState) -> dict[str, Bool[Array, ""]]:
         """The one reason to end: the finest steps gain nothing any more."""
         return {"rho_end": state.done}
 
 
 def _without(state: QuadraticState, failed: Bool[ndarray, "points"]) -> QuadraticState:
     """The state without some rows: what a failed evaluation would stand for, no number says."""
-    kept = np.flatnonzero(~failed[: state.count])
+    kept = np.flatnonzero(~failed[: state.used])
     points, values = np.zeros_like(state.points), np.full_like(state.values, np.nan)
     points[: len(kept)], values[: len(kept)] = state.points[kept], state.values[kept]
-    return state._replace(points=points, values=values, count=np.asarray(len(kept))[()])
+    return state._replace(points=points, values=values, used=np.asarray(len(kept))[()])
 
 
 def _best(state: QuadraticState) -> int | None:
     """The row of the least value; None before any."""
-    values = state.values[: state.count]
+    values = state.values[: state.used]
     return None if np.isnan(values).all() else int(np.nanargmin(values))
 
 
 def _farthest(state: QuadraticState) -> tuple[int, float]:
     """The row farthest from the best one, and how far it is."""
-    points = state.points[: state.count]
-    distance = np.linalg.norm(points - points[np.argmin(state.values[: state.count])], axis=1)
+    points = state.points[: state.used]
+    distance = np.linalg.norm(points - points[np.argmin(state.values[: state.used])], axis=1)
     return int(np.argmax(distance)), float(distance.max())
 
 
 def _fitted(state: QuadraticState) -> Model:
     """The model that takes all values, whose Hessian is nearest to the last one's (NEWUOA, equations 3.10 to 3.12)."""
-    points, values = state.points[: state.count], state.values[: state.count]
+    points, values = state.points[: state.used], state.values[: state.used]
     best = int(np.argmin(values))
     offsets = (points - points[best]) / state.delta
     n, d = offsets.shape

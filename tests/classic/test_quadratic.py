@@ -87,7 +87,7 @@ def test_what_has_no_minimum_to_speak_of_gives_no_step(scale: float) -> None:
 def test_the_model_takes_all_values(d: int) -> None:
     f, _ = quadratic(d)
     state, _ = run(f, np.full(d, 0.9), 2 * d + 4)
-    model, count = _fitted(state), int(state.count)
+    model, count = _fitted(state), int(state.used)
     made = model.offsets @ model.gradient + 0.5 * np.einsum("ni,ij,nj->n", model.offsets, model.hessian, model.offsets)
     known = state.values[:count]
     assert np.allclose(made, known - known.min(), rtol=1e-6, atol=1e-9 * np.ptp(known))
@@ -152,7 +152,7 @@ def test_failed_evaluations_are_worse_than_all_others(failures: float) -> None:
     rng = np.random.default_rng(0)
     state, points = run(lambda x: np.nan if rng.uniform() < failures else f(x), np.full(3, 0.9), 150)
     assert min(map(f, points)) < 1e-4
-    assert np.isfinite(state.values[: state.count]).all()
+    assert np.isfinite(state.values[: state.used]).all()
 
 
 def test_where_nothing_succeeds_another_start_is_tried() -> None:
