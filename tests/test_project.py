@@ -31,7 +31,10 @@ def run_python(code: str, *flags: str) -> str:
 
 # ---- import
 
-HEAVY = {"jax", "scipy", "sklearn", "optuna", "ray", "matplotlib", "pandas", "gymnasium", "rich", "typer", "pebble", "beartype"}
+HEAVY = {
+    "jax", "scipy", "sklearn", "optuna", "ray", "matplotlib", "pandas", "gymnasium", "rich", "typer", "pebble",
+    "beartype",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", ["import blackbox", "import blackbox; blackbox.create('cma-es'); blackbox.Space"])
