@@ -84,14 +84,15 @@ def _minimize(
     disp: bool = False,
     **rest: Any,
 ) -> Any:
-    from scipy.optimize import OptimizeResult, OptimizeWarning
+    from scipy import optimize
 
-    _refuse(rest, OptimizeWarning)
+    new_result: Callable[..., Any] = optimize.OptimizeResult  # untyped in SciPy
+    _refuse(rest, optimize.OptimizeWarning)
     start = np.atleast_1d(np.asarray(x0, dtype=np.float64)).ravel()
     low, high = _bounds(bounds, len(start))
     inside = np.clip(start, low, high)
     if (inside != start).any():
-        warnings.warn("x0 is not within the bounds and was moved there", OptimizeWarning, stacklevel=4)
+        warnings.warn("x0 is not within the bounds and was moved there", optimize.OptimizeWarning, stacklevel=4)
     budget = BUDGET * len(start) if maxfev is None else positive_integer("maxfev", maxfev)
     free = low < high
 
@@ -100,8 +101,12 @@ def _minimize(
         point[free] = x
         return point
 
-    evaluate = fun if not args else lambda x: fun(x, *(args if isinstance(args, tuple) else (args,)))
-    best = OptimizeResult(x=inside, fun=_scalar(evaluate(inside.copy())), nfev=1, nit=0, success=True)
+    extra: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
+
+    def evaluate(x: Point) -> float:
+        return _scalar(fun(x, *extra))
+
+    best = new_result(x=inside, fun=evaluate(inside.copy()), nfev=1, nit=0, success=True)
 
     def finish(status: int, message: str) -> Any:
         if not math.isfinite(best.fun):
@@ -128,7 +133,7 @@ def _minimize(
             return finish(1, "maxiter reached")
         candidate = optimizer.ask()
         x = place(candidate.x)
-        value = _scalar(evaluate(x.copy()))
+        value = evaluate(x.copy())
         optimizer.tell(candidate, value)
         last.append(value)
         best.nfev, closed = best.nfev + 1, optimizer.generation > best.nit
@@ -137,7 +142,7 @@ def _minimize(
             best.x, best.fun = x, value
         if closed and listen is not None:
             try:
-                listen(OptimizeResult(best))
+                listen(new_result(best))
             except StopIteration:
                 return finish(99, "ended by the callback")
         if tol is not None and len(last) == last.maxlen and max(last) - min(last) <= tol:

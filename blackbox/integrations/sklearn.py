@@ -125,7 +125,7 @@ class BlackboxSearchCV(BaseSearchCV):  # type: ignore[misc]
                 estimator=self
             )
         self._lost: list[dict[str, Any]] = []  # candidates of batches in which every fit failed
-        self._table: tuple[Any, ...] = ()
+        self._table: tuple[list[Any], int, list[Any], Any] | None = None  # what the last table was made of
         results: dict[str, Any] = {}
         try:
             while optimizer.left:
@@ -138,7 +138,7 @@ class BlackboxSearchCV(BaseSearchCV):  # type: ignore[misc]
                 with warnings.catch_warnings():  # scikit-learn has warned of failed fits
                     warnings.simplefilter("ignore", RuntimeWarning)
                     optimizer.tell(candidates, self._scores(found, len(points)))
-            if self._lost:
+            if self._lost and self._table is not None:
                 results.update(self._format_results(*self._table))
         finally:
             del self._lost, self._table
