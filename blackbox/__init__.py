@@ -30,6 +30,7 @@ _NAMES = {
         "WorkerError",
     ],
     "fleet": ["Fleet"],
+    "integrations.scipy": ["scipy_method"],
     "kernels.noise": ["fold", "key"],
     "minimizer": ["Result", "Stop", "minimize"],
     "optimizer": ["Candidate", "Optimizer"],
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from blackbox.errors import UnknownCandidate as UnknownCandidate
     from blackbox.errors import WorkerError as WorkerError
     from blackbox.fleet import Fleet as Fleet
+    from blackbox.integrations.scipy import scipy_method as scipy_method
     from blackbox.kernels.noise import fold as fold
     from blackbox.kernels.noise import key as key
     from blackbox.minimizer import Result as Result

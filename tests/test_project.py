@@ -31,7 +31,10 @@ def run_python(code: str, *flags: str) -> str:
 
 # ---- import
 
-HEAVY = {"jax", "scipy", "sklearn", "matplotlib", "pandas", "gymnasium", "rich", "typer", "pebble", "beartype"}
+HEAVY = {
+    "jax", "scipy", "sklearn", "optuna", "ray", "matplotlib", "pandas", "gymnasium", "rich", "typer", "pebble",
+    "beartype",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", ["import blackbox", "import blackbox; blackbox.create('cma-es'); blackbox.Space"])
@@ -75,6 +78,9 @@ print([name for name in ("jax", "scipy", "sklearn", "matplotlib") if name in sys
             "rl",
         ),
         ("sklearn", "from blackbox.problems import load; load('svc_digits')", "hpo"),
+        ("sklearn", "import blackbox.integrations.sklearn", "sklearn"),
+        ("optuna", "import blackbox.integrations.optuna", "optuna"),
+        ("scipy", "bb.scipy_method('cma-es')", "scipy"),
         ("gymnasium", "from blackbox.problems import load; load('Pendulum-v1')", "rl"),
     ],
 )
@@ -210,7 +216,9 @@ def test_versions_agree() -> None:
 
 def test_extras_are_those_that_the_documentation_names() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
-    assert set(extras) == {"jax", "cuda", "hpo", "rl", "llm", "ray", "plot", "dev", "all"}
+    assert set(extras) == {
+        "jax", "cuda", "hpo", "sklearn", "optuna", "scipy", "rl", "llm", "ray", "plot", "dev", "all"
+    }  # fmt: skip
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))
     assert named <= set(extras)
