@@ -45,7 +45,8 @@ def lowrank_mix(
         x: of each member, or one for all, in float32 or bfloat16. All arrays are JAX's, CuPy's or NumPy's as this is.
         y: of each member, or one for all, in float32; such as the product of x and a weight (m, k).
         source: of each member six words: the stream's key, the number of the member in the stream, the bits of a
-            float32 step, and at which values of the member's row A (m, rank) and B (k, rank) begin.
+            float32 step, and at which values of the member's row A (m, rank) and B (k, rank) begin. Being bits, the
+            step has no derivative. Whether noise lies beyond the row is checked where the words are NumPy's.
         size: of the member's row of the stream.
         rank: of the noise.
         kind: of the noise. It is centered and not divided: its unit is ``spec.UNIT[kind]``.
@@ -219,6 +220,8 @@ def _require(source: Any, sizes: tuple[int, int], size: int, kind: str) -> None:
     spec.require_kind(kind)
     if not 0 < size < 2**32:
         raise SettingError(f"size must be from 1 to 2**32 - 1, got {size!r}")
+    if max(sizes) > size:
+        raise SettingError(f"A and B must lie within a row of {size} values, got {sizes[0]} and {sizes[1]} values")
     if isinstance(source, np.ndarray) and source.size:
         last = (source[:, 4:].astype(np.int64) + np.array(sizes)).max()
         if last > size:

@@ -246,7 +246,7 @@ def build(source: str, include: str | None = None, version: str = "", options: S
         subprocess.SubprocessError: if compiling fails or takes more than two minutes.
     """
     options = tuple(OPTIONS if options is None else options)
-    own = shlex.split(os.environ.get("CXX", ""))[1:]
+    own = _named_compiler()[1:]
     digest = hashlib.sha256(repr((source, options, own, version, _cpu())).encode())
     for path in sorted(SOURCES.rglob("*")):
         if path.is_file() and path.suffix in (".h", ".cuh", ".cu", ".cpp"):
@@ -311,11 +311,20 @@ def reason(error: Exception) -> str:
 
 def _compiler() -> list[str]:
     """The command, which may have options of its own as in ``CXX="ccache g++"``."""
-    named = shlex.split(os.environ.get("CXX", ""))
+    named = _named_compiler()
     for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
         if shutil.which(command[0]):
             return command
     raise OSError(f"no C++ compiler found ({f'$CXX is {named[0]!r}' if named else 'looked for c++, g++ and clang++'})")
+
+
+def _named_compiler() -> list[str]:
+    """What ``$CXX`` says, with options of its own; nothing if it is not set."""
+    named = os.environ.get("CXX", "")
+    try:
+        return shlex.split(named)
+    except ValueError as error:
+        raise OSError(f"$CXX cannot be read ({error}): {named!r}") from None
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -340,3 +341,36 @@ def test_programs_make_no_factors_that_nobody_needs() -> None:
     calls = [line for line in text.splitlines() if "custom-call(" in line and "blackbox_launch" in line]
     kernels = sorted("lowrank_mix" if "lowrank_mix" in line else "noise" for line in calls)
     assert kernels == ["lowrank_mix"] * 3 + ["noise"]  # of the vector, whose noise is dense
+
+
+@pytest.mark.parametrize("rows", [0, 3, 9])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_derivatives_by_sigma_are_those_of_the_factors(rank: int, rows: int) -> None:
+    """Also where compiled code makes the noise, to which the step is bits."""
+    strategy = bb.es.Eggroll(popsize=64, rank=rank, sigma=0.1)
+    population = strategy.ask(strategy.init(bb.key(3), {"w": jnp.zeros((96, 96))}))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(rows, 96)), jnp.float32)
+
+    def total(sigma: jax.Array) -> jax.Array:
+        changed = dataclasses.replace(population, sigma=sigma)
+        return (bb.evaluate(lambda p, x: (x @ p["w"]).sum(), changed, x) * jnp.arange(64.0)).sum()
+
+    sigma = jnp.float32(population.sigma)
+    slope = jax.grad(total)(sigma)  # the total is proportional to sigma
+    np.testing.assert_allclose(slope, total(sigma) / sigma, rtol=1e-4, atol=1e-4)
+    assert rows == 0 or abs(slope) > 1
+
+
+def test_few_members_of_many_leaves_are_drawn_at_once() -> None:
+    """One call of compiled code, not a generator of XLA's for each."""
+    params = {str(i): jnp.ones((32, 32)) for i in range(24)}
+    strategy = bb.es.Eggroll(popsize=512, rank=1, sigma=0.1)
+    population = strategy.ask(strategy.init(bb.key(3), params))
+
+    def rows_of_ones(params: Any) -> jax.Array:
+        return sum((jnp.ones((9, 32)) @ w).sum() for w in params.values())  # type: ignore[return-value]
+
+    loss = jax.jit(lambda population: bb.evaluate(rows_of_ones, population))
+    text = loss.lower(population.take(jnp.arange(8))).as_text()
+    assert text.count("@blackbox_launch") == 1
+    assert text.count("xor") < 300

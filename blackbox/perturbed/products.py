@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ import quax
 from jax import lax
 
 from blackbox.kernels import lowrank_mix
+from blackbox.kernels.finish import DType
+from blackbox.kernels.spec import Kind
 from blackbox.perturbed.lowrank import Array, LowRank, added, axis_letters, formed, scaled, widened
 
 _FEW_ROWS = 4  # of a member, measured on one core
@@ -81,15 +84,33 @@ def _mixed(
     if value.scale is not None:
         y = y * value.scale.astype(y.dtype)
     count, shape, words = math.prod(x.shape[: len(rows)]), y.shape, value.source.words
+    rank, factors = value.a.shape[-1], [value.a, value.b]
     if inner == "b":
-        words = words[jnp.array([0, 1, 2, 3, 5, 4])]
+        words, factors = words[jnp.array([0, 1, 2, 3, 5, 4])], factors[::-1]
     x = x if x.dtype == jnp.bfloat16 else widened(x)
-    given = x.reshape(1, count, -1), y.reshape(1, count, -1), words[None]
-    rank, kind, short = value.a.shape[-1], value.source.kind, dtype == jnp.bfloat16
-    out = lowrank_mix(
-        *given, value.source.size, rank, kind, dtype="bfloat16" if short else "float32", impl="native"
-    ).reshape(shape)
+    a, b = (factor.reshape(math.prod(factor.shape[:-1]), rank) for factor in factors)
+    given = x.reshape(1, count, len(a)), y.reshape(1, count, len(b)), a, b
+    short: DType = "bfloat16" if dtype == jnp.bfloat16 else "float32"
+    out = _noised(value.source.size, rank, value.source.kind, short, words[None], *given).reshape(shape)
     return out.transpose(*range(len(rows), out.ndim), *range(len(rows))) if weight_first else out
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+def _noised(
+    size: int, rank: int, kind: Kind, dtype: DType, words: Array, x: Array, y: Array, a: Array, b: Array
+) -> Array:
+    """``y + (x a) b^T``, where compiled code makes both factors, so that nothing here needs their values."""
+    return lowrank_mix(x, y, words, size, rank, kind, dtype=dtype, impl="native")
+
+
+@_noised.defjvp
+def _(size: int, rank: int, kind: Kind, dtype: DType, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """Derivatives go through the factors, which have the step as a number: the words have its bits alone."""
+
+    def formed(x: Array, y: Array, a: Array, b: Array) -> Array:
+        return (y + jnp.einsum("otm,mr,kr->otk", widened(x), a, b)).astype(dtype)
+
+    return _noised(size, rank, kind, dtype, *primals), jax.jvp(formed, primals[1:], tangents[1:])[1]
 
 
 @quax.register(lax.dot_general_p)

@@ -74,10 +74,13 @@ class NoisePopulation(VirtualPopulation):
         axes: list[Any] = []
         weights = self.structure.weights
         keys = streams(weights, self.key, self.generation)
-        # Products that make the noise need no factors: making these vanishes, if it is a call for that leaf alone.
-        # All of the generation decides, so that a member's fitness does not depend on who is evaluated with it.
+        # All of the generation decides what makes noise in its product, so that a member's fitness does not depend on
+        # who is evaluated with it.
         apart = [i for i, weight in enumerate(weights) if is_fused(weight, self.popsize, self.kind)]
-        groups = [[i] for i in apart] + [[i for i in range(len(weights)) if i not in apart]]
+        # Such products need no factors: making these vanishes, if it is a call for that leaf alone. Little noise, which
+        # XLA makes, is made at once: a generator for each leaf would take long to compile.
+        alone = [i for i in apart if is_fused(weights[i], pairs.shape[0], self.kind)]
+        groups = [[i] for i in alone] + [[i for i in range(len(weights)) if i not in alone]]
         noise: dict[int, tuple[Array, ...]] = {}
         for group in filter(None, groups):
             made = drawn([weights[i] for i in group], keys[np.array(group)], pairs, self.kind)
