@@ -41,7 +41,8 @@ def kernel(operation: str) -> str | None:
     launcher, problem = _launcher()
     if launcher is None:
         slower = "rollouts take 5 to 90 times" if operation == "rollout" else "noise takes 1.5 to 4 times"
-        native.warn_once(f"kernels run without compiled code in JAX, {slower} as long: {problem}")
+        said = f"kernels run without compiled code in JAX, {slower} as long: {problem}"
+        native.warn_once(said, about=native.WITHOUT_COMPILED)
         return None
     registered = f"{operation}:{native.build(native.LIBRARIES[operation]).stem}"
     launcher.bb_register(registered.encode(), ctypes.cast(getattr(library, f"bb_{operation}"), ctypes.c_void_p))

@@ -55,6 +55,7 @@ LIBRARIES = {  # of operations
     "rollout": "host/rollout.cpp",
 }
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
+WITHOUT_COMPILED = "nothing is compiled"  # of which there is one warning, whatever is missed first
 _warned: set[str] = set()
 
 
@@ -63,7 +64,7 @@ def library(operation: str = "noise") -> ctypes.CDLL | None:
     loaded, problem = attempt(operation)
     if loaded is None:
         slower = "rollouts take hundreds of times" if operation == "rollout" else "noise takes 3 to 20 times"
-        warn_once(f"kernels run without compiled code, {slower} as long: {problem}")
+        warn_once(f"kernels run without compiled code, {slower} as long: {problem}", about=WITHOUT_COMPILED)
     return loaded
 
 
@@ -109,10 +110,10 @@ def _opened(built: Path, entries: Sequence[str]) -> ctypes.CDLL:
     return loaded
 
 
-def warn_once(message: str) -> None:
-    """A warning that a process gives once, also where warnings are errors."""
-    if message not in _warned:
-        _warned.add(message)
+def warn_once(message: str, about: str = "") -> None:
+    """A warning that a process gives once, also where warnings are errors; of those about one thing the first."""
+    if (key := about or message) not in _warned:
+        _warned.add(key)
         warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
