@@ -7,6 +7,7 @@ weight does to them: the forward pass of EGGROLL (Sarkar et al. 2025, arXiv:2511
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
 from . import dispatch, spec
+from .arguments import require_array, require_count, require_words
 from .finish import ACTIVATIONS, Activation, DType, finished
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def lowrank_mix(
         SettingError: shapes that do not fit, noise beyond the row, a kind, dtype or ``impl`` that is unknown or cannot
             be had here.
     """
+    require_array("x", x)
+    require_array("y", y)
     if np.ndim(x) != 3 or np.ndim(y) != 3 or np.shape(x)[1] != np.shape(y)[1]:
         raise SettingError(
             f"x and y must be of shapes (n or 1, rows, m) and (n or 1, rows, k), got {np.shape(x)} and {np.shape(y)}"
@@ -97,6 +101,9 @@ def lowrank_linear(
     Raises:
         SettingError: as :func:`lowrank_mix`; bfloat16 in CuPy.
     """
+    require_array("x", x)
+    require_array("w", w)
+    require_words("source", source, (None, 6))
     if np.ndim(x) != 3 or np.ndim(w) != 2 or np.shape(x)[2] != np.shape(w)[0]:
         raise SettingError(
             f"x and w must be of shapes (n or 1, rows, m) and (m, k), got {np.shape(x)} and {np.shape(w)}"
@@ -107,7 +114,7 @@ def lowrank_linear(
             raise SettingError(f"{name} must be of dtype {' or '.join(_DTYPES)}, got {own}")
         if own == "bfloat16" and is_cupy(x):
             raise SettingError(f"{name} must be of dtype float32, since CuPy multiplies no bfloat16; JAX does")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
         raise SettingError(f"activation must be one of None, relu, tanh, got {activation!r}")
     if bias is not None and np.shape(bias) not in ((w.shape[1],), (source.shape[0], w.shape[1])):
         raise SettingError(f"bias must be of shape ({w.shape[1]},) or (n, {w.shape[1]}), got {np.shape(bias)}")
@@ -133,8 +140,7 @@ def _finished(
     x: Any, y: Any, source: Any, size: int, rank: int, kind: spec.Kind, bias: Any, activation: Activation,
     dtype: DType, impl: dispatch.Impl,
 ) -> Array:  # fmt: skip
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise SettingError(f"rank must be an integer >= 1, got {rank!r}")
+    require_count("rank", rank, 1)
     sizes = (x.shape[2] * rank, y.shape[2] * rank)
     _require(source, sizes, size, kind)
     for name, array in (("x", x), ("y", y)):
@@ -215,11 +221,15 @@ def _blocks(members: int, sizes: tuple[int, int], kind: spec.Kind) -> int:
 
 
 def _require(source: Any, sizes: tuple[int, int], size: int, kind: str) -> None:
-    if len(np.shape(source)) != 2 or np.shape(source)[1] != 6 or np.dtype(source.dtype) != np.uint32:
-        raise SettingError(f"source must be uint32 of shape (n, 6), got {source.dtype} of shape {np.shape(source)}")
+    require_words("source", source, (None, 6))
     spec.require_kind(kind)
-    if not 0 < size < 2**32:
-        raise SettingError(f"size must be from 1 to 2**32 - 1, got {size!r}")
+    require_count("size", size, 1)
+    if size >= 2**32:
+        raise SettingError(f"size must be at most 2**32 - 1, got {size!r}")
+    if not isinstance(sizes, Sequence) or len(sizes) != 2:
+        raise SettingError(f"sizes must be two integers, of A and of B, got {sizes!r}")
+    for own in sizes:
+        require_count("sizes", own)
     if max(sizes) > size:
         raise SettingError(f"A and B must lie within a row of {size} values, got {sizes[0]} and {sizes[1]} values")
     if isinstance(source, np.ndarray) and source.size:

@@ -8,6 +8,7 @@ Every entry of a library has one signature, ``entry(buffers, scalars, begin, end
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -17,6 +18,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -55,6 +58,7 @@ LIBRARIES = {  # of operations
     "rollout": "host/rollout.cpp",
 }
 PROBLEMS = (OSError, RuntimeError, subprocess.SubprocessError)  # RuntimeError: no home folder
+_SCRATCH, _DAY = "build-", 86400
 WITHOUT_COMPILED = "nothing is compiled"  # of which there is one warning, whatever is missed first
 _warned: set[str] = set()
 
@@ -70,7 +74,11 @@ def library(operation: str = "noise") -> ctypes.CDLL | None:
 
 def attempt(operation: str = "noise") -> tuple[ctypes.CDLL | None, str]:
     """The library that has an operation, or None and why there is none."""
-    return _attempt(LIBRARIES[operation])
+    with _building:
+        return _attempt(LIBRARIES[operation])
+
+
+_building = threading.Lock()  # one thread compiles, the others wait for it
 
 
 @cache
@@ -267,13 +275,22 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     file = folder / name
     if not _is_whole(file):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _sweep(folder)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
             made = Path(scratch) / name
             make(made)
             with made.open("rb") as written:
                 os.fsync(written.fileno())
             made.replace(file)  # at once: other processes may make the same
     return file
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builds have left behind that were killed; none takes a day."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError):  # another process may be sweeping, too
+            if time.time() - scratch.stat().st_mtime > _DAY:
+                shutil.rmtree(scratch)
 
 
 def _is_whole(file: Path) -> bool:

@@ -16,6 +16,7 @@ from blackbox.arrays import Array, is_jax, namespace
 from blackbox.errors import SettingError
 
 from . import dispatch, ref, spec
+from .arguments import require_array, require_count, require_integer, require_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8, UInt32
@@ -78,10 +79,15 @@ def noise(
         impl: what computes it, see :func:`blackbox.kernels.explain`.
 
     Raises:
-        SettingError: a ``kind``, ``first`` or ``impl`` that is unknown, out of range or cannot be had here.
+        SettingError: a ``kind``, ``first`` or ``impl`` that is unknown, out of range or cannot be had here; a key,
+            counter or shape that is none.
     """
-    members, size = int(shape[0]), math.prod(shape[1:])
     spec.require_kind(kind)
+    require_words("key", key, (2,))
+    _require_shape(shape)
+    for name, number in (("generation", generation), ("leaf", leaf), ("first", first)):
+        require_integer(name, number)
+    members, size = int(shape[0]), math.prod(shape[1:])
     if not is_jax(first) and not 0 <= first <= 2**32 - members:
         raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
     blocks = members * spec.blocks_of(size, kind)
@@ -139,6 +145,7 @@ def centered_noise(
 ) -> tuple[Float[Array, "n size"], ...]:
     """Centered noise of any members of several streams, in JAX; see :func:`blackbox.kernels.xla.centered_noise`."""
     spec.require_kind(kind)
+    _require_streams(keys, members, sizes)
     blocks = members.shape[0] * sum(spec.blocks_of(size, kind) for size in sizes)
     values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).centered_noise(keys, members, sizes, kind)
     return values
@@ -152,6 +159,25 @@ def signs(
     impl: dispatch.Impl = "auto",
 ) -> tuple[Int8[Array, "n size"], ...]:
     """Noise of kind "sign" of any members of several streams as int8, in JAX, without a float."""
+    _require_streams(keys, members, sizes)
     blocks = members.shape[0] * sum(spec.blocks_of(size, "sign") for size in sizes)
     values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).signs(keys, members, sizes)
     return values
+
+
+def _require_shape(shape: Sequence[int]) -> None:
+    if not isinstance(shape, Sequence) or not shape:
+        raise SettingError(f"shape must be (members, *event), got {shape!r}")
+    for number in shape:
+        require_count("shape", number)
+
+
+def _require_streams(keys: Array, members: Array, sizes: tuple[int, ...]) -> None:
+    if not isinstance(sizes, Sequence) or not sizes:
+        raise SettingError(f"sizes must be one integer for each stream, got {sizes!r}")
+    for size in sizes:
+        require_count("sizes", size)
+    require_words("keys", keys, (len(sizes), 2))
+    require_array("members", members, "iu")
+    if len(members.shape) != 1:
+        raise SettingError(f"members must be of shape (n,), got {members.shape}")

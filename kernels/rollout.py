@@ -15,6 +15,7 @@ from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
 from . import cuda, dispatch, environments
+from .arguments import require_array
 from .weights import LowRankWeights, Setting, SummedWeights, arrays_of, checked
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def rollout(
     if environments.dimension_of(sizes) > _MOST_WEIGHTS:
         raise SettingError(f"hidden must give a network of at most {_MOST_WEIGHTS} weights; got {hidden!r}")
     weights = checked(source, environments.dimension_of(sizes), len(sizes) - 1)
+    require_array("starts", starts)
     if len(np.shape(starts)) != 2 or np.shape(starts)[1] != environment.state:
         raise SettingError(f"starts must be of shape (episodes, {environment.state}) for {env}; got {np.shape(starts)}")
     if steps is not None and not (_is_count(steps) and steps < 2**31):

@@ -16,6 +16,7 @@ from blackbox.arrays import Array, is_cupy, is_jax
 from blackbox.errors import SettingError
 
 from . import cuda, dispatch, spec
+from .arguments import require_array, require_count, require_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -65,16 +66,17 @@ def seedsum(
 
 
 def _require(keys: Any, bases: Any, weights: Any, members: Any, kind: str, chunk: int) -> None:
-    shape = np.shape(weights)
-    if len(shape) != 2 or np.shape(members) != shape:
-        raise SettingError(
-            f"weights and members must be of one shape (sums, terms), got {shape} and {np.shape(members)}"
-        )
-    if np.shape(keys) != (len(bases), 2):
-        raise SettingError(f"keys must be of shape ({len(bases)}, 2) for {len(bases)} bases, got {np.shape(keys)}")
-    for base in bases:
-        if len(np.shape(base)) != 2 or np.shape(base)[0] not in (1, shape[0]):
-            raise SettingError(f"a base must be of shape ({shape[0]} or 1, size), got {np.shape(base)}")
     spec.require_kind(kind)
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise SettingError(f"chunk must be an integer >= 1, got {chunk!r}")
+    require_count("chunk", chunk, 1)
+    require_array("weights", weights)
+    require_array("members", members, "iu")
+    shape = weights.shape
+    if len(shape) != 2 or members.shape != shape:
+        raise SettingError(f"weights and members must be of one shape (sums, terms), got {shape} and {members.shape}")
+    if not isinstance(bases, Sequence):
+        raise SettingError(f"bases must be a sequence of one array for each stream, got {bases!r}")
+    require_words("keys", keys, (len(bases), 2))
+    for base in bases:
+        require_array("a base", base)
+        if len(base.shape) != 2 or base.shape[0] not in (1, shape[0]):
+            raise SettingError(f"a base must be of shape ({shape[0]} or 1, size), got {base.shape}")

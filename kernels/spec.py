@@ -37,8 +37,6 @@ from typing import Literal
 
 from blackbox.errors import SettingError
 
-VERSION = 1
-
 Kind = Literal["normal", "uniform", "sign", "binom8", "normal_fast"]
 
 VALUES_PER_BLOCK: dict[Kind, int] = {"normal": 4, "uniform": 4, "sign": 128, "binom8": 16, "normal_fast": 4}
@@ -51,7 +49,7 @@ def blocks_of(size: int, kind: Kind) -> int:
 
 def require_kind(kind: object) -> None:
     """Raises SettingError for what is no kind of noise."""
-    if kind not in VALUES_PER_BLOCK:
+    if not isinstance(kind, str) or kind not in VALUES_PER_BLOCK:
         raise SettingError(f"kind must be one of {', '.join(VALUES_PER_BLOCK)}, got {kind!r}")
 
 

@@ -17,6 +17,7 @@ from blackbox.arrays import Array, is_jax
 from blackbox.errors import SettingError
 
 from . import spec
+from .arguments import require_array, require_count, require_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -164,33 +165,33 @@ def checked(source: Weights | Float[Array, "n d"], dimension: int, layers: int) 
         SettingError: if its shapes do not fit each other, or the network.
     """
     if not isinstance(source, SummedWeights | LowRankWeights):
+        require_array("source", source)
         if len(np.shape(source)) != 2 or np.shape(source)[1] != dimension:
             raise SettingError(f"source must be of shape (n, {dimension}) for this network; got {np.shape(source)}")
         return SummedWeights.stored(source)
+    spec.require_kind(source.kind)
+    require_array("base", source.base)
+    require_array("members", source.members, "iu")
     if isinstance(source, SummedWeights):
+        require_array("weights", source.weights)
         shape = np.shape(source.weights)
         if len(shape) != 2 or np.shape(source.members) != shape:
             raise SettingError(
                 f"weights and members must be of one shape (n, terms); got {shape} and {np.shape(source.members)}"
             )
-        if np.shape(source.key) != (2,):
-            raise SettingError(f"key must be of shape (2,); got {np.shape(source.key)}")
+        require_words("key", source.key, (2,))
     else:
+        require_array("steps", source.steps)
         shape = np.shape(source.steps)
         if len(shape) != 1 or np.shape(source.members) != shape:
             raise SettingError(
                 f"steps and members must be of one shape (n,); got {shape} and {np.shape(source.members)}"
             )
-        if np.shape(source.keys) != (2 * layers, 2):
-            raise SettingError(
-                f"keys must be of shape ({2 * layers}, 2), one for each leaf; got {np.shape(source.keys)}"
-            )
-        for name, number in (("rank", source.rank), ("small", source.small)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise SettingError(f"{name} must be an integer >= 1; got {number!r}")
+        require_words("keys", source.keys, (2 * layers, 2))  # one for each leaf
+        require_count("rank", source.rank, 1)
+        require_count("small", source.small, 1)
     if np.shape(source.base) not in ((1, dimension), (shape[0], dimension)):
         raise SettingError(f"base must be of shape ({shape[0]} or 1, {dimension}); got {np.shape(source.base)}")
-    spec.require_kind(source.kind)
     is_known = is_jax(source.members) or getattr(source.members, "dtype", None) == np.uint32
     if np.size(source.members) and not is_known:
         least, most = np.min(source.members), np.max(source.members)

@@ -159,6 +159,13 @@ def test_float64_weights_keep_their_precision() -> None:
         assert_allclose(w.materialise(), 1 + 1e-12, rtol=1e-15)
 
 
+def test_one_of_a_stack_by_an_index_of_any_type_of_integer() -> None:
+    with jax.enable_x64():
+        w = weight((4, 3, 2), "ab")
+        for i in (jnp.int8(2), jnp.int32(2), jnp.uint32(2), jnp.int64(2)):
+            assert_rule_gives_the_sum(lambda w, i=i: jnp.ones((1, 3), w.dtype) @ w[i], w)
+
+
 def test_perturbed_matmul() -> None:
     w = weight((5, 3), "ab")
     assert_allclose(perturbed_matmul(X, w), X @ w.materialise(), rtol=1e-5, atol=1e-5)

@@ -141,9 +141,10 @@ def _(operand: LowRank, *, start_indices: Any, limit_indices: Any, strides: Any)
 @quax.register(lax.dynamic_slice_p)
 def _(operand: LowRank, *starts: jax.typing.ArrayLike, slice_sizes: Any) -> LowRank:
     def view(x: Array, own: tuple[int, ...]) -> Array:
-        rest = x.ndim - len(own)
+        # Of one type, as the primitive demands, which need not be that of a Python 0.
+        zeros = [lax.full_like(starts[0], 0)] * (x.ndim - len(own))
         return lax.dynamic_slice(
-            x, [*(starts[k] for k in own), *[0] * rest], [*(slice_sizes[k] for k in own), *x.shape[len(own) :]]
+            x, [*(starts[k] for k in own), *zeros], [*(slice_sizes[k] for k in own), *x.shape[len(own) :]]
         )
 
     whole = tuple(slice_sizes[operand.stacked :]) == operand.w.shape[operand.stacked :]

@@ -142,7 +142,7 @@ def generation_noise(
     if not 0 < blocks <= CHUNK // 4:
         return noise(fold(key, generation, leaf), first, members, size, kind)
     length = min(_WINDOW, CHUNK // blocks)
-    window, position = divmod(generation, length)
+    window, position = divmod(generation % 2**32, length)
     values: ndarray = _noise_window(key.tobytes(), window * length, length, leaf, first, members, size, kind)[position]
     return values
 

@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -218,6 +220,30 @@ def test_processes_that_build_at_once_all_get_the_library(tmp_path: Path) -> Non
     started = [subprocess.Popen([sys.executable, "-W", "error", "-c", program], env=environment) for _ in range(3)]
     assert [process.wait(120) for process in started] == [0, 0, 0]
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_threads_that_need_a_library_at_once_wait_for_one_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, loaded = [], native.library()
+
+    def load(source: str, entries: object) -> tuple[object, str]:
+        loads.append(source)
+        time.sleep(0.1)
+        return loaded, ""
+
+    monkeypatch.setattr(native, "load", load)
+    native._attempt.cache_clear()
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(native.attempt, ["noise", "seedsum"] * 4)) == [(loaded, "")] * 8
+    assert loads == [native.LIBRARIES["noise"]]
+
+
+def test_what_killed_builds_left_is_swept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BLACKBOX_CACHE", str(tmp_path))
+    for name, age in (("build-old", 2 * 86400), ("build-running", 60), ("others", 2 * 86400)):
+        (tmp_path / name / "part").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    made = native.kept("made.txt", lambda path: path.write_text("x" * 64) and None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build-running", made.name, "others"]
 
 
 def test_a_library_in_the_cache_needs_no_compiler(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_member_does_not_depend_on_its_company(kind: spec.Kind, size: int) -> 
 
 def test_remembered_windows_equal_fresh_noise_in_any_order() -> None:
     key = noise.key(8)
-    for generation in (0, 63, 64, 5, 2**32 + 1, 130, 1):
+    for generation in (0, 63, 64, 5, 2**32 + 1, 130, 1, -1, 2**32 - 1):
         expected = ref.noise(ref.fold(key, generation, 2), 3, 4, 10)
         assert_array_equal(ref.generation_noise(key, generation, 2, 3, 4, 10, "normal"), expected)
 
@@ -139,6 +139,48 @@ def test_seeds_out_of_range_are_refused() -> None:
     for seed in (-1, 2**64, 1.5, "1", True, None):
         with pytest.raises(bb.SettingError, match=r"seed must be an integer from 0 to 2\*\*64 - 1, got"):
             bb.key(seed)  # type: ignore[arg-type]
+
+
+BAD_ARGUMENTS = [
+    ({"key": [1, 2]}, r"key must be an array of uint32 of shape \(2,\), got \[1, 2\]"),
+    ({"key": np.zeros(2)}, r"key must be an array of uint32 of shape \(2,\), got float64 of shape \(2,\)"),
+    ({"key": np.zeros(4, np.uint32)}, r"key must be an array of uint32 of shape \(2,\), got uint32 of shape \(4,\)"),
+    ({"generation": 0.5}, "generation must be an integer, got 0.5"),
+    ({"generation": True}, "generation must be an integer, got True"),
+    ({"generation": np.zeros(2, int)}, r"generation must be an integer, got int64 of shape \(2,\)"),
+    ({"leaf": 1.0}, "leaf must be an integer, got 1.0"),
+    ({"first": 2.0}, "first must be an integer, got 2.0"),
+    ({"shape": (-1, 3)}, "shape must be an integer >= 0, got -1"),
+    ({"shape": (2.5, 3)}, "shape must be an integer >= 0, got 2.5"),
+    ({"shape": ()}, r"shape must be \(members, \*event\), got \(\)"),
+    ({"kind": ["normal"]}, "kind must be one of normal"),
+]
+
+
+@pytest.mark.parametrize("like", [np.zeros(0), jnp.zeros(0)], ids=["numpy", "jax"])
+@pytest.mark.parametrize(("change", "message"), BAD_ARGUMENTS)
+def test_ill_formed_arguments_are_named(like: object, change: dict[str, object], message: str) -> None:
+    call = {"kind": "normal", "key": noise.key(0), "generation": 0, "shape": (2, 3), "like": like} | change
+    with pytest.raises(bb.SettingError, match=message):
+        noise.noise(**call)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keys": jnp.zeros((2, 2), jnp.uint32)}, r"keys must be an array of uint32 of shape \(1, 2\)"),
+        ({"members": jnp.zeros(2)}, "members must be an array of integers, got float32"),
+        ({"members": [0, 1]}, r"members must be an array, got \[0, 1\]"),
+        ({"members": jnp.zeros((2, 1), jnp.uint32)}, r"members must be of shape \(n,\)"),
+        ({"sizes": (-1,)}, "sizes must be an integer >= 0, got -1"),
+        ({"sizes": ()}, "sizes must be one integer for each stream"),
+    ],
+)
+def test_ill_formed_streams_are_named(change: dict[str, object], message: str) -> None:
+    streams = {"keys": jnp.zeros((1, 2), jnp.uint32), "members": jnp.zeros(2, jnp.uint32), "sizes": (3,)} | change
+    for operation in (noise.centered_noise, noise.signs):
+        with pytest.raises(bb.SettingError, match=message):
+            operation(**streams)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("like", [np.zeros(0), jnp.zeros(0)], ids=["numpy", "jax"])
