@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from blackbox.errors import SettingError
 
@@ -25,29 +23,33 @@ def require_integer(name: str, value: Any) -> None:
 
 
 def _is_integer_array(value: Any) -> bool:
-    return getattr(value, "shape", None) == () and np.dtype(value.dtype).kind in "iu"
+    return getattr(value, "shape", None) == () and _dtype(value).startswith(_INTEGERS)
 
 
 def require_words(name: str, value: Any, shape: tuple[int | None, ...]) -> None:
     """Raises SettingError unless ``value`` is an array of uint32 of this shape, of which None is any number."""
     own = getattr(value, "shape", None)
     fits = own is not None and len(own) == len(shape) and all(b in (a, None) for a, b in zip(own, shape, strict=True))
-    if not fits or value.dtype != np.uint32:
+    if not fits or _dtype(value) != "uint32":
         sizes = ", ".join("n" if size is None else str(size) for size in shape)
         raise SettingError(
             f"{name} must be an array of uint32 of shape ({sizes}{',' * (len(shape) == 1)}), got {described(value)}"
         )
 
 
-def require_array(name: str, value: Any, kinds: str = "fiu") -> None:
-    """Raises SettingError unless ``value`` is an array of any library whose dtype is of these kinds."""
-    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-        raise SettingError(f"{name} must be an array, got {described(value)}")
-    # The kind of bfloat16 is V, which none of NumPy's numbers has.
-    kind = "f" if str(value.dtype) == "bfloat16" else np.dtype(value.dtype).kind
-    if kind not in kinds:
-        allowed = "integers" if kinds == "iu" else "real numbers"
-        raise SettingError(f"{name} must be an array of {allowed}, got {described(value)}")
+def require_array(name: str, value: Any, of: Literal["integers", "real numbers"] = "real numbers") -> None:
+    """Raises SettingError unless ``value`` is an array of any library of such numbers."""
+    allowed = _INTEGERS if of == "integers" else (*_INTEGERS, "float", "bfloat16")
+    if not hasattr(value, "shape") or not hasattr(value, "dtype") or not _dtype(value).startswith(allowed):
+        raise SettingError(f"{name} must be an array of {of}, got {described(value)}")
+
+
+_INTEGERS = ("int", "uint")
+
+
+def _dtype(value: Any) -> str:
+    """The name of an array's dtype, which libraries have objects of their own for."""
+    return str(value.dtype).rpartition(".")[2]
 
 
 def described(value: Any) -> str:

@@ -178,6 +178,6 @@ def _require_streams(keys: Array, members: Array, sizes: tuple[int, ...]) -> Non
     for size in sizes:
         require_count("sizes", size)
     require_words("keys", keys, (len(sizes), 2))
-    require_array("members", members, "iu")
+    require_array("members", members, "integers")
     if len(members.shape) != 1:
         raise SettingError(f"members must be of shape (n,), got {members.shape}")

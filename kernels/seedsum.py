@@ -69,7 +69,7 @@ def _require(keys: Any, bases: Any, weights: Any, members: Any, kind: str, chunk
     spec.require_kind(kind)
     require_count("chunk", chunk, 1)
     require_array("weights", weights)
-    require_array("members", members, "iu")
+    require_array("members", members, "integers")
     shape = weights.shape
     if len(shape) != 2 or members.shape != shape:
         raise SettingError(f"weights and members must be of one shape (sums, terms), got {shape} and {members.shape}")

@@ -171,7 +171,7 @@ def checked(source: Weights | Float[Array, "n d"], dimension: int, layers: int) 
         return SummedWeights.stored(source)
     spec.require_kind(source.kind)
     require_array("base", source.base)
-    require_array("members", source.members, "iu")
+    require_array("members", source.members, "integers")
     if isinstance(source, SummedWeights):
         require_array("weights", source.weights)
         shape = np.shape(source.weights)

@@ -162,7 +162,7 @@ def test_products_have_derivatives() -> None:
         ({"size": 0}, "size must be an integer >= 1, got 0"),
         ({"size": 2**32}, "size must be at most"),
         ({"size": 20.0}, "size must be an integer >= 1, got 20.0"),
-        ({"x": [[[1.0]]]}, r"x must be an array, got \[\[\[1.0\]\]\]"),
+        ({"x": [[[1.0]]]}, r"x must be an array of real numbers, got \[\[\[1.0\]\]\]"),
         ({"rank": 0}, "rank must be an integer >= 1, got 0"),
         ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, normal_fast, got 'gaussian'"),
         ({"impl": "gpu"}, "impl must be one of"),

@@ -170,7 +170,7 @@ def test_ill_formed_arguments_are_named(like: object, change: dict[str, object],
     [
         ({"keys": jnp.zeros((2, 2), jnp.uint32)}, r"keys must be an array of uint32 of shape \(1, 2\)"),
         ({"members": jnp.zeros(2)}, "members must be an array of integers, got float32"),
-        ({"members": [0, 1]}, r"members must be an array, got \[0, 1\]"),
+        ({"members": [0, 1]}, r"members must be an array of integers, got \[0, 1\]"),
         ({"members": jnp.zeros((2, 1), jnp.uint32)}, r"members must be of shape \(n,\)"),
         ({"sizes": (-1,)}, "sizes must be an integer >= 0, got -1"),
         ({"sizes": ()}, "sizes must be one integer for each stream"),

@@ -291,7 +291,7 @@ def test_nobody_and_no_episode_have_their_shapes(n: int, episodes: int, impl: An
         ({"key": np.zeros((1, 2))}, r"key must be an array of uint32 of shape \(2,\), got float64 of shape \(1, 2\)"),
         ({"members": np.zeros((3, 2), int)}, r"weights and members must be of one shape \(n, terms\); got \(3, 1\)"),
         ({"members": np.zeros((3, 1))}, "members must be an array of integers, got float64"),
-        ({"starts": [[0.0] * 4]}, "starts must be an array, got"),
+        ({"starts": [[0.0] * 4]}, "starts must be an array of real numbers, got"),
         ({"members": np.full((3, 1), -1)}, r"members must be from 0 to 2\*\*32 - 1; got -1 to -1"),
         ({"kind": "gaussian"}, "kind must be one of normal, uniform, sign, binom8, normal_fast, got 'gaussian'"),
         ({"starts": np.zeros(4)}, r"starts must be of shape \(episodes, 4\) for CartPole-v1; got \(4,\)"),
