@@ -63,6 +63,7 @@ class BBOBRun(NamedTuple):
             target=problem.f_opt + TARGETS[-1],
             seed=self.instance,
             vectorized=True,
+            parallel=1,
         )
         seconds = time.perf_counter() - start
         best = np.minimum.accumulate(np.concatenate(history)) - problem.f_opt
@@ -131,7 +132,7 @@ def check_methods(names: Sequence[str]) -> None:
     """SettingError unless all are registered."""
     known = ["auto", *(name for name, method in methods().items() if "virtual" not in method.tags)]
     for name in names:
-        if name not in known:
+        if not set(name.split("+")) <= set(known):
             raise SettingError(f"methods must be among {', '.join(known)}; got {name!r}{nearest(name, known)}")
 
 

@@ -143,9 +143,11 @@ def minimize(
         else:
             if budget is None and seconds is None and target is None:
                 budget = DEFAULT_BUDGET * space.dimension
+            parallel = math.inf if pool is None else pool.slots
             optimizer = Optimizer(
-                space, method, seed=seed, budget=budget, direction=direction, journal=journal, x0=x0, **settings
-            )
+                space, method, seed=seed, budget=budget, direction=direction, journal=journal, x0=x0,
+                **{"parallel": parallel, **settings},
+            )  # fmt: skip
         with optimizer:
             run = _Run(optimizer, limits, listeners)
             return run.serve(pool) if pool is not None else run.serve_batches(objective)

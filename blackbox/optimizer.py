@@ -46,8 +46,9 @@ class Optimizer:
 
     Args:
         space: a Space, a Box, or a dictionary from name to variable.
-        method: a name (see ``blackbox.methods()``), "auto" (see :func:`blackbox.shell.auto.choose_method`), or a
-            strategy, whose ``sigma0`` then is in units of the unit cube.
+        method: a name (see ``blackbox.methods()``); two that take turns, such as "quadratic+cma-es" (see
+            :mod:`blackbox.shell.turns`); "auto" (see :func:`blackbox.shell.auto.choose_method`); or a strategy,
+            whose ``sigma0`` then is in units of the unit cube.
         seed: integer from 0 to 2**64 - 1; None draws one, kept as ``seed``.
         budget: evaluations in all, told from outside included; None is unlimited.
         direction: "minimize" or "maximize".
@@ -59,6 +60,7 @@ class Optimizer:
         nonfinite: what NaN and infinity told as values do: "fail" (rank last) or "raise" (NonFinite).
         allow_neg_inf: whether a value may be infinitely good; it would be the best for ever.
         if_told: what a second result for a candidate does: "raise" (DuplicateTell) or "ignore".
+        parallel: how many evaluations there will be at once, by which "auto" chooses; any number may be asked for.
         **hyperparameters: the method's own, such as ``popsize``; ``sigma0`` (default 0.2) is in units of the unit
             cube that the space is mapped to.
 
@@ -87,10 +89,13 @@ class Optimizer:
         nonfinite: Literal["fail", "raise"] = "fail",
         allow_neg_inf: bool = False,
         if_told: Literal["raise", "ignore"] = "raise",
+        parallel: float = 1,
         **hyperparameters: Any,
     ) -> None:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
-        settings = Settings.check(space, method, seed, budget, direction, x0, restarts, policy, hyperparameters)
+        settings = Settings.check(
+            space, method, seed, budget, direction, x0, restarts, policy, hyperparameters, parallel
+        )
         search = Search(settings.plan())
         opened = None
         if journal is not None:
@@ -295,7 +300,8 @@ class Optimizer:
         evaluated, and under noise a better choice than :attr:`best`.
         """
         with self._lock:
-            return self.space.decode(self._search.strategy.recommend(self._search.state))
+            lane = self._search.lane
+            return self.space.decode(lane.strategy.recommend(lane.state))
 
     @property
     def budget(self) -> int | None:
@@ -349,7 +355,7 @@ class Optimizer:
     @property
     def n_restarts(self) -> int:
         """Restarts so far."""
-        return self._search.run.number
+        return self._search.restarts
 
     @property
     def stopped(self) -> str | None:
@@ -364,9 +370,15 @@ class Optimizer:
         settings, search = self.settings, self._search
         why = f" ({settings.reason})" if settings.reason else ""
         budget = "no limit" if self._budget is None else f"{self._budget}"
+        schedules = ", ".join(member.schedule for member in search.plan.members)
+        turns = ""
+        if len(search.lanes) > 1:
+            name = self.method.split("+")[search.turn]
+            shares = " and ".join(str(lane.total if lane else 0) for lane in search.lanes)
+            turns = f"; it is the turn of {name}, after {shares} evaluations of the two"
         return (
-            f"{self.method}{why}; {self.space.dimension} coordinates; {search.popsize} candidates a generation; "
-            f"restarts: {search.plan.schedule}; budget: {budget}; seed: {self.seed}"
+            f"{self.method}{why}{turns}; {self.space.dimension} coordinates; {search.popsize} candidates a generation; "
+            f"restarts: {schedules}; budget: {budget}; seed: {self.seed}"
         )
 
     def keep(self, name: str, fact: Any) -> None:

@@ -28,7 +28,8 @@ def state_digest(optimizer: Optimizer) -> str:
     """Everything that the optimizer's further answers depend on, and what it waits for."""
     search = optimizer._search
     digest = hashlib.sha256()
-    for name, array in flatten((search.state, search.population)).items():
+    states = tuple(lane.state if lane else None for lane in search.lanes)
+    for name, array in flatten((states, search.population)).items():
         digest.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
     for entries in (search.results, search.outside):
         for id in sorted(entries):
@@ -36,8 +37,9 @@ def state_digest(optimizer: Optimizer) -> str:
             digest.update(f"{id}{value!r}".encode() + row.tobytes())
     best = search.best.row
     rest = (
-        search.generation, search.evaluations, search.run_evaluations, search.failures, search.injected, search.barren,
-        search.run, search.stopped, search.best.rank, None if best is None else best.tobytes(),
+        search.generation, search.evaluations, search.generation_since, search._used, search.failures,
+        search.injected, search.barren, search.turn, [lane and lane.to_json() for lane in search.lanes],
+        search.stopped, search.best.rank, None if best is None else best.tobytes(),
         sorted(optimizer._gate.waiting), optimizer._member, optimizer.budget,
     )  # fmt: skip
     digest.update(repr(rest).encode())

@@ -70,12 +70,12 @@ def test_best_infinity_can_be_allowed():
 
 def test_a_failed_generation_changes_nothing_but_the_points_asked_next():
     optimizer = make()
-    mean, sigma = optimizer._search.state.mean, optimizer._search.state.sigma
+    mean, sigma = optimizer._search.lane.state.mean, optimizer._search.lane.state.sigma
     candidates = optimizer.ask(optimizer.popsize)
     points = [candidate.x for candidate in candidates]
     with pytest.warns(RuntimeWarning, match="generation 0 has no finite value"):
         optimizer.tell(candidates, [None] * len(candidates))
-    state = optimizer._search.state
+    state = optimizer._search.lane.state
     assert np.array_equal(state.mean, mean)
     assert state.sigma == sigma
     assert state.generation == optimizer.generation == 1

@@ -44,7 +44,7 @@ def misbehave(x: Any) -> float:
 
 
 def run(objective=sphere, space=BOX, **arguments: Any) -> Result:
-    return minimize(objective, space, **{"seed": 1, "budget": 60, **arguments})
+    return minimize(objective, space, **{"method": "cma-es", "seed": 1, "budget": 60, **arguments})
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -66,6 +66,16 @@ def test_it_maximizes():
     result = run(lambda x: -sphere(x), direction="maximize", budget=300)
     assert -1e-3 < result.value <= 0
     assert np.array_equal(result.x, run(budget=300).x)
+
+
+def test_auto_takes_the_method_for_so_many_evaluations_at_once():
+    result = run(method="auto")
+    assert result.method == "quadratic+cma-es"
+    assert result.value < 1e-20
+    assert run(method="auto", workers=3, kind="thread").method == "quadratic+cma-es"
+    assert run(method="auto", workers=4, kind="thread").method == "cma-es"
+    assert run(lambda x: [sphere(row) for row in x], method="auto", vectorized=True).method == "cma-es"
+    assert list(run(lambda x: 1.0, method="auto", restarts="none", budget=5000).stopped) == ["method"]
 
 
 def test_serial_runs_are_functions_of_their_arguments():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -355,15 +356,17 @@ def test_numpy_numbers_and_arrays_are_numbers_and_tuples():
 @pytest.mark.parametrize(
     ("space", "budget", "method"),
     [
-        (Box(0, 1, 2), None, "cma-es"),
+        (Box(0, 1, 2), None, "quadratic+cma-es"),
+        (Box(0, 1, 20), 10_000, "quadratic+cma-es"),
+        (Box(0, 1, 21), 10_000, "cma-es"),
         (Box(0, 1, 200), 10_000, "cma-es"),
         (Box(0, 1, 201), None, "lm-ma-es"),
         (Box(0, 1, 1000), 1000, "sep-cma-es"),
         (Box(0, 1, 10), 15, "sobol"),
         (Space({"x": Float(0, 1), "n": Int(1, 5)}), 200, "cat-cma"),
-        (Space({"x": Float(0, 1), "n": Int(1, 10**6), "p": Permutation(4)}), 200, "cma-es"),
+        (Space({"x": Float(0, 1), "n": Int(1, 10**6), "p": Permutation(4)}), 200, "quadratic+cma-es"),
         (Space({"x": Float(0, 1), "c": Choice(["a", "b"])}), None, "cat-cma"),
-        (Space({"x": Float(0, 1)}), 30, "cma-es"),
+        (Space({"x": Float(0, 1)}), 30, "quadratic+cma-es"),
     ],
 )
 def test_auto_is_a_documented_rule(space, budget, method):
@@ -372,9 +375,25 @@ def test_auto_is_a_documented_rule(space, budget, method):
     assert f"``{method}``" in choose_method.__doc__
 
 
+def test_auto_follows_how_many_evaluations_there_are_at_once():
+    assert Optimizer(Box(0, 1, 4), parallel=4, seed=0).method == "quadratic+cma-es"
+    assert Optimizer(Box(0, 1, 4), parallel=5, seed=0).method == "cma-es"
+    assert Optimizer(Box(0, 1, 4), parallel=math.inf, seed=0).method == "cma-es"
+    for parallel in (0, 2.5, -1, True, "2", math.nan):
+        with pytest.raises(SettingError, match=r"parallel must be an integer >= 1 or math\.inf; got"):
+            Optimizer(Box(0, 1, 4), parallel=parallel)
+
+
 def test_explain_says_what_and_why():
     text = Optimizer({"x": Float(0, 1), "y": Float(0, 1)}, budget=30, seed=3).explain()
-    for part in ("cma-es", "2 continuous coordinates", "rough", "budget: 30", "seed: 3"):
+    for part in (
+        "quadratic+cma-es",
+        "turn of quadratic, after 0 and 0",
+        "2 continuous coordinates",
+        "rough",
+        "budget: 30",
+        "seed: 3",
+    ):
         assert part in text
 
 

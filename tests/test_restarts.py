@@ -170,11 +170,11 @@ def test_small_runs_end_when_they_have_spent_half_of_the_last_large_one():
             return {"done": state.generation >= 10 and self.sigma0 == 1.0}
 
     optimizer = make(Tireless(), restarts="bipop")
-    runs = [(optimizer._search.run, 0)]
+    runs = [(optimizer._search.lane.run, 0)]
     while len(runs) < 12:
         optimizer.tell(optimizer.ask(optimizer.popsize), [1.0] * optimizer.popsize)
         if optimizer.n_restarts == len(runs):
-            runs.append((optimizer._search.run, optimizer.evaluations))
+            runs.append((optimizer._search.lane.run, optimizer.evaluations))
     lengths = [after - before for (_, before), (_, after) in pairwise(runs)]
     large = [length for (run, _), length in zip(runs, lengths, strict=False) if not run.small]
     assert large[:3] == [40, 80, 160]
@@ -196,11 +196,11 @@ def test_a_method_that_plans_its_whole_run_is_told_what_is_left_at_each_start():
             return {"done": state.generation >= 5}
 
     optimizer = make(Planner(), budget=100)
-    planned = [optimizer._search.strategy.evaluations]
+    planned = [optimizer._search.lane.strategy.evaluations]
     while optimizer.left:
         optimizer.tell(optimizer.ask(4), [1.0] * 4)
         if optimizer.n_restarts == len(planned):
-            planned.append(optimizer._search.strategy.evaluations)
+            planned.append(optimizer._search.lane.strategy.evaluations)
     assert planned == [100, 80, 60, 40, 20, 1]
-    assert make(Planner(evaluations=7), budget=100)._search.strategy.evaluations == 7
-    assert make(Planner())._search.strategy.evaluations is None
+    assert make(Planner(evaluations=7), budget=100)._search.lane.strategy.evaluations == 7
+    assert make(Planner())._search.lane.strategy.evaluations is None

@@ -35,7 +35,8 @@ def scipy_method(method: Any = "auto", *, seed: int | None = None, **settings: A
         minimize(f, x0, method=bb.scipy_method("cma-es", seed=0), bounds=[(-5, 5)] * 2, options={"maxfev": 1000})
 
     Coordinates need no bounds. Between two bounds the first step is a fifth of their distance; for other coordinates
-    it is 0.3 max(1, abs(x0)), and "sobol", "random" and "l-shade" stay within two and a half such steps of ``x0``.
+    it is 0.3 max(1, abs(x0)), and "quadratic", "sobol", "random" and "l-shade" stay within two and a half such steps of
+    ``x0``.
     Values that are NaN count as failed and rank last.
 
     ``minimize`` takes with it ``args``, ``bounds``, ``tol`` (the greatest difference of the last values at which to
@@ -119,7 +120,9 @@ def _minimize(
     if not free.any() or budget == 1:
         return finish(1, "maxfev reached") if free.any() else finish(0, "all coordinates are fixed")
     line = Line(low[free], high[free], inside[free])
-    optimizer = Optimizer(line, budget=budget - 1, x0=inside[free], **settings)
+    # "auto" is to take no method that stays within the cube where coordinates are open.
+    parallel = 1 if line.is_closed else math.inf
+    optimizer = Optimizer(line, budget=budget - 1, x0=inside[free], **{"parallel": parallel, **settings})
     last: deque[float] = deque(maxlen=max(optimizer.popsize, 2 * len(start) + 2))
     listen = _listener(callback)
     while True:
@@ -163,6 +166,11 @@ class Line(Box):
         self._lower, self._upper = low, high
         reach = 0.5 * WIDTH * STEP * np.maximum(1.0, np.abs(x0))
         super().__init__(np.where(self._bounded, low, x0 - reach), np.where(self._bounded, high, x0 + reach))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all coordinates have two bounds."""
+        return bool(self._bounded.all())
 
     def decode(self, u: Float[Array, "d"]) -> Point:
         return self.decode_many(np.asarray(u)[None])[0]

@@ -17,6 +17,7 @@ from blackbox.optimizer import Optimizer
 from blackbox.space import Space
 
 try:
+    from joblib import effective_n_jobs
     from sklearn.exceptions import FitFailedWarning
     from sklearn.model_selection._search import BaseSearchCV
     from sklearn.utils import check_random_state
@@ -116,7 +117,7 @@ class BlackboxSearchCV(BaseSearchCV):  # type: ignore[misc]
             seed=seed,
             budget=self.n_iter,
             direction="maximize",
-            **(self.settings or {}),
+            **{"parallel": self.batch_size or effective_n_jobs(self.n_jobs), **(self.settings or {})},
         )
         splitter = _SameSplits(self._checked_cv_orig)
         search = None

@@ -9,6 +9,7 @@ from blackbox.box import Box
 from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.space import Space
 
+LOCAL = 20  # coordinates up to which a quadratic model is learned, and made, fast enough
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
@@ -20,12 +21,14 @@ class Chosen(NamedTuple):
     reason: str
 
 
-def choose_method(space: Space | Box, budget: int | None) -> Chosen:
-    """The method for a space and a budget of evaluations.
+def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -> Chosen:
+    """The method for a space, a budget of evaluations, and so many evaluations at once.
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly, up to its 1,111
       coordinates, and ``random`` beyond;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
+    * up to 20 coordinates, and no more evaluations at once: ``quadratic+cma-es``, a trust region that has the first
+      100 evaluations per coordinate, and then takes turns with CMA-ES, which begins at the best point found;
     * up to 200 coordinates: ``cma-es``;
     * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
     """
@@ -40,6 +43,9 @@ def choose_method(space: Space | Box, budget: int | None) -> Chosen:
     discrete = sum(kind != "float" for kind, *_ in space.layout)
     if discrete:
         return Chosen("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
+    if d <= LOCAL and parallel <= d:
+        few = f"{d} continuous coordinate{'s' * (d > 1)}, few enough for a quadratic model"
+        return Chosen("quadratic+cma-es", f"{few} and a full covariance{short}")
     if d <= FULL_COVARIANCE:
         return Chosen("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
     if budget is not None and budget < CORRELATIONS * d:

@@ -15,7 +15,8 @@ how generations close:
   is not positional, too, sorted. What is not told still counts for the best.
 * A generation without a finite result leaves the state as it is but for the generation counter, so that other
   points are asked next. Positional strategies and single candidates are told even then: old points stay.
-* After each tell the strategy's reasons to stop are looked at, and the next run starts by the restart schedule.
+* After each tell the strategy's reasons to stop are looked at, and the next run starts by the restart schedule, of
+  the method whose turn it is.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
 from blackbox.shell.states import flatten, unflatten
 from blackbox.shell.told import Told
+from blackbox.shell.turns import Lane, lane_key, next_turn
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt32
@@ -42,40 +44,53 @@ MAX_BARREN = 3  # generations in a row without any finite result
 MIN_BARREN = 20  # evaluations in them, so that methods of few candidates a generation are not given up at once
 
 
+class Member(NamedTuple):
+    """A method of an optimization."""
+
+    strategy: Any
+    schedule: Schedule
+    horizon: int | None = None
+    """Evaluations to be left at each start, for one that plans its whole run by them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What an optimization starts with."""
 
-    strategy: Any
+    members: tuple[Member, ...]
+    """One method, or two that take turns, of which the first is a local search."""
     key: UInt32[np.ndarray, "2"]
     x0: Row
-    schedule: Schedule
     sign: int
-    horizon: int | None
-    """Evaluations to be left at each start to a strategy that plans its whole run by them."""
 
-    def begin(self, run: Run, evaluations: int) -> tuple[Any, Any]:
-        """Strategy and first state of a run that starts after ``evaluations``."""
+    def begin(self, number: int, run: Run, evaluations: int, best: Row | None = None) -> tuple[Any, Any]:
+        """Strategy and state of a member's run that begins after ``evaluations``; ``best`` is the best point then."""
+        strategy, _, horizon = self.members[number]
         changes: dict[str, Any] = {}
         if run.popsize is not None:
             changes["popsize"] = run.popsize
         if run.sigma_factor != 1.0:
-            changes["sigma0"] = self.strategy.sigma0 * run.sigma_factor
-        if run.number and self.horizon is not None:
-            changes["evaluations"] = max(1, self.horizon - evaluations)
-        strategy = dataclasses.replace(self.strategy, **changes) if changes else self.strategy
-        start = start_point(self.key, run.number, len(self.x0)) if run.number else self.x0
-        return strategy, strategy.init(run_key(self.key, run.number), start)
+            changes["sigma0"] = strategy.sigma0 * run.sigma_factor
+        if run.number and horizon is not None:
+            changes["evaluations"] = max(1, horizon - evaluations)
+        strategy = dataclasses.replace(strategy, **changes) if changes else strategy
+        key, start = lane_key(self.key, number), self.x0
+        if run.number:
+            start = start_point(key, run.number, len(self.x0))
+        elif number and best is not None:
+            start = best
+        return strategy, strategy.init(run_key(key, run.number), start)
 
 
 class Closing(NamedTuple):
     """What changes when a generation closes."""
 
-    run: Run
-    strategy: Any
-    state: Any
+    turn: int
+    lanes: tuple[Lane | None, ...]
     population: Float[np.ndarray, "popsize d"]
     """The first members of the next generation."""
+    is_elsewhere: bool
+    """Whether the next generation is of another run or method."""
     barren: tuple[int, int]
     """Generations in a row without any finite result, and the evaluations in them."""
     stopped: str | None
@@ -94,34 +109,50 @@ class Search:
 
     Attributes:
         generation: number of the open generation, counted through all restarts.
+        generation_since: number of the first one of this run and turn, whose late results may still join.
+        turn: number of the method that has asked for the open generation.
+        lanes: all methods at work, None before their first turn.
         results: of the open generation, from member to row and value (lower is better).
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.run = Run()
-        strategy, state = plan.begin(self.run, 0)
-        self.generation = self.run_generation = 0
-        self.evaluations = self.run_evaluations = self.failures = self.injected = 0
+        self.generation = self.generation_since = 0
+        self.evaluations = self.failures = self.injected = 0
         self.barren = (0, 0)
         self.best = Best()
         self.stopped: str | None = None
-        self._open(strategy, state, strategy.ask(state))
-        self.popsize0 = self.popsize
+        strategy, state = plan.begin(0, Run(), 0)
+        population = strategy.ask(state)
+        self._open(0, (Lane(strategy, state, len(population)), *[None] * (len(plan.members) - 1)), population)
 
-    def _open(self, strategy: Any, state: Any, population: Float[np.ndarray, "popsize d"]) -> None:
-        self.strategy, self.state, self.population = strategy, state, population
+    def _open(self, turn: int, lanes: tuple[Lane | None, ...], population: Float[np.ndarray, "popsize d"]) -> None:
+        self.turn, self.lanes, self.population = turn, lanes, population
+        strategy = self.lane.strategy
         self._positional: bool = getattr(strategy, "positional", False)
         self._injectable: bool = getattr(strategy, "injectable", False)
         self.results: dict[int, tuple[Row, float]] = {}
         self.outside: dict[tuple[int, int], tuple[Row, float]] = {}
         self._pages: list[list[Row]] = [list(population)]
         self.popsize = len(population)
+        self._used = 0  # evaluations told since the generation was opened
+
+    @property
+    def lane(self) -> Lane:
+        """The method whose turn it is."""
+        lane = self.lanes[self.turn]
+        assert lane is not None
+        return lane
+
+    @property
+    def restarts(self) -> int:
+        """Runs that have ended."""
+        return sum(lane.run.number for lane in self.lanes if lane is not None)
 
     def page(self, number: int) -> list[Row]:
         """The vectors of popsize members of the open generation, from ``number * popsize`` on."""
         while number >= len(self._pages):
-            self._pages.append(list(self.strategy.ask(self.state, first=len(self._pages) * self.popsize)))
+            self._pages.append(list(self.lane.strategy.ask(self.lane.state, first=len(self._pages) * self.popsize)))
         return self._pages[number]
 
     def row(self, member: int) -> Row:
@@ -151,40 +182,49 @@ class Search:
         for t in told:
             self._sort_in(t, results, outside)
         population, fitness = self._rows(results, outside)
-        spent = self.run_evaluations + len(told)
+        lane = self.lane._replace(used=self.lane.used + self._used + len(told))
         if (fitness < math.inf).any():
             barren = (0, 0)
-            state = self.strategy.tell(self.state, population, fitness)
+            lane = lane._replace(state=lane.strategy.tell(lane.state, population, fitness))
         else:
             barren = (self.barren[0] + 1, self.barren[1] + len(fitness))
-            if self._positional or len(fitness) == 1 or "generation" not in getattr(self.state, "_fields", ()):
-                state = self.strategy.tell(self.state, population, fitness)
+            if self._positional or len(fitness) == 1 or "generation" not in getattr(lane.state, "_fields", ()):
+                lane = lane._replace(state=lane.strategy.tell(lane.state, population, fitness))
             else:
-                state = self.state._replace(generation=self.state.generation + 1)
+                lane = lane._replace(state=lane.state._replace(generation=lane.state.generation + 1))
         stopped = self.stopped
         if barren[0] >= MAX_BARREN and barren[1] >= MIN_BARREN:
             stopped = f"{barren[0]} generations in a row ({barren[1]} evaluations) have no finite value"
-        if reasons := self._reasons(state, spent):
-            if self.plan.schedule == "none":
-                stopped = stopped or f"the method has nothing left to do: {reasons}"
-            else:
-                run = next_run(self.plan.schedule, self.run, spent, self.popsize0, self.plan.key)
-                strategy, state = self.plan.begin(run, self.evaluations + len(told))
-                return Closing(run, strategy, state, strategy.ask(state), barren, stopped)
-        return Closing(self.run, self.strategy, state, self.strategy.ask(state), barren, stopped)
+        reasons = _reasons(lane)
+        if reasons and self.plan.members[self.turn].schedule == "none":
+            stopped = stopped or f"the method has nothing left to do: {reasons}"
+            reasons = ""
+        return self._next(lane, told, bool(reasons), barren, stopped)
 
-    def _reasons(self, state: Any, spent: int) -> str:
-        if self.run.limit is not None and spent >= self.run.limit:
-            return "evaluations of a small run"
-        stop = getattr(self.strategy, "stop", None)
-        return "" if stop is None else ", ".join(reason for reason, holds in stop(state).items() if holds)
+    def _next(
+        self, lane: Lane, told: Sequence[Told], has_ended: bool, barren: tuple[int, int], stopped: str | None
+    ) -> Closing:
+        """The closing of a generation after which ``lane`` is as given."""
+        lanes, plan, evaluations = list(self.lanes), self.plan, self.evaluations + len(told)
+        if has_ended:
+            run = next_run(
+                plan.members[self.turn].schedule, lane.run, lane.used, lane.popsize, lane_key(plan.key, self.turn)
+            )
+            lane = Lane(*plan.begin(self.turn, run, evaluations), lane.popsize, run, evaluations, 0, lane.total)
+        lanes[self.turn] = lane
+        turn = next_turn(self.turn, [lane.total if lane else 0 for lane in lanes], len(plan.x0))
+        if (due := lanes[turn]) is None:
+            strategy, state = plan.begin(turn, Run(), evaluations, self._best_with(told).row)
+            lanes[turn] = due = Lane(strategy, state, len(strategy.ask(state)), started=evaluations)
+        population = due.strategy.ask(due.state)
+        return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
         fitness = self.plan.sign * t.value
         if t.generation == self.generation:
             results[t.member] = t.row, fitness
         elif self._injectable and (
-            t.generation == INJECTED or (t.generation >= self.run_generation and not self._positional)
+            t.generation == INJECTED or (t.generation >= self.generation_since and not self._positional)
         ):
             outside[t.generation, t.member] = t.row, fitness
 
@@ -209,48 +249,75 @@ class Search:
                 self._sort_in(t, self.results, self.outside)
             if t.generation == INJECTED:
                 self.injected += 1
-            if t.status == "ok":
-                value = self.plan.sign * t.value
-                if value <= self.best.rank[0] and (rank := (value, (t.generation, t.member))) < self.best.rank:
-                    self.best = Best(rank, t.row)
-            elif t.status != "infeasible":
+            if t.status not in ("ok", "infeasible"):
                 self.failures += 1
+        self.best = self._best_with(told)
         self.evaluations += len(told)
-        self.run_evaluations += len(told)
         if closing is not None:
             self.generation += 1
-            if closing.run != self.run:
-                self.run_evaluations, self.run_generation = 0, self.generation
-            self.run, self.barren, self.stopped = closing.run, closing.barren, closing.stopped
-            self._open(closing.strategy, closing.state, closing.population)
+            if closing.is_elsewhere:
+                self.generation_since = self.generation
+            self.barren, self.stopped = closing.barren, closing.stopped
+            self._open(closing.turn, closing.lanes, closing.population)
+        else:
+            self._used += len(told)
+
+    def _best_with(self, told: Sequence[Told]) -> Best:
+        """The best result, with these."""
+        best = self.best
+        for t in told:
+            if t.status == "ok" and (value := self.plan.sign * t.value) <= best.rank[0]:
+                rank = value, (t.generation, t.member)
+                if rank < best.rank:
+                    best = Best(rank, t.row)
+        return best
 
     def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of it between two generations, as arrays and as JSON."""
-        arrays = flatten(self.state)
+        arrays = {}
+        for name, lane in zip(_NAMES, self.lanes, strict=False):
+            arrays |= flatten(lane.state, name) if lane is not None else {}
         if self.best.row is not None:
             arrays["best"] = self.best.row
             arrays["best.value"] = np.asarray(self.best.rank[0])
         counters = {name: getattr(self, name) for name in _COUNTERS}
-        return arrays, {**counters, "barren": self.barren, "run": self.run._asdict(), "best": self.best.rank[1]}
+        lanes = [None if lane is None else lane.to_json() for lane in self.lanes]
+        return arrays, {**counters, "barren": self.barren, "lanes": lanes, "best": self.best.rank[1]}
 
     def restore(self, arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
         """Go to the state of a snapshot.
 
         Raises:
             CheckpointError: the arrays are not this strategy's.
-            KeyError, TypeError: the manifest is not a snapshot's.
+            KeyError, TypeError, ValueError: the manifest is not a snapshot's.
         """
-        run = Run(**manifest["run"])
-        strategy, state = self.plan.begin(run, manifest["evaluations"] - manifest["run_evaluations"])
-        state = unflatten(state, arrays)
-        population = strategy.ask(state)
-        self.run = run
+        lanes: list[Lane | None] = []
+        for number, (_, kept) in enumerate(zip(self.lanes, manifest["lanes"], strict=True)):
+            if kept is None:
+                lanes.append(None)
+                continue
+            counts = {**kept, "run": Run(**kept["run"])}
+            strategy, state = self.plan.begin(number, counts["run"], counts["started"])
+            lanes.append(Lane(strategy, unflatten(state, arrays, _NAMES[number]), **counts))
+        turn = manifest["turn"]
+        if (due := lanes[turn]) is None:
+            raise ValueError(f"turn is of a method without a state: {turn}")
+        population = due.strategy.ask(due.state)
         for name in _COUNTERS:
             setattr(self, name, manifest[name])
         self.barren = tuple(manifest["barren"])
         if "best" in arrays:
             self.best = Best((float(arrays["best.value"]), tuple(manifest["best"])), arrays["best"])
-        self._open(strategy, state, population)
+        self._open(turn, tuple(lanes), population)
 
 
-_COUNTERS = ("generation", "run_generation", "evaluations", "run_evaluations", "failures", "injected", "stopped")
+def _reasons(lane: Lane) -> str:
+    """Why a run is to end; empty if it goes on."""
+    if lane.run.limit is not None and lane.used >= lane.run.limit:
+        return "evaluations of a small run"
+    stop = getattr(lane.strategy, "stop", None)
+    return "" if stop is None else ", ".join(reason for reason, holds in stop(lane.state).items() if holds)
+
+
+_NAMES = ("state", "state1")  # of the methods' states in a checkpoint
+_COUNTERS = ("generation", "generation_since", "evaluations", "failures", "injected", "stopped", "turn")

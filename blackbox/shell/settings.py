@@ -19,10 +19,10 @@ from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
 from blackbox.shell.auto import choose_method
 from blackbox.shell.restarts import SCHEDULES, Schedule
-from blackbox.shell.search import Plan
+from blackbox.shell.search import Member, Plan
 from blackbox.shell.told import Policy
 from blackbox.space import Space, as_space, space_from_dict
-from blackbox.strategy import create, methods
+from blackbox.strategy import create, methods, nearest
 
 Direction = Literal["minimize", "maximize"]
 
@@ -55,7 +55,7 @@ class Settings:
     @classmethod
     def check(
         cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
-        policy: Policy, hyperparameters: Mapping[str, Any],
+        policy: Policy, hyperparameters: Mapping[str, Any], parallel: float = 1,
     ) -> Settings:  # fmt: skip
         """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
         space = as_space(space)
@@ -77,10 +77,12 @@ class Settings:
                 raise SpaceError(f"x0 must be a point of the space: {error}") from None
         if restarts is not None and restarts not in SCHEDULES:
             raise SettingError(f"restarts must be None or one of {', '.join(SCHEDULES)}; got {restarts!r}")
+        if parallel != math.inf and (not _is_integer(parallel) or parallel < 1):
+            raise SettingError(f"parallel must be an integer >= 1 or math.inf; got {parallel!r}")
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
-                method, reason = choose_method(space, budget)
+                method, reason = choose_method(space, budget, parallel)
             hyperparameters = {name: _plain(value) for name, value in hyperparameters.items()}
         else:
             instance, method, hyperparameters = _given(method, hyperparameters)
@@ -95,11 +97,30 @@ class Settings:
         Raises:
             SettingError: the strategy refuses its hyperparameters, or ``restarts`` does not fit it.
         """
-        given = self.hyperparameters
-        strategy = create(self.method, **given) if self.instance is None else self.instance
+        names = [self.method] if self.instance is not None else self.method.split("+")
+        if len(names) == 1:
+            members: tuple[Member, ...] = (self._member(self.method, self.hyperparameters),)
+            return Plan(members, key(self.seed), np.array(self.x0), self.policy.sign)
+        if len(names) > 2 or names[0] == names[1]:
+            raise SettingError(f"method must be one, or two that take turns as local+global; got {self.method!r}")
+        fields = [_fields(create(name)).keys() for name in names]
+        for argument in self.hyperparameters:
+            if not any(argument in own for own in fields):
+                known = sorted(set().union(*fields))
+                raise SettingError(
+                    f"{self.method} has no hyperparameter {argument!r}; it has {', '.join(known)}"
+                    f"{nearest(argument, known)}"
+                )
+        shares = [{k: v for k, v in self.hyperparameters.items() if k in own} for own in fields]
+        members = tuple(map(self._member, names, shares))
+        return Plan(members, key(self.seed), np.array(self.x0), self.policy.sign)
+
+    def _member(self, name: str, given: Mapping[str, Any]) -> Member:
+        """The method of this name with the hyperparameters that are given and those that follow from the settings."""
+        strategy = create(name, **given) if self.instance is None else self.instance
         if getattr(strategy, "virtual", False):
             raise SettingError(
-                f"method {self.method!r} trains the parameters of JAX models, with bb.evaluate in a loop of your own; "
+                f"method {name!r} trains the parameters of JAX models, with bb.evaluate in a loop of your own; "
                 'for a search space take another, such as "openai-es"'
             )
         fields = _fields(strategy)
@@ -114,19 +135,20 @@ class Settings:
         if defaults:
             strategy = dataclasses.replace(strategy, **defaults)
         horizon = self.budget if "evaluations" in fields and given.get("evaluations") is None else None
-        schedule = self._schedule(hasattr(strategy, "stop"), fields.keys())
-        return Plan(strategy, key(self.seed), np.array(self.x0), schedule, self.policy.sign, horizon)
+        return Member(strategy, self._schedule(name, hasattr(strategy, "stop"), fields.keys()), horizon)
 
-    def _schedule(self, stops: bool, fields: Set[str]) -> Schedule:
+    def _schedule(self, method: str, stops: bool, fields: Set[str]) -> Schedule:
         """The restart schedule: the one asked for, if the strategy has what it needs, or the method's default."""
         if self.restarts is None:
-            scalable = self.method in CMA_FAMILY and {"popsize", "sigma0"} <= fields
+            scalable = method in CMA_FAMILY and {"popsize", "sigma0"} <= fields
             return "none" if not stops else "bipop" if scalable else "same"
         needs = {"ipop": {"popsize"}, "bipop": {"popsize", "sigma0"}}.get(self.restarts, set())
         if self.restarts != "none" and not (stops and needs <= fields):
+            if method != self.method and stops:
+                return "same"  # asked of the other one
             lacks = " or ".join(sorted(needs - fields)) if stops else "criterion to stop"
             raise SettingError(
-                f'restarts must be None or "none" for {self.method}, which has no {lacks}; got {self.restarts!r}'
+                f'restarts must be None or "none" for {method}, which has no {lacks}; got {self.restarts!r}'
             )
         return self.restarts
 

@@ -1,0 +1,72 @@
+"""Methods that share an optimization: whose turn it is.
+
+In ``"quadratic+cma-es"`` the first method, a local search, has the first ``HEAD`` evaluations per coordinate. Then both
+take turns, each until it has used ``AHEAD`` times what the other one has, so that either is at most about half the
+budget away from where it would be alone. Who waits is kept as it is. Each has its own restarts, and the second one
+begins at the best point that is known by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blackbox.kernels.noise import fold
+from blackbox.shell.restarts import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt32
+
+HEAD = 100
+AHEAD = 1.25
+
+_TURN = 0x7475726E  # keeps the members' keys apart from those of runs, generations and leaves
+
+
+class Lane(NamedTuple):
+    """A method at work, or one that waits for its turn."""
+
+    strategy: Any
+    """As it is in this run."""
+    state: Any
+    popsize: int
+    """Of its very first run."""
+    run: Run = Run()
+    started: int = 0
+    """Evaluations of all methods when this run began."""
+    used: int = 0
+    """Its own evaluations in this run."""
+    used_before: int = 0
+    """And in its former runs."""
+
+    @property
+    def total(self) -> int:
+        """Evaluations in all of its runs."""
+        return self.used_before + self.used
+
+    def to_json(self) -> dict[str, Any]:
+        """All but strategy and state as JSON values."""
+        counts = {name: getattr(self, name) for name in ("popsize", "started", "used", "used_before")}
+        return {**counts, "run": self.run._asdict()}
+
+
+def next_turn(turn: int, totals: Sequence[int], dimension: int) -> int:
+    """The number of the method that goes on.
+
+    Args:
+        turn: the number of the one that has asked last.
+        totals: evaluations that each has used.
+        dimension: of the search space.
+    """
+    if len(totals) == 1:
+        return 0
+    local, others = totals
+    if turn == 0:
+        return 0 if local < max(HEAD * dimension, AHEAD * others) else 1
+    return 1 if others < AHEAD * local else 0
+
+
+def lane_key(key: UInt32[np.ndarray, "2"], number: int) -> UInt32[np.ndarray, "2"]:
+    """The key of a method's runs; that of the first method is the optimization's own."""
+    return fold(key, number, _TURN) if number else key

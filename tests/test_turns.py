@@ -1,0 +1,123 @@
+"""Two methods that share an optimization: whose turn it is, what the second one begins with, and the way back."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from recorder import D, make, state_digest
+
+from blackbox import Box, Optimizer, SettingError
+from blackbox.shell.turns import AHEAD, HEAD, next_turn
+
+METHOD = "quadratic+cma-es"
+
+
+def rugged(x):
+    return float(np.sum(10 * x**2) + np.sum(1 - np.cos(12 * x)))
+
+
+def advance(optimizer, evaluations):
+    for _ in range(evaluations):
+        candidate = optimizer.ask()
+        optimizer.tell(candidate, rugged(candidate.x))
+
+
+def totals(optimizer):
+    return [lane.total if lane else 0 for lane in optimizer._search.lanes]
+
+
+def test_the_local_search_has_the_first_evaluations_and_then_neither_falls_far_behind():
+    turn, used, history = 0, [0, 0], []
+    for _ in range(20_000):
+        used[turn] += 7
+        turn = next_turn(turn, used, dimension=3)
+        history.append(turn)
+        if used[1]:
+            assert used[0] >= HEAD * 3
+            assert max(used) <= AHEAD * min(used) + 7 or used[1] < HEAD * 3
+    switches = sum(a != b for a, b in itertools.pairwise(history))
+    assert 10 < switches < 40  # turns grow with the run, rather than taking place at each generation
+    assert next_turn(0, [10**9], dimension=3) == 0
+
+
+def test_one_who_waits_goes_on_where_it_was():
+    shared, alone = make(METHOD), make("quadratic")
+    advance(shared, HEAD * D)
+    assert shared._search.turn == 1
+    while shared._search.turn == 1:
+        advance(shared, 1)
+    advance(alone, HEAD * D)
+    assert np.array_equal(shared.ask().x, alone.ask().x)
+
+
+def test_the_second_method_begins_at_the_best_point_and_leaves_it_to_chance_afterwards():
+    optimizer = make(METHOD)
+    advance(optimizer, HEAD * D)
+    lane = optimizer._search.lane
+    assert np.array_equal(lane.state.mean, optimizer._search.best.row)
+    assert np.array_equal(lane.state.mean, optimizer.space.encode(optimizer.best.x))
+    advance(optimizer, 8_000)
+    first, second = optimizer._search.lanes
+    assert first.run.number > 1
+    assert second.run.number > 0
+    assert optimizer.n_restarts == first.run.number + second.run.number
+
+
+@pytest.mark.parametrize("evaluations", [HEAD * D - 1, HEAD * D, HEAD * D + 30, 3 * HEAD * D])
+def test_a_resumed_run_goes_on_in_either_turn_bit_for_bit(evaluations, tmp_path, monkeypatch):
+    plain = make(METHOD)
+    advance(plain, evaluations + 300)
+    for checkpoints in (1, 10**9):  # from each generation's checkpoint, and from the results alone
+        monkeypatch.setattr("blackbox.optimizer.CHECKPOINT_GENERATIONS", checkpoints)
+        monkeypatch.setattr("blackbox.optimizer.CHECKPOINT_SECONDS", 1e9)
+        path = tmp_path / f"{checkpoints}.journal"
+        with make(METHOD, journal=path) as optimizer:
+            advance(optimizer, evaluations)
+        with Optimizer.resume(path) as resumed:
+            advance(resumed, 300)
+            assert state_digest(resumed) == state_digest(plain)
+
+
+def test_late_results_of_a_former_turn_count_for_the_best_and_teach_nothing():
+    optimizer = make(METHOD)
+    advance(optimizer, HEAD * D - 1)
+    late = optimizer.ask(3)
+    optimizer.tell(late[0], rugged(late[0].x))
+    assert optimizer._search.turn == 1
+    optimizer.tell(late[1], -1.0)
+    assert not optimizer._search.outside
+    assert optimizer.best.value == -1.0
+
+
+def test_without_restarts_the_first_that_converges_is_the_end():
+    optimizer = make(METHOD, restarts="none")
+    while not optimizer.stopped:
+        advance(optimizer, 1)
+    assert "rho_end" in optimizer.stopped
+    assert totals(optimizer) == [optimizer.evaluations, 0]
+
+
+def test_hyperparameters_go_to_those_who_have_them():
+    optimizer = make(METHOD, popsize=11, sigma0=0.1, rho_end=1e-3)
+    quadratic, cma = (member.strategy for member in optimizer._search.plan.members)
+    assert (quadratic.sigma0, quadratic.rho_end) == (0.1, 1e-3)
+    assert (cma.sigma0, cma.popsize) == (0.1, 11)
+    with pytest.raises(
+        SettingError, match=r"quadratic\+cma-es has no hyperparameter 'popsiz'; .*did you mean 'popsize'"
+    ):
+        make(METHOD, popsiz=3)
+
+
+@pytest.mark.parametrize(
+    "method", ["quadratic+quadratic", "quadratic+cma-es+sobol", "quadratic+nothing", "+", "quadratic+"]
+)
+def test_what_is_no_pair_of_methods_is_refused(method):
+    with pytest.raises(SettingError, match="method must be"):
+        Optimizer(Box(0, 1, 2), method)
+
+
+def test_restarts_are_those_of_each():
+    assert "restarts: same, bipop" in make(METHOD).explain()
+    assert "restarts: same, ipop" in make(METHOD, restarts="ipop").explain()
