@@ -247,23 +247,45 @@ def methods() -> Mapping[str, Method]:
     return _Registry.all()
 
 
+HOSTS = {
+    "evosax": "blackbox.hosted.evosax:Evosax",
+    "nevergrad": "blackbox.hosted.nevergrad:Nevergrad",
+    "scipy": "blackbox.hosted.scipy:SciPy",
+}
+"""Packages whose optimizers are methods ``package:NAME``, and the strategy that runs them."""
+
+
 def create(name: str, **hyperparameters: Any) -> Any:
     """The strategy registered as ``name`` with the given hyperparameters.
 
+    ``evosax:NAME``, ``nevergrad:NAME`` and ``scipy:NAME`` are the optimizers of those packages.
+
     Raises:
         SettingError: for an unknown name or hyperparameter, naming the nearest known one.
+        MissingExtra: the package of a hosted optimizer is not installed.
     """
+    host, colon, hosted = name.partition(":")
+    if colon and host in HOSTS:
+        cls = Method(name, HOSTS[host], frozenset(), host).load()
+        _require_fields(name, cls, hyperparameters, hidden=("name",))
+        return cls(name=hosted, **hyperparameters)
     known = _Registry.builtin if name in _Registry.builtin else methods()
     if name not in known:
-        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}")
+        hint = nearest(host, HOSTS) if colon else nearest(name, known)
+        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{hint}")
     cls = known[name].load()
     if dataclasses.is_dataclass(cls):
-        fields = [f.name for f in dataclasses.fields(cls)]
-        for argument in hyperparameters:
-            if argument not in fields:
-                hint = nearest(argument, fields)
-                raise SettingError(f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}")
+        _require_fields(name, cls, hyperparameters)
     return cls(**hyperparameters)
+
+
+def _require_fields(name: str, cls: Any, hyperparameters: Mapping[str, Any], hidden: tuple[str, ...] = ()) -> None:
+    """SettingError if a hyperparameter is none of the strategy ``cls``."""
+    fields = [f.name for f in dataclasses.fields(cls) if f.name not in hidden]
+    for argument in hyperparameters:
+        if argument not in fields:
+            hint = nearest(argument, fields)
+            raise SettingError(f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}")
 
 
 def nearest(name: str, known: Any) -> str:

@@ -105,7 +105,7 @@ class Settings:
         fields = _fields(strategy)
         # A hyperparameter that is given as None is the default one.
         defaults = {name: fields[name] for name, value in given.items() if value is None}
-        follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget}
+        follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget, "low": 0.0, "high": 1.0}
         defaults |= {
             name: value
             for name, value in follows.items()
@@ -233,6 +233,9 @@ def _given(instance: Any, hyperparameters: Mapping[str, Any]) -> tuple[Any, str,
     cls = type(instance)
     own = {name: _plain(getattr(instance, name)) for name in _fields(instance)}
     given = {name: value for name, value in sorted(own.items()) if value is not None and value != ()}
+    if isinstance(registered := getattr(instance, "registered", None), str):  # one of another package
+        del given["name"]
+        return None, registered, given
     for name, entry in methods().items():
         if entry.path == f"{cls.__module__}:{cls.__qualname__}":
             return None, name, given
