@@ -6,8 +6,7 @@ it was told (:mod:`blackbox.hosted.replay`). Departures from a plain use of the 
 * Optimizers draw from ``parametrization.random_state`` and, in places, from the global generators of NumPy and
   Python. Each gets its own state of both, put in place around each call and taken out after it.
 * Those that are no ask/tell methods run in threads, which here do not keep the interpreter from ending.
-* A failed evaluation is told as the worst value so far, not as the 5e20 that nevergrad clips to, which would ruin
-  models of the function.
+* An optimizer that asks for nothing new any more has ended; nevergrad goes on with random points.
 * NGOpt and its kin fail with NumPy 2.4 or later, hence the bound in the extra.
 
 A member that was moved is told as one that was not asked; where the optimizer allows no such thing, as failed.
@@ -16,6 +15,7 @@ A member that was moved is told as one that was not asked; where the optimizer a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import random
 import warnings
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from blackbox.arrays import Array, Key
-from blackbox.errors import SettingError, missing_extra
+from blackbox.errors import MissingExtra, SettingError, missing_extra
 from blackbox.hosted import replay
 from blackbox.strategy import algorithm, nearest, require_integer, require_number
 
@@ -37,23 +37,12 @@ EVALUATIONS = 100  # per dimension, planned for where no budget is known
 
 @functools.cache
 def _package() -> Any:
-    """nevergrad, whose threads then end with the interpreter."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import nevergrad
-            from nevergrad.optimization import recaster
     except ImportError:
         raise missing_extra("nevergrad", "nevergrad") from None
-
-    made = recaster._MessagingThread
-
-    def ending_thread(*args: Any, **kwargs: Any) -> Any:
-        thread = made(*args, **kwargs)
-        thread.daemon = True
-        return thread
-
-    recaster._MessagingThread = ending_thread
     return nevergrad
 
 
@@ -67,18 +56,16 @@ class _Course:
 
     def __init__(self, strategy: Nevergrad, state: replay.Log) -> None:
         package = _package()
+        self._errors, self._registered = package.errors, strategy.registered
         seed = replay.seed_of(state.key)
         self._numpy = np.random.RandomState(seed).get_state()
         self._python = random.Random(seed).getstate()
         x0 = np.asarray(state.x0, np.float64)
-        self._dtype = np.dtype(str(state.x0.dtype).rpartition(".")[2])
+        self._dtype = np.asarray(state.x0).dtype
         self._popsize, self._low, self._high = strategy.popsize, strategy.low, strategy.high
         self._left = EVALUATIONS * len(x0) if strategy.evaluations is None else strategy.evaluations
         self._left = max(self._left, self._popsize)
-        self._worst = 0.0
-        self._early: Any = package.errors.NevergradEarlyStopping
-        self._finished: Any = package.errors.FinishedUnderlyingOptimizerWarning
-        self._refused: Any = package.errors.TellNotAskedNotSupportedError
+        self._worst = -replay.LARGEST
         self.population: Any = None
         with self._surroundings() as caught:
             array = package.p.Array(init=x0 if self._low is None else np.clip(x0, self._low, self._high))
@@ -92,29 +79,31 @@ class _Course:
 
     @contextlib.contextmanager
     def _surroundings(self) -> Iterator[list[warnings.WarningMessage]]:
-        """The optimizer's own state of the global generators; warnings are collected."""
-        outside = np.random.get_state(), random.getstate()
-        np.random.set_state(self._numpy)
-        random.setstate(self._python)
-        try:
-            with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
-                warnings.simplefilter("always")
+        """The optimizer's own state of the global generators, and threads that end with the interpreter."""
+        from nevergrad.optimization import recaster
+
+        with replay.quiet() as caught:
+            outside = np.random.get_state(), random.getstate(), recaster._MessagingThread
+            np.random.set_state(self._numpy)
+            random.setstate(self._python)
+            recaster._MessagingThread = functools.partial(_ending_thread, outside[2])
+            try:
                 yield caught
-        finally:
-            self._numpy, self._python = np.random.get_state(), random.getstate()
-            np.random.set_state(outside[0])
-            random.setstate(outside[1])
+            except ImportError as error:
+                raise MissingExtra(f"{self._registered} needs a package that is not installed: {error}") from error
+            finally:
+                self._numpy, self._python = np.random.get_state(), random.getstate()
+                np.random.set_state(outside[0])
+                random.setstate(outside[1])
+                recaster._MessagingThread = outside[2]
 
     def _ask(self, caught: list[warnings.WarningMessage]) -> None:
-        self._candidates: list[Any] = []
         self.population = None
         if self._left < self._popsize:
             return
-        try:
-            self._candidates = [self._optimizer.ask() for _ in range(self._popsize)]
-        except self._early:
-            return
-        if not any(issubclass(warning.category, self._finished) for warning in caught):
+        self._candidates = [self._optimizer.ask() for _ in range(self._popsize)]
+        finished = any(issubclass(w.category, self._errors.FinishedUnderlyingOptimizerWarning) for w in caught)
+        if not (finished and self._optimizer.recast):  # a portfolio goes on with its others
             rows = np.array([np.asarray(candidate.value, np.float64) for candidate in self._candidates])
             self.population = rows.astype(self._dtype).astype(np.float64)
 
@@ -141,7 +130,7 @@ class _Course:
 
     def _tell_moved(self, row: Float[np.ndarray, "d"], value: float) -> None:
         inside = row if self._low is None else np.clip(row, self._low, self._high)
-        with contextlib.suppress(self._refused):
+        with contextlib.suppress(self._errors.TellNotAskedNotSupportedError):
             self._optimizer.tell(self._optimizer.parametrization.spawn_child(new_value=inside), value)
 
     def recommend(self) -> Float[np.ndarray, "d"]:
@@ -152,6 +141,12 @@ class _Course:
         thread = getattr(self._optimizer, "_messaging_thread", None)
         if thread is not None and thread.is_alive():
             thread.stop()
+
+
+def _ending_thread(kind: Any, *args: Any, **kwargs: Any) -> Any:
+    thread = kind(*args, **kwargs)
+    thread.daemon = True
+    return thread
 
 
 @algorithm
@@ -187,7 +182,11 @@ class Nevergrad:
         replay.require_box(self.low, self.high)
         if self.popsize > 1 and getattr(registry[self.name], "no_parallelization", False):
             raise SettingError(f"popsize must be 1 for {self.registered}, which is sequential; got {self.popsize!r}")
-        vars(self)["_courses"] = replay.Courses(functools.partial(_Course, _without_courses(self)))
+
+    @functools.cached_property
+    def _courses(self) -> replay.Courses:
+        # Of a copy: courses that knew their strategy would keep it, and so themselves, alive.
+        return replay.Courses(functools.partial(_Course, dataclasses.replace(self)))
 
     @property
     def registered(self) -> str:
@@ -198,27 +197,17 @@ class Nevergrad:
         return replay.begin(key, x0)
 
     def ask(self, state: replay.Log, first: int = 0) -> Float[Array, "popsize d"]:
-        return replay.population_of(state, self._at(state), self.popsize, first, self.sigma0, self.low, self.high)
+        course = self._courses.at(state)
+        return replay.population_of(state, course, self.popsize, first, self.sigma0, self.low, self.high)
 
     def tell(self, state: replay.Log, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> replay.Log:
         told = replay.extend(state, population, fitness)
-        vars(self)["_courses"].advance(state, told)
+        self._courses.advance(state, told)
         return told
 
     def recommend(self, state: replay.Log) -> Float[Array, "d"]:
-        return replay.recommendation(state, self._at(state))
+        return replay.recommendation(state, self._courses.at(state))
 
     def stop(self, state: replay.Log) -> dict[str, Bool[np.ndarray, ""]]:
         """That the optimizer has ended or its evaluations are used."""
-        return replay.ended(self._at(state))
-
-    def _at(self, state: replay.Log) -> replay.Course:
-        return vars(self)["_courses"].at(state)
-
-
-def _without_courses(strategy: Nevergrad) -> Any:
-    """The settings alone: courses that knew their strategy would keep it, and so themselves, alive."""
-    from types import SimpleNamespace
-
-    fields = ("name", "popsize", "sigma0", "evaluations", "low", "high")
-    return SimpleNamespace(**{name: getattr(strategy, name) for name in fields})
+        return replay.ended(self._courses.at(state))

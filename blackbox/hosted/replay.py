@@ -6,13 +6,18 @@ costs no replay. From any other state (an old one, or one of a checkpoint) the o
 So ``ask`` is a function of the state alone, and nothing but arrays of numbers ever has to be kept.
 
 A tell copies the log: O(evaluations d) beside what the optimizer itself does.
+
+A failed evaluation is told as the worst value so far: NaN or infinity would end some methods and ruin the models of
+others. Before there is any it is told as 1e20.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 REMEMBERED = 4  # objects that a strategy keeps alive, one for each state that was reached last
 NEAR = 0.1  # deviation of further members from those asked, in units of sigma0
 LARGEST = 1e20  # magnitude of fitness that optimizers are told
+
+_QUIET = threading.Lock()
 
 Rows = Any  # Float[np.ndarray, "n d"]
 
@@ -108,6 +115,14 @@ class Courses:
                 course.close()
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[list[warnings.WarningMessage]]:
+    """Where an optimizer works: its warnings are collected. One at a time, since filters are of the whole process."""
+    with _QUIET, warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
+        warnings.simplefilter("always")
+        yield caught
+
+
 def require_box(low: float | None, high: float | None) -> None:
     """SettingError unless there are both bounds or none, in order."""
     require_number("low", low)
@@ -118,24 +133,24 @@ def require_box(low: float | None, high: float | None) -> None:
 
 def begin(key: Key, x0: Float[Array, "d"]) -> Log:
     """The log of an optimizer that has been told nothing."""
-    start = np.asarray(x0, np.float64)
     return Log(
         key=np.asarray(key),
-        generation=np.asarray(0),
+        generation=np.asarray(0)[()],
         x0=x0,
-        points=np.zeros((0, len(start))),
+        points=np.zeros((0, x0.shape[0])),
         values=np.zeros(0),
         sizes=np.zeros(0, np.int64),
-        mark=_digest(np.asarray(key), start),
+        mark=_digest(np.asarray(key), np.asarray(x0)),
     )
 
 
 def extend(state: Log, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> Log:
-    """The log with one generation more; a failure counts like the worst value so far."""
+    """The log with one generation more."""
     points, values = np.asarray(population, np.float64), np.asarray(fitness, np.float64)
-    finite = np.concatenate([state.values, values[np.isfinite(values)]])
-    worst, best = (finite.max(), finite.min()) if len(finite) else (1.0, 0.0)
-    values = np.nan_to_num(values, nan=worst, posinf=worst, neginf=best).clip(-LARGEST, LARGEST)
+    known = np.concatenate([state.values, values])
+    worst = np.max(known, initial=-LARGEST, where=known < LARGEST)
+    worst = worst if worst > -LARGEST else LARGEST
+    values = np.nan_to_num(values, nan=worst, posinf=worst, neginf=-LARGEST).clip(-LARGEST, LARGEST)
     return Log(
         key=state.key,
         generation=state.generation + 1,

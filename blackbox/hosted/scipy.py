@@ -12,11 +12,12 @@ Methods that need derivatives take forward differences, d evaluations each. Sequ
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
+import math
 import queue
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 LOCAL = ("COBYLA", "COBYQA", "L-BFGS-B", "Nelder-Mead", "Powell", "SLSQP", "TNC", "trust-constr")
 GLOBAL = ("differential_evolution", "direct", "dual_annealing")
-ENDLESS = 10**9  # iterations: the shell's budget ends a run
+ENDLESS = 10**9  # iterations and evaluations: the shell's budget ends a run
+DIRECT = 10**5  # evaluations of DIRECT, which has room for all from the start
+PRECISION = 1e-8  # of sigma0, at which methods end that have such a tolerance
 
 
 def names() -> list[str]:
@@ -55,13 +58,13 @@ class _Course:
         self._told: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         thread = threading.Thread(target=_work, args=(run, lock, self._asked, self._told), daemon=True)
         self._end = weakref.finalize(self, _end, thread, self._told)
-        thread.start()
         self.population: Any = None
-        self._wait()
+        self._run(thread.start)
 
-    def _wait(self) -> None:
-        with warnings.catch_warnings():  # which are of the process: the method runs while this one waits
-            warnings.simplefilter("ignore")
+    def _run(self, wake: Callable[[], None]) -> None:
+        """Wait while the method runs to its next point."""
+        with replay.quiet():
+            wake()
             asked = self._asked.get()
         if isinstance(asked, BaseException):
             raise asked
@@ -69,8 +72,7 @@ class _Course:
 
     def tell(self, points: Float[np.ndarray, "n d"], values: Float[np.ndarray, "n"]) -> None:
         if self.population is not None:  # further rows are not for a sequential method
-            self._told.put(float(values[0]))
-            self._wait()
+            self._run(functools.partial(self._told.put, float(values[0])))
 
     def recommend(self) -> None:
         return None
@@ -125,8 +127,8 @@ class SciPy:
 
     Args:
         name: as in ``scipy.optimize.minimize``, or the name of a global optimizer's function.
-        sigma0: initial step, in units of x, of the methods that have one: radius of COBYQA's and COBYLA's trust
-            region.
+        sigma0: initial step, in units of x, of the methods that have one: radius of the trust region, size of the
+            simplex, length of Powell's directions.
         low, high: bounds of all coordinates, which the global methods need; in a search space, those of the unit cube.
     """
 
@@ -148,8 +150,11 @@ class SciPy:
             raise SettingError(f"scipy has no hosted {self.name!r}{nearest(self.name, names())}")
         require_number("sigma0", self.sigma0, above=0)
         replay.require_box(self.low, self.high)
-        settings = (self.name, self.sigma0, self.low, self.high)  # not self, which the courses would keep alive
-        vars(self)["_courses"] = replay.Courses(functools.partial(_start, *settings))
+
+    @functools.cached_property
+    def _courses(self) -> replay.Courses:
+        # Of a copy: courses that knew their strategy would keep it, and so themselves, alive.
+        return replay.Courses(functools.partial(_start, dataclasses.replace(self)))
 
     @property
     def registered(self) -> str:
@@ -162,58 +167,72 @@ class SciPy:
         return replay.begin(key, x0)
 
     def ask(self, state: replay.Log, first: int = 0) -> Float[Array, "1 d"]:
-        return replay.population_of(state, self._at(state), 1, first, self.sigma0, self.low, self.high)
+        return replay.population_of(state, self._courses.at(state), 1, first, self.sigma0, self.low, self.high)
 
     def tell(self, state: replay.Log, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> replay.Log:
         told = replay.extend(state, population, fitness)
-        vars(self)["_courses"].advance(state, told)
+        self._courses.advance(state, told)
         return told
 
     def recommend(self, state: replay.Log) -> Float[Array, "d"]:
-        return replay.recommendation(state, self._at(state))
+        return replay.recommendation(state, self._courses.at(state))
 
     def stop(self, state: replay.Log) -> dict[str, Bool[np.ndarray, ""]]:
         """That the method has converged."""
-        return replay.ended(self._at(state))
-
-    def _at(self, state: replay.Log) -> replay.Course:
-        return vars(self)["_courses"].at(state)
+        return replay.ended(self._courses.at(state))
 
 
-def _start(name: str, sigma0: float, low: float | None, high: float | None, state: replay.Log) -> replay.Course:
-    return _Course(_runner(name, sigma0, low, high, state), _lock() if name == "COBYQA" else None)
+def _start(strategy: SciPy, state: replay.Log) -> replay.Course:
+    return _Course(_runner(strategy, state), _lock() if strategy.name == "COBYQA" else None)
 
 
-def _runner(
-    name: str, sigma0: float, low: float | None, high: float | None, state: replay.Log
-) -> Callable[[Function], Any]:
+def _runner(strategy: SciPy, state: replay.Log) -> Callable[[Function], Any]:
     """The call of the method."""
     from scipy import optimize
 
+    name, sigma, low, high = strategy.name, strategy.sigma0, strategy.low, strategy.high
     x0 = np.asarray(state.x0, np.float64)
-    bounds = None if low is None else [(low, high)] * len(x0)
-    if bounds is not None:
-        x0 = np.clip(x0, low, high)
-    seed = np.random.default_rng(replay.seed_of(state.key))
-    options: dict[str, Any] = {"maxiter": ENDLESS}
-    if name in ("L-BFGS-B", "TNC"):
-        options["maxfun"] = ENDLESS
-    if name in ("Powell", "Nelder-Mead", "COBYQA"):
-        options["maxfev"] = ENDLESS
-    if name == "COBYQA":
-        radius = sigma0 if low is None or high is None else min(sigma0, 0.49 * (high - low))
-        options = {"maxiter": 10**6, "maxfev": 10**6, "initial_tr_radius": radius, "final_tr_radius": 1e-8 * radius}
-    if name == "COBYLA":
-        options = {"maxiter": 10**6, "rhobeg": sigma0, "tol": 1e-8 * sigma0}
+    bounds, room = None, math.inf
+    if low is not None and high is not None:
+        x0, bounds, room = np.clip(x0, low, high), [(low, high)] * len(x0), high - low
+    rng = np.random.default_rng(replay.seed_of(state.key))
+    step = float(np.finfo(np.asarray(state.x0).dtype).eps ** 0.5)  # of differences, in the precision of the points
+    simplex = x0 + sigma * np.vstack([np.zeros(len(x0)), np.eye(len(x0))])
+    radius = min(sigma, 0.49 * room)
+    options: dict[str, dict[str, Any]] = {
+        "COBYLA": {"maxiter": ENDLESS, "rhobeg": sigma, "tol": PRECISION * sigma},
+        "COBYQA": {
+            "maxiter": ENDLESS,
+            "maxfev": ENDLESS,
+            "initial_tr_radius": radius,
+            "final_tr_radius": PRECISION * radius,
+        },
+        "L-BFGS-B": {"maxiter": ENDLESS, "maxfun": ENDLESS, "eps": step},
+        "Nelder-Mead": {"maxiter": ENDLESS, "maxfev": ENDLESS, "initial_simplex": simplex, "xatol": PRECISION * sigma},
+        "Powell": {
+            "maxiter": ENDLESS,
+            "maxfev": ENDLESS,
+            "direc": sigma * np.eye(len(x0)),
+            "xtol": PRECISION,
+            "ftol": PRECISION,
+        },
+        "SLSQP": {"maxiter": ENDLESS, "eps": step},
+        "TNC": {"maxfun": ENDLESS, "eps": step},
+        "trust-constr": {"maxiter": ENDLESS, "initial_tr_radius": sigma, "finite_diff_rel_step": step},
+    }
 
     def run(function: Function) -> Any:
         with np.errstate(all="ignore"):
             if name == "differential_evolution":
-                return optimize.differential_evolution(function, bounds, x0=x0, rng=seed, maxiter=10**6)
+                return optimize.differential_evolution(function, bounds, x0=x0, rng=rng, maxiter=ENDLESS)
             if name == "dual_annealing":
-                return optimize.dual_annealing(function, bounds, x0=x0, rng=seed, maxiter=10**6, maxfun=1e12)
-            if name == "direct":
-                return optimize.direct(function, bounds, maxiter=10**6, maxfun=10**5)
-            return optimize.minimize(function, x0, method=name, bounds=bounds, options=options)
+                inner = {"eps": step, "maxiter": max(100, min(6 * len(x0), 1000))}  # as by default, but for the step
+                local = {"method": "L-BFGS-B", "bounds": bounds, "options": inner}
+                return optimize.dual_annealing(
+                    function, bounds, x0=x0, rng=rng, maxiter=ENDLESS, maxfun=math.inf, minimizer_kwargs=local
+                )
+            if name == "direct":  # without tolerances: it would begin again, and ask for the same
+                return optimize.direct(function, bounds, maxiter=DIRECT, maxfun=DIRECT, vol_tol=0.0, len_tol=0.0)
+            return optimize.minimize(function, x0, method=name, bounds=bounds, options=options[name])
 
     return run
