@@ -1,7 +1,7 @@
 """Algorithms of evosax as ``evosax:NAME``: array programs, which jit, vmap and scan with JAX arrays.
 
-Source: Lange 2022, "evosax: JAX-based evolution strategies" (arXiv:2212.04180), versions 0.2 and 0.3. Departures from
-a plain use of the package:
+Source: Lange 2022, "evosax: JAX-based evolution strategies" (arXiv:2212.04180), version 0.3. Departures from a plain
+use of the package:
 
 * An algorithm works on z = (x - x0) / sigma0 from mean 0 with deviation 1, so that sigma0 means the same to all.
 * ``ask`` gives its new state in ``tell``, which asks again under the same key; so ours is a function of the state.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RATE = 0.1  # of Adam, in units of sigma0
 SWARMS = 2  # distributions of the Stein variational algorithms
 FARTHEST = 1e9  # in units of sigma0
+START, MEANS, FOUND, ASK, TELL = range(5)  # words that keep the streams of numbers apart
 SLOW = ("ARS", "ASEBO", "ESMC", "GuidedES", "NoiseReuseES", "Open_ES", "PersistentES", "SV_Open_ES")
 """Algorithms whose optimizer moves by a thousandth."""
 
@@ -51,20 +52,26 @@ class EvosaxState(NamedTuple):
 
 @functools.cache
 def _algorithms() -> dict[str, Any]:
-    """evosax's algorithms by the names of their classes."""
     try:
-        import evosax.algorithms as package
+        from evosax.algorithms import algorithms
     except ImportError:
         raise missing_extra("evosax", "evosax") from None
-    classes = {cls.__name__: cls for cls in package.algorithms.values()}
-    return {**classes, **package.algorithms}
+    return dict(algorithms)
 
 
 def names() -> list[str]:
     """The algorithms of the installed evosax."""
-    from evosax.algorithms import algorithms
+    return sorted(_algorithms())
 
-    return sorted(algorithms)
+
+def _is_population_based(name: str) -> bool:
+    from evosax.algorithms import population_based_algorithms
+
+    return name in population_based_algorithms
+
+
+def _has_swarms(name: str) -> bool:
+    return "num_populations" in inspect.signature(_algorithms()[name].__init__).parameters
 
 
 def _even(popsize: int) -> int:
@@ -78,69 +85,72 @@ class _Program:
         import jax
         import jax.numpy as jnp
         import optax
-        from evosax.algorithms import population_based_algorithms
 
         cls = _algorithms()[name]
-        accepted = inspect.signature(cls.__init__).parameters
-        options: dict[str, Any] = {"solution": jnp.zeros(d), "population_size": popsize}
-        self.means: tuple[int, ...] = ()
-        if "num_populations" in accepted:
-            self.means = (SWARMS,)
+        self.popsize, self.d, self.founded = popsize, d, _is_population_based(name)
+        self.swarms = SWARMS if _has_swarms(name) else 0
+        options: dict[str, Any] = {"population_size": popsize}
+        if self.swarms:
             options |= {"num_populations": SWARMS, "population_size": popsize // SWARMS}
-        if "sampling_fn" in accepted:
+        if "sampling_fn" in inspect.signature(cls.__init__).parameters:
             options["sampling_fn"] = lambda key: jax.random.normal(key, (d,))
-        if cls.__name__ in SLOW:
+        if name in SLOW:
             options["optimizer"] = optax.adam(RATE)
-        self.popsize, self.d = popsize, d
-        self.algorithm = cls(**options)
-        self.params = self.algorithm.default_params
+        with jax.ensure_compile_time_eval():  # constants: they outlive the program that is being traced, if any
+            self.algorithm = cls(solution=jnp.zeros(d), **options)
+            self.params = self.algorithm.default_params
         if hasattr(self.params, "std_init"):
             self.params = self.params.replace(std_init=1.0)
-        self.founded = cls in population_based_algorithms.values()
-        self.tree: Any = None
         self.start, self.ask, self.tell = jax.jit(self._start), jax.jit(self._ask), jax.jit(self._tell)
         self.recommend = jax.jit(self._recommend)
+        key, word = jax.ShapeDtypeStruct((2,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
+        self.tree = jax.tree.structure(jax.eval_shape(self._begun, key))
+        inner = jax.eval_shape(self.start, key)
+        z = jax.eval_shape(self.ask, key, word, inner, word)
+        jax.eval_shape(self.tell, key, word, inner, z, jax.ShapeDtypeStruct((popsize,), z.dtype))  # for its errors
 
-    def _key(self, key: Array, generation: Array, word: int) -> Array:
+    def _key(self, key: Array, generation: Array | int, use: int, page: Array | int = 0) -> Array:
         import jax
 
         whole = jax.random.wrap_key_data(key, impl="threefry2x32")
-        return jax.random.fold_in(jax.random.fold_in(whole, generation), word)
+        return functools.reduce(jax.random.fold_in, (generation, use, page), whole)
 
-    def _found(self, key: Array, population: Array, fitness: Array) -> tuple[Array, ...]:
-        """Leaves of the state of a population-based algorithm that begins with a population."""
+    def _begun(self, key: Array) -> Any:
+        """evosax's state before the first generation."""
         import jax
+        import jax.numpy as jnp
 
-        state = self.algorithm.init(self._key(key, 0, 0), population, fitness, self.params)
-        leaves, self.tree = jax.tree.flatten(state)
-        return tuple(map(jax.numpy.asarray, leaves))
+        if self.founded:
+            return self._founded(key, self._founders(key, 0), jnp.zeros(self.popsize))
+        mean = jnp.zeros(self.d)
+        if self.swarms:  # apart, or nothing would part them later
+            apart = 0.5 * jax.random.normal(self._key(key, 0, MEANS), (self.swarms, self.d))
+            mean = apart.at[0].set(0.0)
+        return self.algorithm.init(self._key(key, 0, START), mean, self.params)
+
+    def _founded(self, key: Array, population: Array, fitness: Array) -> Any:
+        """The state of a population-based algorithm that begins with an evaluated population."""
+        return self.algorithm.init(self._key(key, 0, START), population, fitness, self.params)
 
     def _start(self, key: Array) -> tuple[Array, ...]:
         import jax
         import jax.numpy as jnp
 
-        if self.founded:
-            return self._found(key, self._founders(key, 0), jnp.zeros(self.popsize))
-        mean = jnp.zeros(self.d)
-        if self.means:  # apart, or nothing would part them later
-            apart = 0.5 * jax.random.normal(self._key(key, 0, 1), (*self.means, self.d))
-            mean = apart.at[0].set(0.0)
-        leaves, self.tree = jax.tree.flatten(self.algorithm.init(self._key(key, 0, 0), mean, self.params))
-        return tuple(map(jnp.asarray, leaves))
+        return tuple(map(jnp.asarray, jax.tree.leaves(self._begun(key))))
 
     def _founders(self, key: Array, page: Array | int) -> Array:
         """The first generation of a population-based algorithm."""
         import jax
         import jax.numpy as jnp
 
-        z = jax.random.normal(self._key(key, 0, 2 + page), (self.popsize, self.d))
+        z = jax.random.normal(self._key(key, 0, FOUND, page), (self.popsize, self.d))
         return jnp.where((page == 0) & (jnp.arange(self.popsize) == 0)[:, None], 0.0, z)
 
     def _asked(self, key: Array, generation: Array, inner: tuple[Array, ...], page: Array | int) -> Any:
         import jax
 
         state = jax.tree.unflatten(self.tree, inner)
-        z, state = self.algorithm.ask(self._key(key, generation, 3 + 2 * page), state, self.params)
+        z, state = self.algorithm.ask(self._key(key, generation, ASK, page), state, self.params)
         return z, state
 
     def _ask(self, key: Array, generation: Array, inner: tuple[Array, ...], page: Array) -> Array:
@@ -163,15 +173,15 @@ class _Program:
         fitness = jnp.where(finite, fitness, jnp.where(fitness == -jnp.inf, least, worst))
         fitness = jnp.where(jnp.any(finite), fitness, 0.0)
         _, asked = self._asked(key, generation, inner, 0)
-        rows = z[:, None, :] if self.means else z  # upstream unravels each of these once more
-        told, _ = self.algorithm.tell(self._key(key, generation, 1), rows, fitness, asked, self.params)
+        rows = z[:, None, :] if self.swarms else z  # upstream unravels each of these once more
+        told, _ = self.algorithm.tell(self._key(key, generation, TELL), rows, fitness, asked, self.params)
         leaves = [jnp.asarray(a, b.dtype) for a, b in zip(jax.tree.leaves(told), inner, strict=True)]
         broken = functools.reduce(jnp.logical_or, map(_breaks, leaves, inner))
         kept = tuple(jnp.where(broken, old, new) for new, old in zip(leaves, inner, strict=True))
         if not self.founded:
             return kept
-        founded = self._found(key, z, fitness)
-        return tuple(jnp.where(generation == 0, a.astype(b.dtype), b) for a, b in zip(founded, kept, strict=True))
+        founded = jax.tree.leaves(self._founded(key, z, fitness))
+        return tuple(jnp.where(generation == 0, jnp.asarray(a, b.dtype), b) for a, b in zip(founded, kept, strict=True))
 
     def _recommend(self, inner: tuple[Array, ...]) -> Array:
         import jax
@@ -179,7 +189,7 @@ class _Program:
 
         state = jax.tree.unflatten(self.tree, inner)
         best = state.best_solution
-        if self.means:
+        if self.swarms:
             best = best[jnp.argmin(state.best_fitness)]
         elif hasattr(state, "mean"):
             best = jnp.where(jnp.all(jnp.isfinite(state.mean)), state.mean, best)
@@ -196,21 +206,26 @@ def _breaks(new: Array, old: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=64)
-def _program(name: str, popsize: int, d: int, precise: bool) -> _Program:
-    """Compiled functions, one for each precision, which JAX's functions cannot share."""
+def _compiled(name: str, popsize: int, d: int, x64: bool) -> _Program:
+    """Compiled functions, one for each of JAX's modes, which cannot share them."""
     try:
         return _Program(name, popsize, d)
-    except (AssertionError, ValueError, ZeroDivisionError) as error:
-        raise SettingError(f"popsize {popsize} does not suit evosax:{name} in {d} dimensions: {error}") from error
+    except (AssertionError, TypeError, ValueError, ZeroDivisionError) as error:
+        allowed = "even" if popsize % 2 else "larger"
+        raise SettingError(f"popsize must be {allowed} for evosax:{name}, got {popsize} ({error})") from error
+
+
+def _program(name: str, popsize: int, d: int) -> _Program:
+    import jax
+
+    return _compiled(name, popsize, d, bool(jax.config.jax_enable_x64))
 
 
 def _precision(x: Array) -> Any:
-    """The context in which JAX computes in the precision of ``x``; traced arrays bring theirs."""
+    """The context in which JAX computes in the precision of ``x``; JAX's own arrays bring theirs."""
     import jax
 
-    if is_jax(x):
-        return contextlib.nullcontext()
-    return jax.enable_x64(_is_precise(x))
+    return contextlib.nullcontext() if is_jax(x) else jax.enable_x64(_is_precise(x))
 
 
 def _is_precise(x: Array) -> bool:
@@ -224,7 +239,8 @@ class Evosax:
     Args:
         name: as in ``evosax.algorithms.algorithms``.
         popsize: candidates per generation; many algorithms need an even one, those with several distributions a
-            multiple of 4. By default 4 + floor(3 ln d), made even, and at least 16 for population-based ones.
+            multiple of 4. By default 4 + floor(3 ln d), made even, and at least 16 for population-based ones; for
+            iAMaLGaM what its authors advise, 17 + 3 d^1.5 (full) or 10 + 10 d^0.5 (univariate).
         sigma0: initial standard deviation, in units of x.
     """
 
@@ -239,18 +255,10 @@ class Evosax:
             raise SettingError(f"evosax has no algorithm {self.name!r}{nearest(self.name, names())}")
         require_integer("popsize", self.popsize, low=2)
         require_number("sigma0", self.sigma0, above=0)
-        swarms = "num_populations" in inspect.signature(_algorithms()[self.name].__init__).parameters
-        if self.popsize is not None and swarms and self.popsize % (2 * SWARMS):
+        if self.popsize is not None and _has_swarms(self.name) and self.popsize % (2 * SWARMS):
             raise SettingError(f"popsize must be a multiple of 4 for {self.registered}, got {self.popsize!r}")
         if self.popsize is not None:
-            with _precision(np.zeros(1)):
-                try:
-                    _program(self.name, self.popsize, 2, True)
-                except SettingError as error:
-                    even = "even and larger" if self.popsize % 2 else "larger"
-                    raise SettingError(
-                        f"popsize must be {even} for {self.registered}, got {self.popsize!r} ({error})"
-                    ) from error
+            _program(self.name, self.popsize, 2)
 
     @property
     def registered(self) -> str:
@@ -258,19 +266,18 @@ class Evosax:
         return f"evosax:{self.name}"
 
     def _size(self, d: int) -> int:
-        from evosax.algorithms import population_based_algorithms
-
         if self.popsize is not None:
             return self.popsize
         size = _even(4 + int(3 * math.log(d)))
-        if _algorithms()[self.name] in population_based_algorithms.values():
+        if _is_population_based(self.name):
             return max(16, size)
-        wide = {"iAMaLGaM_Full": _even(17 + int(3 * d**1.5)), "iAMaLGaM_Univariate": _even(10 + int(10 * d**0.5))}
-        return wide.get(self.name, size + size % 4 if self.name.startswith("SV_") else size)
+        if _has_swarms(self.name):
+            return size + size % 4
+        wide = {"iAMaLGaM_Full": 17 + int(3 * d**1.5), "iAMaLGaM_Univariate": 10 + int(10 * d**0.5)}
+        return _even(wide.get(self.name, size))
 
     def _for(self, x0: Float[Array, "d"]) -> _Program:
-        d = x0.shape[0]
-        return _program(self.name, self._size(d), d, _is_precise(x0))
+        return _program(self.name, self._size(x0.shape[0]), x0.shape[0])
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> EvosaxState:
         xp = namespace(x0)
@@ -289,8 +296,6 @@ class Evosax:
     def ask(self, state: EvosaxState, first: int = 0) -> Float[Array, "popsize d"]:
         with _precision(state.x0):
             program = self._for(state.x0)
-            if program.tree is None:  # a state from elsewhere
-                program.start(_plain(state.key, state.x0))
             page = np.int32(first // program.popsize) if isinstance(first, int) else first // program.popsize
             generation = state.generation if is_jax(state.generation) else np.int32(state.generation)
             z = program.ask(_plain(state.key, state.x0), generation, _inner(state), page)
@@ -300,8 +305,6 @@ class Evosax:
         xp, x0 = namespace(state.x0), state.x0
         with _precision(x0):
             program = self._for(x0)
-            if program.tree is None:
-                program.start(_plain(state.key, x0))
             if population.shape[0] != program.popsize:
                 raise TellError(f"population must have {program.popsize} rows, as asked; got {population.shape[0]}")
             z = _plain((population - x0) / self.sigma0, x0)
@@ -323,10 +326,7 @@ class Evosax:
 
     def recommend(self, state: EvosaxState) -> Float[Array, "d"]:
         with _precision(state.x0):
-            program = self._for(state.x0)
-            if program.tree is None:
-                program.start(_plain(state.key, state.x0))
-            z = program.recommend(_inner(state))
+            z = self._for(state.x0).recommend(_inner(state))
         return state.x0 + self.sigma0 * _like(z, state.x0, state.x0.dtype)
 
     def stop(self, state: EvosaxState) -> dict[str, Bool[Array, ""]]:
