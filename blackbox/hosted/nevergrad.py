@@ -89,8 +89,11 @@ class _Course:
             recaster._MessagingThread = functools.partial(_ending_thread, outside[2])
             try:
                 yield caught
-            except ImportError as error:
-                raise MissingExtra(f"{self._registered} needs a package that is not installed: {error}") from error
+            except (ImportError, RuntimeError) as error:
+                reason = error if isinstance(error, ImportError) else error.__cause__  # what ended a thread
+                if not isinstance(reason, ImportError):
+                    raise
+                raise MissingExtra(f"{self._registered} needs a package that is not installed: {reason}") from error
             finally:
                 self._numpy, self._python = np.random.get_state(), random.getstate()
                 np.random.set_state(outside[0])
