@@ -264,28 +264,33 @@ def create(name: str, **hyperparameters: Any) -> Any:
         SettingError: for an unknown name or hyperparameter, naming the nearest known one.
         MissingExtra: the package of a hosted optimizer is not installed.
     """
-    host, colon, hosted = name.partition(":")
-    if colon and host in HOSTS:
-        cls = Method(name, HOSTS[host], frozenset(), host).load()
-        _require_fields(name, cls, hyperparameters, hidden=("name",))
-        return cls(name=hosted, **hyperparameters)
-    known = _Registry.builtin if name in _Registry.builtin else methods()
-    if name not in known:
-        hint = nearest(host, HOSTS) if colon else nearest(name, known)
-        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{hint}")
-    cls = known[name].load()
+    method = find_method(name)
+    cls = method.load()
+    own = {"name": name.partition(":")[2]} if "hosted" in method.tags else {}
     if dataclasses.is_dataclass(cls):
-        _require_fields(name, cls, hyperparameters)
-    return cls(**hyperparameters)
+        fields = [f.name for f in dataclasses.fields(cls) if f.name not in own]
+        for argument in hyperparameters:
+            if argument not in fields:
+                hint = nearest(argument, fields)
+                raise SettingError(f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}")
+    return cls(**own, **hyperparameters)
 
 
-def _require_fields(name: str, cls: Any, hyperparameters: Mapping[str, Any], hidden: tuple[str, ...] = ()) -> None:
-    """SettingError if a hyperparameter is none of the strategy ``cls``."""
-    fields = [f.name for f in dataclasses.fields(cls) if f.name not in hidden]
-    for argument in hyperparameters:
-        if argument not in fields:
-            hint = nearest(argument, fields)
-            raise SettingError(f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}")
+def find_method(name: str) -> Method:
+    """The method of that name, registered or of a package in :data:`HOSTS`, whose names are not checked here.
+
+    Raises:
+        SettingError: an unknown name, with the nearest known one.
+    """
+    host, colon, _ = name.partition(":")
+    if colon and host in HOSTS:
+        return Method(name, HOSTS[host], frozenset({"hosted"}), host)
+    known = _Registry.builtin if name in _Registry.builtin else methods()
+    if name in known:
+        return known[name]
+    hint = nearest(host, HOSTS) if colon else nearest(name, ["auto", *known])
+    hosted = " or ".join(f"{host}:NAME" for host in HOSTS)
+    raise SettingError(f"method must be one of auto, {', '.join(sorted(known))}, or {hosted}; got {name!r}{hint}")
 
 
 def nearest(name: str, known: Any) -> str:

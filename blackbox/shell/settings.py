@@ -27,6 +27,8 @@ from blackbox.strategy import create, methods
 Direction = Literal["minimize", "maximize"]
 
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
+HOSTED_BY = {"evosax": ("evosax", "jax"), "nevergrad": ("nevergrad", "cma", "scipy"), "scipy": ("scipy",)}
+"""Packages whose numerics a hosted method has."""
 CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma")  # whose popsize trades speed for globality
 
 
@@ -122,6 +124,8 @@ class Settings:
         if self.restarts is None:
             scalable = self.method in CMA_FAMILY and {"popsize", "sigma0"} <= fields
             return "none" if not stops else "bipop" if scalable else "same"
+        if self.method.partition(":")[0] in HOSTED_BY and self.restarts not in ("same", "none"):
+            raise SettingError(f'restarts must be None, "same" or "none" for {self.method}; got {self.restarts!r}')
         needs = {"ipop": {"popsize"}, "bipop": {"popsize", "sigma0"}}.get(self.restarts, set())
         if self.restarts != "none" and not (stops and needs <= fields):
             lacks = " or ".join(sorted(needs - fields)) if stops else "criterion to stop"
@@ -171,7 +175,7 @@ class Settings:
             "hyperparameters": dict(self.hyperparameters),
             "x0": list(self.x0),
             "policy": self.policy._asdict(),
-            "fingerprint": fingerprint(),
+            "fingerprint": fingerprint(self.method),
         }
 
     @classmethod
@@ -191,11 +195,19 @@ class Settings:
             raise JournalError(f"configuration: not one of an Optimizer's: {error!r}") from error
 
 
-def fingerprint() -> dict[str, str]:
+def fingerprint(method: str) -> dict[str, str]:
     """Versions under which a run is promised to resume bit for bit."""
+    from importlib.metadata import PackageNotFoundError, version
+
     from blackbox import __version__
 
-    return {"blackbox": __version__, "numpy": np.__version__}
+    versions = {"blackbox": __version__, "numpy": np.__version__}
+    for package in HOSTED_BY.get(method.partition(":")[0], ()):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
 
 
 def positive_integer(argument: str, value: Any) -> int:

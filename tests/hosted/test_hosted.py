@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 
 import blackbox as bb
 from blackbox import testing
+from blackbox.hosted import scipy
 from blackbox.journal import Journal
 from blackbox.shell.settings import Settings
 
@@ -132,6 +137,8 @@ LAWS = [
     testing.check_total_on_fitness,
     testing.check_nan_ranks_last,
     testing.check_further_members,
+    testing.check_injected_points,
+    testing.check_improves_with_failures,
 ]
 
 
@@ -142,6 +149,16 @@ def test_law_holds(method: str, check: testing.Check) -> None:
         pytest.skip("few members have few differences: trials repeat")
     settings = {} if method.startswith("evosax") else {"low": -1.0, "high": 2.0}
     check(bb.create(method, sigma0=0.3, **settings), np.full(3, 0.8))
+
+
+@pytest.mark.parametrize("method", ["evosax:SNES", "nevergrad:DE", "nevergrad:CMA", "nevergrad:OnePlusOne"])
+def test_seeds_differ(method: str) -> None:
+    testing.check_seeds_differ(bb.create(method, sigma0=0.3), np.full(3, 0.8))
+
+
+@pytest.mark.parametrize("method", ["evosax:SNES"])
+def test_fitness_of_any_type_is_taken(method: str) -> None:
+    testing.check_types_of_fitness(bb.create(method, sigma0=0.3), np.full(3, 0.8))
 
 
 @pytest.mark.parametrize("method", ["evosax:SNES", "evosax:DifferentialEvolution", "evosax:CMA_ES"])
@@ -167,11 +184,48 @@ def test_evosax_is_an_array_program(method: str) -> None:
         testing.check_shape_stable(strategy, x0)
 
 
-@pytest.mark.parametrize("method", ["evosax:PGPE", "evosax:CR_FM_NES", "evosax:Open_ES"])
+@pytest.mark.parametrize("method", ["evosax:PGPE", "evosax:CR_FM_NES", "evosax:ESMC"])
 def test_odd_popsizes_are_refused_where_they_must_be(method: str) -> None:
     with pytest.raises(bb.SettingError, match=r"popsize must be even .* got 7"):
         bb.create(method, popsize=7)
     bb.create("evosax:SNES", popsize=7)
+
+
+@pytest.mark.parametrize("method", ["evosax:SNES", "nevergrad:Cobyla", "scipy:COBYQA"])
+def test_restarts_that_change_sizes_are_refused(method: str) -> None:
+    with pytest.raises(bb.SettingError, match='restarts must be None, "same" or "none"'):
+        bb.Optimizer(SPACE, method, restarts="bipop")
+
+
+@pytest.mark.parametrize("method", ["nevergrad:DE", "nevergrad:CMA", "scipy:Nelder-Mead", "scipy:Powell"])
+def test_a_start_that_fails_is_not_the_best(method: str) -> None:
+    """Whatever the scale of the values that come later."""
+    strategy = bb.create(method, sigma0=0.2, low=0.0, high=1.0)
+    state = strategy.init(bb.key(0), np.full(3, 0.5))
+    population = strategy.ask(state)
+    state = strategy.tell(state, population, np.full(len(population), np.nan))
+    best = np.inf
+    for _ in range(60):
+        population = strategy.ask(state)
+        values = np.array([1e3 + sphere(x) for x in population])
+        best = min(best, float(values.min()))
+        state = strategy.tell(state, population, values)
+    assert 1e3 + sphere(strategy.recommend(state)) == pytest.approx(best, abs=0.05)
+    assert not np.array_equal(strategy.recommend(state), np.full(3, 0.5))
+
+
+@pytest.mark.parametrize("method", ["scipy:L-BFGS-B", "scipy:TNC", "scipy:SLSQP", "scipy:dual_annealing"])
+def test_differences_are_in_the_precision_of_the_points(method: str) -> None:
+    strategy = bb.create(method, sigma0=0.2, low=0.0, high=1.0)
+    state = strategy.init(bb.key(0), np.full(3, 0.8, np.float32))
+    best = np.inf
+    for _ in range(60):
+        population = strategy.ask(state)
+        assert population.dtype == np.float32
+        values = np.array([sphere(x) for x in population])
+        best = min(best, float(values.min()))
+        state = strategy.tell(state, population, values)
+    assert best < 1e-5
 
 
 @pytest.mark.parametrize("method", ["evosax:SNES"])
@@ -222,16 +276,54 @@ def test_global_generators_are_left_alone(method: str) -> None:
     assert np.array_equal(before, np.random.get_state()[1])
 
 
-@pytest.mark.parametrize("method", ["scipy:COBYQA", "scipy:direct", "scipy:dual_annealing"])
+@pytest.mark.parametrize("method", [f"scipy:{name}" for name in scipy.names()] + ["nevergrad:Cobyla"])
 def test_no_thread_is_left(method: str) -> None:
     gc.collect()
     before = threading.active_count()
     optimizer = bb.Optimizer(SPACE, method, seed=0, budget=30)
-    course(optimizer, 20)
+    course(optimizer, 7)
     assert threading.active_count() == before + 1
     del optimizer
     gc.collect()
+    while method.startswith("nevergrad") and threading.active_count() > before:  # told to end, not waited for
+        time.sleep(0.01)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("method", ["scipy:COBYQA", "nevergrad:Cobyla"])
+def test_the_interpreter_ends_while_methods_wait(method: str) -> None:
+    code = f"import blackbox as bb; kept = bb.Optimizer(bb.Box(0, 1, 2), {method!r}, budget=30); kept.ask()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("method", ["nevergrad:CMA", "scipy:Powell"])
+def test_searches_in_several_threads_do_not_disturb_each_other(method: str) -> None:
+    alone = [course(bb.Optimizer(SPACE, method, seed=seed, budget=60), 60) for seed in range(3)]
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda seed: course(bb.Optimizer(SPACE, method, seed=seed, budget=60), 60), range(3)))
+    assert np.array_equal(alone, together)
+    assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("method", ["nevergrad:BOBYQA"])
+def test_optimizers_that_need_a_further_package_name_it(method: str) -> None:
+    if importlib.util.find_spec("pybobyqa"):
+        pytest.skip("it is installed")
+    with pytest.raises(bb.MissingExtra, match=r"nevergrad:BOBYQA needs a package that is not installed.*pybobyqa"):
+        bb.Optimizer(SPACE, method, budget=10)
+
+
+@pytest.mark.parametrize("method", ["scipy:Powell", "nevergrad:DE"])
+def test_other_versions_of_the_package_are_reported(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bb.Optimizer(SPACE, method, seed=0, journal=tmp_path / "run.db").close()
+    installed = importlib.metadata.version
+    host = method.partition(":")[0]
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == host else installed(name))
+    with pytest.warns(RuntimeWarning, match=rf"resumed under .*'{host}': '0\.0'"):
+        bb.Optimizer.resume(tmp_path / "run.db").close()
 
 
 @pytest.mark.parametrize("method", ["scipy:direct"])
