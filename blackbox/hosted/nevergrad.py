@@ -4,7 +4,8 @@ Source: nevergrad 1.0, ``nevergrad.optimizers.registry``. The optimizer is an ob
 it was told (:mod:`blackbox.hosted.replay`). Departures from a plain use of the package:
 
 * Optimizers draw from ``parametrization.random_state`` and, in places, from the global generators of NumPy and
-  Python. Each gets its own state of both, put in place around each call and taken out after it.
+  Python, or from a pycma that seeds these by the clock. Each gets its own state of both, put in place around each call
+  and taken out after it, and pycma seeds nothing meanwhile.
 * Those that are no ask/tell methods run in threads, which here do not keep the interpreter from ending.
 * An optimizer that asks for nothing new any more has ended; nevergrad goes on with random points.
 * NGOpt and its kin fail with NumPy 2.4 or later, hence the bound in the extra.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import random
 import warnings
 from collections.abc import Iterator
@@ -80,13 +82,15 @@ class _Course:
     @contextlib.contextmanager
     def _surroundings(self) -> Iterator[list[warnings.WarningMessage]]:
         """The optimizer's own state of the global generators, and threads that end with the interpreter."""
+        from cma.options_parameters import cma_default_options as defaults
         from nevergrad.optimization import recaster
 
         with replay.quiet() as caught:
-            outside = np.random.get_state(), random.getstate(), recaster._MessagingThread
+            outside = np.random.get_state(), random.getstate(), recaster._MessagingThread, defaults["seed"]
             np.random.set_state(self._numpy)
             random.setstate(self._python)
             recaster._MessagingThread = functools.partial(_ending_thread, outside[2])
+            defaults["seed"] = math.nan
             try:
                 yield caught
             except (ImportError, RuntimeError) as error:
@@ -98,7 +102,7 @@ class _Course:
                 self._numpy, self._python = np.random.get_state(), random.getstate()
                 np.random.set_state(outside[0])
                 random.setstate(outside[1])
-                recaster._MessagingThread = outside[2]
+                recaster._MessagingThread, defaults["seed"] = outside[2:]
 
     def _ask(self, caught: list[warnings.WarningMessage]) -> None:
         self.population = None

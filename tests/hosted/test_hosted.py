@@ -24,7 +24,7 @@ from blackbox.journal import Journal
 from blackbox.shell.settings import Settings
 
 EVOSAX = ["SNES", "CMA_ES", "Open_ES", "SV_CMA_ES", "DifferentialEvolution", "SimpleGA"]
-NEVERGRAD = ["DE", "CMA", "OnePlusOne", "Cobyla", "ScrHammersleySearch"]
+NEVERGRAD = ["DE", "CMA", "OnePlusOne", "Cobyla", "ScrHammersleySearch", "NGOpt"]
 SCIPY = ["COBYQA", "L-BFGS-B", "Powell", "differential_evolution", "dual_annealing", "direct"]
 PACKAGES = {"evosax": "evosax", "nevergrad": "nevergrad", "scipy": "scipy"}
 METHODS = [*(f"evosax:{n}" for n in EVOSAX), *(f"nevergrad:{n}" for n in NEVERGRAD), *(f"scipy:{n}" for n in SCIPY)]
