@@ -69,6 +69,7 @@ class _Course:
         self._left = max(self._left, self._popsize)
         self._worst = -replay.LARGEST
         self.population: Any = None
+        self.ended = False
         with self._surroundings() as caught:
             array = package.p.Array(init=x0 if self._low is None else np.clip(x0, self._low, self._high))
             array.set_mutation(sigma=strategy.sigma0)
@@ -110,12 +111,14 @@ class _Course:
             return
         self._candidates = [self._optimizer.ask() for _ in range(self._popsize)]
         finished = any(issubclass(w.category, self._errors.FinishedUnderlyingOptimizerWarning) for w in caught)
-        if not (finished and self._optimizer.recast):  # a portfolio goes on with its others
+        self.ended = finished and self._optimizer.recast  # while a portfolio goes on with its others
+        if not self.ended:
             rows = np.array([np.asarray(candidate.value, np.float64) for candidate in self._candidates])
             self.population = rows.astype(self._dtype).astype(np.float64)
 
     def tell(self, points: Float[np.ndarray, "n d"], values: Float[np.ndarray, "n"]) -> None:
-        if self.population is None:
+        if self.population is None:  # only now: to the end of the budget it is this one that recommends
+            self.ended = True
             return
         self._worst = max(self._worst, float(values.max()))
         waiting: dict[bytes, list[Any]] = {}

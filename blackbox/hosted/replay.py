@@ -61,6 +61,10 @@ class Course(Protocol):
     def population(self) -> Rows | None:
         """The points that it waits for; None once it has nothing left to do."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is time for another run."""
+
     def tell(self, points: Rows, values: Float[np.ndarray, "n"]) -> None:
         """Take in what came of ``population``, and ask for the next points."""
 
@@ -189,8 +193,8 @@ def recommendation(state: Log, course: Course) -> Float[Array, "d"]:
 
 
 def ended(course: Course) -> dict[str, Bool[np.ndarray, ""]]:
-    """The reason to restart: the optimizer asks for nothing more."""
-    return {"finished": np.asarray(course.population is None)}
+    """The reason to restart."""
+    return {"finished": np.asarray(course.ended)}
 
 
 def seed_of(key: Key) -> int:

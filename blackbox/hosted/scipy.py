@@ -74,6 +74,10 @@ class _Course:
         if self.population is not None:  # further rows are not for a sequential method
             self._run(functools.partial(self._told.put, float(values[0])))
 
+    @property
+    def ended(self) -> bool:
+        return self.population is None
+
     def recommend(self) -> None:
         return None
 

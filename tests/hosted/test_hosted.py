@@ -365,3 +365,11 @@ except bb.MissingExtra as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"pip install 'blackbox-engine[{package}]'" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("method", ["nevergrad:CMA", "nevergrad:OnePlusOne", "nevergrad:ScrHammersleySearch"])
+def test_the_recommendation_is_of_the_run_that_used_the_budget(method: str) -> None:
+    optimizer = bb.Optimizer(SPACE, method, seed=0, budget=100)
+    course(optimizer, 100)
+    assert optimizer.n_restarts == 0
+    assert sphere(optimizer.recommend()) < 0.3
