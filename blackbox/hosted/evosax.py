@@ -218,7 +218,7 @@ def _compiled(name: str, popsize: int, d: int, x64: bool) -> _Program:
 def _program(name: str, popsize: int, d: int) -> _Program:
     import jax
 
-    return _compiled(name, popsize, d, bool(jax.config.jax_enable_x64))
+    return _compiled(name, popsize, d, bool(jax.config.read("jax_enable_x64")))
 
 
 def _precision(x: Array) -> Any:
