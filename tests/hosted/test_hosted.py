@@ -19,8 +19,10 @@ import pytest
 
 import blackbox as bb
 from blackbox import testing
+from blackbox.benchmark import check_methods
 from blackbox.hosted import scipy
 from blackbox.journal import Journal
+from blackbox.reporting.report import describe_method
 from blackbox.shell.settings import Settings
 
 EVOSAX = ["SNES", "CMA_ES", "Open_ES", "SV_CMA_ES", "DifferentialEvolution", "SimpleGA"]
@@ -346,6 +348,16 @@ def test_unknown_hyperparameters_and_packages_are_named(method: str) -> None:
         bb.create(method, sigma=1.0)
     with pytest.raises(bb.SettingError, match="did you mean 'evosax'"):
         bb.create("evosaxx:SNES")
+
+
+@pytest.mark.parametrize("method", ["scipy:Powell"])
+def test_hosted_methods_are_described_and_compared(method: str) -> None:
+    facts = describe_method(method)
+    assert [field["name"] for field in facts["hyperparameters"]] == ["sigma0", "low", "high"]
+    check_methods([method, "cma-es"])
+    for refuses in (describe_method, lambda name: check_methods([name])):
+        with pytest.raises(bb.SettingError, match="did you mean 'Powell'"):
+            refuses("scipy:Powel")
 
 
 @pytest.mark.parametrize("package", ["evosax", "nevergrad", "scipy"])
