@@ -36,7 +36,8 @@ from record import RESULTS, write
 import blackbox as bb
 
 D = 3
-EVALUATIONS = {"evosax": 600, "nevergrad": 200, "scipy": 200}
+PACKAGES = ("evosax", "nevergrad", "scipy")
+EVALUATIONS = 600
 BETTER = 2.0  # on the sphere: so many times below random search's median
 SAMPLING = 3.0  # designs and random searches: at most so many times above it
 LIMIT = 20.0  # seconds of processor time for all runs of one optimizer
@@ -44,7 +45,7 @@ HUNG = 300.0  # seconds after which an optimizer is taken to hang
 REPLAYED = 20  # generations after which another object must ask for the same
 
 CRITERION = f"""
-Verified: at d = {D} within {{evaluations}} evaluations, the median of three seeds is at most 1/{BETTER:g} of random
+Verified: at d = {D} within {EVALUATIONS} evaluations, the median of three seeds is at most 1/{BETTER:g} of random
 search's median on the sphere and at most that median on the ellipsoid (condition 1e4, rotated); for designs and random
 searches, at most {SAMPLING:g} times it on both. Made again from its state, it asks for the same. At most {LIMIT:g} s
 of processor time for all of it; evosax's in float32 and in float64.
@@ -136,9 +137,9 @@ def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) ->
             runs: list[tuple[float, int]] = []
             for seed in range(3):
                 if host == "evosax":
-                    runs.append(loop(method, function, seed, EVALUATIONS[host], bar, dtype))
+                    runs.append(loop(method, function, seed, EVALUATIONS, bar, dtype))
                 else:
-                    runs.append(search(method, function, seed, EVALUATIONS[host], bar))
+                    runs.append(search(method, function, seed, EVALUATIONS, bar))
                 passed = sum(best <= bar for best, _ in runs)
                 if passed == 2 or len(runs) - passed == 2:
                     break
@@ -173,13 +174,13 @@ def is_sampling(method: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", choices=list(EVALUATIONS))
+    parser.add_argument("package", choices=PACKAGES)
     parser.add_argument("--only", nargs="*", help="some optimizers, without the name of their package")
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
 
     host = arguments.package
-    medians = {name: random_median(function, EVALUATIONS[host]) for name, function in FUNCTIONS.items()}
+    medians = {name: random_median(function, EVALUATIONS) for name, function in FUNCTIONS.items()}
     names = importlib.import_module(f"blackbox.hosted.{host}").names()
     jobs = [
         (f"{host}:{name}", medians, is_sampling(f"{host}:{name}"), dtype)
@@ -201,10 +202,9 @@ def main() -> None:
             kind = "sampling" if job[2] else "search"
             rows.append({"method": job[0], "class": kind, "precision": job[3], **row})
             print(rows[-1], flush=True)
-    bar = CRITERION.format(evaluations=EVALUATIONS[host])
     columns = ["method", "class", "precision", "sphere", "ellipsoid", "s", "status"]
     packages = ["blackbox-engine", "numpy", *{"evosax": ["jax", "evosax"]}.get(host, [host])]
-    note = f"{bar} Columns sphere and ellipsoid: evaluations after which two of three seeds had passed."
+    note = f"{CRITERION} Columns sphere and ellipsoid: evaluations after which two of three seeds had passed."
     write(f"hosted_{host}", f"Optimizers of {host}", columns, rows, packages, note)
     if not arguments.only:
         summarize()
@@ -213,7 +213,7 @@ def main() -> None:
 def summarize() -> None:
     """One table for all packages that have been measured."""
     rows = []
-    for host in EVALUATIONS:
+    for host in PACKAGES:
         path = RESULTS / f"hosted_{host}.json"
         if not path.exists():
             continue
@@ -231,9 +231,8 @@ def summarize() -> None:
                 "not verified": ", ".join(f"`{name}`" for name in broken) or "none",
             }
         )
-    bar = CRITERION.format(evaluations="200 (evosax: 600)")
     columns = ["package", "verified", "need a further package", "not verified"]
-    write("hosted", "Optimizers of other packages", columns, rows, ["blackbox-engine", "numpy"], bar)
+    write("hosted", "Optimizers of other packages", columns, rows, ["blackbox-engine", "numpy"], CRITERION)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ it was told (:mod:`blackbox.hosted.replay`). Departures from a plain use of the 
 * Optimizers draw from ``parametrization.random_state`` and, in places, from the global generators of NumPy and
   Python, or from a pycma that seeds these by the clock. Each gets its own state of both, put in place around each call
   and taken out after it, and pycma seeds nothing meanwhile.
-* Those that are no ask/tell methods run in threads, which here do not keep the interpreter from ending.
+* Those that are no ask/tell methods run in threads. Here whoever tells a thread a value waits for its next point, so
+  that the threads of a portfolio draw their numbers one after the other; and none keeps the interpreter from ending.
 * An optimizer that asks for nothing new any more has ended; nevergrad goes on with random points.
 * NGOpt and its kin fail with NumPy 2.4 or later, hence the bound in the extra.
 
@@ -19,7 +20,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import queue
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,7 +93,7 @@ class _Course:
             outside = np.random.get_state(), random.getstate(), recaster._MessagingThread, defaults["seed"]
             np.random.set_state(self._numpy)
             random.setstate(self._python)
-            recaster._MessagingThread = functools.partial(_ending_thread, outside[2])
+            recaster._MessagingThread = functools.partial(_thread_in_step, outside[2])
             defaults["seed"] = math.nan
             try:
                 yield caught
@@ -153,10 +156,26 @@ class _Course:
             thread.stop()
 
 
-def _ending_thread(kind: Any, *args: Any, **kwargs: Any) -> Any:
+def _thread_in_step(kind: Any, *args: Any, **kwargs: Any) -> Any:
     thread = kind(*args, **kwargs)
     thread.daemon = True
+    thread.messages_tell = _Told(thread)
     return thread
+
+
+class _Told(queue.Queue[Any]):
+    """What a thread is told; ``put`` returns once the thread waits for the next value, or has ended."""
+
+    def __init__(self, thread: Any) -> None:
+        super().__init__()
+        self._thread = thread
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        thread, asked = self._thread, self._thread.messages_ask
+        with asked.not_empty:
+            while not asked.queue and thread.is_alive() and thread is not threading.current_thread():
+                asked.not_empty.wait(0.01)
 
 
 @algorithm

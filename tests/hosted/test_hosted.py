@@ -26,7 +26,7 @@ from blackbox.reporting.report import describe_method
 from blackbox.shell.settings import Settings
 
 EVOSAX = ["SNES", "CMA_ES", "Open_ES", "SV_CMA_ES", "DifferentialEvolution", "SimpleGA"]
-NEVERGRAD = ["DE", "CMA", "OnePlusOne", "Cobyla", "ScrHammersleySearch", "NGOpt"]
+NEVERGRAD = ["DE", "CMA", "OnePlusOne", "Cobyla", "ScrHammersleySearch", "NGOpt", "MultiDS"]
 SCIPY = ["COBYQA", "L-BFGS-B", "Powell", "differential_evolution", "dual_annealing", "direct"]
 PACKAGES = {"evosax": "evosax", "nevergrad": "nevergrad", "scipy": "scipy"}
 METHODS = [*(f"evosax:{n}" for n in EVOSAX), *(f"nevergrad:{n}" for n in NEVERGRAD), *(f"scipy:{n}" for n in SCIPY)]
@@ -270,7 +270,7 @@ def test_ended_runs_are_restarted(method: str) -> None:
     assert optimizer._search.run.number > 0
 
 
-@pytest.mark.parametrize("method", ["nevergrad:DE"])
+@pytest.mark.parametrize("method", ["nevergrad:DE", "nevergrad:CmaFmin2", "nevergrad:MultiDS"])
 def test_global_generators_are_left_alone(method: str) -> None:
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
