@@ -95,6 +95,7 @@ def sections() -> Iterator[str]:
         "eggroll_memory": lambda: recorded("eggroll_memory", "EGGROLL on 100 million parameters"),
         "digits": lambda: recorded("digits", "Handwritten digits without backpropagation"),
         "policies": lambda: recorded("policies", "Policies by evolution", POLICIES),
+        "hosted": lambda: recorded("hosted", "Optimizers of other packages"),
         "reliability": lambda: recorded("reliability", "Reliability"),
     }
     for name, section in parts.items():

@@ -24,7 +24,7 @@ from blackbox.minimizer import minimize
 from blackbox.problems.bbob import BBOB
 from blackbox.problems.hpo import task, tasks
 from blackbox.space import Box
-from blackbox.strategy import methods, nearest
+from blackbox.strategy import HOSTS, create, methods, nearest
 from blackbox.workers import start_workers
 
 if TYPE_CHECKING:
@@ -129,10 +129,12 @@ def dense_methods() -> list[str]:
 
 
 def check_methods(names: Sequence[str]) -> None:
-    """SettingError unless all are registered."""
+    """SettingError unless all are registered, or optimizers of packages that are installed."""
     known = ["auto", *(name for name, method in methods().items() if "virtual" not in method.tags)]
     for name in names:
-        if not set(name.split("+")) <= set(known):
+        if name.partition(":")[0] in HOSTS:
+            create(name)
+        elif not set(name.split("+")) <= set(known):
             raise SettingError(f"methods must be among {', '.join(known)}; got {name!r}{nearest(name, known)}")
 
 

@@ -135,7 +135,7 @@ class Optimizer:
         journal = Journal.open(path, steal=steal)
         try:
             settings = Settings.from_json(journal.configuration)
-            if (made := journal.configuration["fingerprint"]) != (now := fingerprint()):
+            if (made := journal.configuration["fingerprint"]) != (now := fingerprint(settings.method)):
                 warnings.warn(
                     f"{path} was written under {made} and is resumed under {now}: the run goes on, but not "
                     "necessarily bit for bit",

@@ -247,23 +247,50 @@ def methods() -> Mapping[str, Method]:
     return _Registry.all()
 
 
+HOSTS = {
+    "evosax": "blackbox.hosted.evosax:Evosax",
+    "nevergrad": "blackbox.hosted.nevergrad:Nevergrad",
+    "scipy": "blackbox.hosted.scipy:SciPy",
+}
+"""Packages whose optimizers are methods ``package:NAME``, and the strategy that runs them."""
+
+
 def create(name: str, **hyperparameters: Any) -> Any:
     """The strategy registered as ``name`` with the given hyperparameters.
 
+    ``evosax:NAME``, ``nevergrad:NAME`` and ``scipy:NAME`` are the optimizers of those packages.
+
     Raises:
         SettingError: for an unknown name or hyperparameter, naming the nearest known one.
+        MissingExtra: the package of a hosted optimizer is not installed.
     """
-    known = _Registry.builtin if name in _Registry.builtin else methods()
-    if name not in known:
-        raise SettingError(f"method must be one of {', '.join(sorted(known))}; got {name!r}{nearest(name, known)}")
-    cls = known[name].load()
+    method = find_method(name)
+    cls = method.load()
+    own = {"name": name.partition(":")[2]} if "hosted" in method.tags else {}
     if dataclasses.is_dataclass(cls):
-        fields = [f.name for f in dataclasses.fields(cls)]
+        fields = [f.name for f in dataclasses.fields(cls) if f.name not in own]
         for argument in hyperparameters:
             if argument not in fields:
                 hint = nearest(argument, fields)
                 raise SettingError(f"{name} has no hyperparameter {argument!r}; it has {', '.join(fields)}{hint}")
-    return cls(**hyperparameters)
+    return cls(**own, **hyperparameters)
+
+
+def find_method(name: str) -> Method:
+    """The method of that name, registered or of a package in :data:`HOSTS`, whose names are not checked here.
+
+    Raises:
+        SettingError: an unknown name, with the nearest known one.
+    """
+    host, colon, _ = name.partition(":")
+    if colon and host in HOSTS:
+        return Method(name, HOSTS[host], frozenset({"hosted"}), host)
+    known = _Registry.builtin if name in _Registry.builtin else methods()
+    if name in known:
+        return known[name]
+    hint = nearest(host, HOSTS) if colon else nearest(name, ["auto", *known])
+    hosted = " or ".join(f"{host}:NAME" for host in HOSTS)
+    raise SettingError(f"method must be one of auto, {', '.join(sorted(known))}, or {hosted}; got {name!r}{hint}")
 
 
 def nearest(name: str, known: Any) -> str:

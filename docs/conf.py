@@ -46,10 +46,10 @@ _folder.cleanup()
 
 def insert_figures(app, page, source):
     """Put the measured table, without its heading, where the page has a comment that names it."""
-    if page == "reliability":
-        path = Path(app.srcdir).parent / "bench" / "results" / "reliability.md"
+    if page in ("reliability", "hosted"):
+        path = Path(app.srcdir).parent / "bench" / "results" / f"{page}.md"
         figures = path.read_text().partition("\n")[2] if path.exists() else "Not measured in this version."
-        source[0] = source[0].replace("<!-- bench/results/reliability.md -->", figures)
+        source[0] = source[0].replace(f"<!-- bench/results/{page}.md -->", figures)
 
 
 def drop_aliases(app, what, name, obj, options, lines):

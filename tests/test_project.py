@@ -217,7 +217,8 @@ def test_versions_agree() -> None:
 def test_extras_are_those_that_the_documentation_names() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert set(extras) == {
-        "jax", "cuda", "hpo", "sklearn", "optuna", "scipy", "rl", "llm", "ray", "plot", "dev", "all"
+        "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "scipy", "rl", "llm", "ray", "plot", "dev",
+        "all",
     }  # fmt: skip
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))

@@ -157,7 +157,7 @@ def test_jsonable_takes_arrays_and_what_is_not_finite() -> None:
 def test_other_versions_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run(tmp_path / "run.db")
     assert report.doubt == ""
-    monkeypatch.setattr("blackbox.reporting.report.fingerprint", lambda: {"blackbox": "9.9", "numpy": "3"})
+    monkeypatch.setattr("blackbox.reporting.report.fingerprint", lambda method: {"blackbox": "9.9", "numpy": "3"})
     assert "read under blackbox 9.9 numpy 3" in report.doubt
     assert report.doubt in tables.settings_of(report).values()
 

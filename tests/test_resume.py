@@ -361,7 +361,7 @@ def test_a_checkpoint_of_something_else_is_passed_over(tmp_path, arrays):
 
 def test_other_versions_are_reported(tmp_path, monkeypatch):
     make(journal=tmp_path / "run.db").close()
-    monkeypatch.setattr("blackbox.optimizer.fingerprint", lambda: {"blackbox": "9.9", "numpy": "9.9"})
+    monkeypatch.setattr("blackbox.optimizer.fingerprint", lambda method: {"blackbox": "9.9", "numpy": "9.9"})
     with pytest.warns(RuntimeWarning, match=r"resumed under .*9\.9.*not necessarily bit for bit"):
         Optimizer.resume(tmp_path / "run.db").close()
 

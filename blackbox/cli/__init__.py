@@ -69,7 +69,10 @@ def methods(
 
         rows = [{"name": m.name, "tags": sorted(m.tags), "source": m.source} for m in methods().values()]
         cells = [[row["name"], " ".join(row["tags"]), row["source"]] for row in rows]
-        note = text("auto, the default, chooses among them: blackbox methods auto.")
+        note = text(
+            "auto, the default, chooses among them: blackbox methods auto.\n"
+            "Optimizers of other packages: evosax:NAME, nevergrad:NAME, scipy:NAME."
+        )
         show_result(as_json, rows, lambda: [table("Methods", ["name", "tags", "source"], cells), note])
         return
     facts = describe_method(name)

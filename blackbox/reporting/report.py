@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blackbox.errors import SettingError
 from blackbox.journal import Journal
 from blackbox.shell.auto import choose_method
 from blackbox.shell.replay import Evaluation, replay
 from blackbox.shell.settings import Settings, fingerprint
-from blackbox.strategy import methods, nearest
+from blackbox.strategy import create, find_method
 from blackbox.task import COMMAND, Task
 
 if TYPE_CHECKING:
@@ -103,9 +102,10 @@ class Report:
     @property
     def doubt(self) -> str:
         """Why the points may not be those that were evaluated, or empty."""
-        if self.made_by == fingerprint():
+        here = fingerprint(self.settings.method)
+        if self.made_by == here:
             return ""
-        made, now = (" ".join(f"{k} {v}" for k, v in versions.items()) for versions in (self.made_by, fingerprint()))
+        made, now = (" ".join(f"{k} {v}" for k, v in versions.items()) for versions in (self.made_by, here))
         return f"written under {made}, read under {now}: points may differ in their last digits, or altogether"
 
     def facts(self) -> dict[str, Any]:
@@ -205,12 +205,12 @@ def describe_method(name: str) -> dict[str, Any]:
     if name == "auto":
         rule = inspect.getdoc(choose_method) or ""
         return {"name": name, "tags": [], "source": "", "documentation": rule, "hyperparameters": []}
-    known = methods()
-    if name not in known:
-        raise SettingError(f"method must be one of auto, {', '.join(known)}; got {name!r}{nearest(name, known)}")
-    method = known[name]
+    method = find_method(name)
     cls = method.load()
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    if "hosted" in method.tags:
+        create(name)  # or it is none of the package's
+        fields = tuple(field for field in fields if field.name != "name")
     return {
         "name": name,
         "tags": sorted(method.tags),

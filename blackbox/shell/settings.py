@@ -27,6 +27,8 @@ from blackbox.strategy import create, methods, nearest
 Direction = Literal["minimize", "maximize"]
 
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
+HOSTED_BY = {"evosax": ("evosax", "jax"), "nevergrad": ("nevergrad", "cma", "scipy"), "scipy": ("scipy",)}
+"""Packages whose numerics a hosted method has."""
 CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma")  # whose popsize trades speed for globality
 
 
@@ -126,7 +128,7 @@ class Settings:
         fields = _fields(strategy)
         # A hyperparameter that is given as None is the default one.
         defaults = {name: fields[name] for name, value in given.items() if value is None}
-        follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget}
+        follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget, "low": 0.0, "high": 1.0}
         defaults |= {
             name: value
             for name, value in follows.items()
@@ -142,6 +144,8 @@ class Settings:
         if self.restarts is None:
             scalable = method in CMA_FAMILY and {"popsize", "sigma0"} <= fields
             return "none" if not stops else "bipop" if scalable else "same"
+        if self.method.partition(":")[0] in HOSTED_BY and self.restarts not in ("same", "none"):
+            raise SettingError(f'restarts must be None, "same" or "none" for {self.method}; got {self.restarts!r}')
         needs = {"ipop": {"popsize"}, "bipop": {"popsize", "sigma0"}}.get(self.restarts, set())
         if self.restarts != "none" and not (stops and needs <= fields):
             if method != self.method and stops:
@@ -193,7 +197,7 @@ class Settings:
             "hyperparameters": dict(self.hyperparameters),
             "x0": list(self.x0),
             "policy": self.policy._asdict(),
-            "fingerprint": fingerprint(),
+            "fingerprint": fingerprint(self.method),
         }
 
     @classmethod
@@ -213,11 +217,19 @@ class Settings:
             raise JournalError(f"configuration: not one of an Optimizer's: {error!r}") from error
 
 
-def fingerprint() -> dict[str, str]:
+def fingerprint(method: str) -> dict[str, str]:
     """Versions under which a run is promised to resume bit for bit."""
+    from importlib.metadata import PackageNotFoundError, version
+
     from blackbox import __version__
 
-    return {"blackbox": __version__, "numpy": np.__version__}
+    versions = {"blackbox": __version__, "numpy": np.__version__}
+    for package in HOSTED_BY.get(method.partition(":")[0], ()):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
 
 
 def positive_integer(argument: str, value: Any) -> int:
@@ -255,6 +267,9 @@ def _given(instance: Any, hyperparameters: Mapping[str, Any]) -> tuple[Any, str,
     cls = type(instance)
     own = {name: _plain(getattr(instance, name)) for name in _fields(instance)}
     given = {name: value for name, value in sorted(own.items()) if value is not None and value != ()}
+    if isinstance(registered := getattr(instance, "registered", None), str):  # one of another package
+        del given["name"]
+        return None, registered, given
     for name, entry in methods().items():
         if entry.path == f"{cls.__module__}:{cls.__qualname__}":
             return None, name, given

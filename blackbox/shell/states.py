@@ -28,7 +28,8 @@ def unflatten(like: Any, arrays: Mapping[str, np.ndarray], name: str = "state") 
     """The tree whose :func:`flatten` gave ``arrays``.
 
     Args:
-        like: a tree of the same types, shapes and dtypes: a fresh state of the same strategy.
+        like: a tree of the same types, shapes and dtypes: a fresh state of the same strategy. An array without rows
+            may have got any number of them: logs grow.
         arrays: by path; others than this tree's are ignored.
 
     Raises:
@@ -47,7 +48,8 @@ def unflatten(like: Any, arrays: Mapping[str, np.ndarray], name: str = "state") 
         found = arrays[name]
     else:
         raise CheckpointError(f"checkpoint: {name} is missing")
-    if found.shape != due.shape or found.dtype != due.dtype:
+    grown = due.ndim == found.ndim > 0 and due.shape[0] == 0 and found.shape[1:] == due.shape[1:]
+    if not (grown or found.shape == due.shape) or found.dtype != due.dtype:
         raise CheckpointError(
             f"checkpoint: {name} must be {due.dtype} of shape {due.shape}; got {found.dtype} of shape {found.shape}"
         )

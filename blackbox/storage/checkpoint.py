@@ -22,6 +22,7 @@ from blackbox.errors import CheckpointError
 
 _DTYPE = re.compile(r"[<|][biufc](1|2|4|8|16)")
 _NAME = re.compile(r"(?!/)(?!.*\.\.)[\w./\[\]-]{1,200}", re.ASCII)
+_NPY: Any = np.lib.format  # which NumPy types from 2.4 on
 _HEADER_LIMIT = 10_000  # bytes of an .npy header
 
 
@@ -62,7 +63,7 @@ def pack(position: int, arrays: Mapping[str, np.ndarray], facts: Mapping[str, An
                 raise CheckpointError(f"arrays: {name!r} has dtype {array.dtype}; only numbers and booleans are kept")
             described[name] = {"dtype": array.dtype.str, "shape": list(array.shape)}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+                _NPY.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
     try:
         manifest = json.dumps({"arrays": described, "facts": dict(facts)})
     except (TypeError, ValueError) as error:
@@ -108,9 +109,9 @@ def _read(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int, ...
     stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
     _require(stored and size <= info.file_size <= size + _HEADER_LIMIT, f"has a member {name!r} of another size")
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
+        version = _NPY.read_magic(member)
         _require(version == (1, 0), f"has a member {name!r} in .npy version {version}")
-        header = np.lib.format.read_array_header_1_0(member, max_header_size=_HEADER_LIMIT)
+        header = _NPY.read_array_header_1_0(member, max_header_size=_HEADER_LIMIT)
         _require(header == (shape, False, np.dtype(dtype)), f"has a member {name!r} with header {header}")
         content = member.read()
     _require(len(content) == size, f"has a member {name!r} of another size")
