@@ -144,8 +144,8 @@ class Settings:
         if self.restarts is None:
             scalable = method in CMA_FAMILY and {"popsize", "sigma0"} <= fields
             return "none" if not stops else "bipop" if scalable else "same"
-        if self.method.partition(":")[0] in HOSTED_BY and self.restarts not in ("same", "none"):
-            raise SettingError(f'restarts must be None, "same" or "none" for {self.method}; got {self.restarts!r}')
+        if method.partition(":")[0] in HOSTED_BY and self.restarts not in ("same", "none"):
+            raise SettingError(f'restarts must be None, "same" or "none" for {method}; got {self.restarts!r}')
         needs = {"ipop": {"popsize"}, "bipop": {"popsize", "sigma0"}}.get(self.restarts, set())
         if self.restarts != "none" and not (stops and needs <= fields):
             if method != self.method and stops:
