@@ -107,7 +107,8 @@ class Search:
         self.best = Best()
         self.stopped: str | None = None
         self._open(strategy, state, strategy.ask(state))
-        self.popsize0 = self.popsize
+        size = getattr(strategy, "population_size", None)
+        self.popsize0 = self.popsize if size is None else size(len(plan.x0))
 
     def _open(self, strategy: Any, state: Any, population: Float[np.ndarray, "popsize d"]) -> None:
         self.strategy, self.state, self.population = strategy, state, population

@@ -85,13 +85,15 @@ def check_seeds_differ(strategy: Any, x0: Array) -> None:
 
 
 def check_shape_stable(strategy: Any, x0: Array) -> None:
-    """Populations are (popsize, d) in the dtype of x0; all leaves keep shape and dtype."""
+    """Populations are (popsize, d), or parts of that, in the dtype of x0; all leaves keep shape and dtype."""
     state = strategy.init(key(2), x0)
     shapes = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
-    rows = strategy.ask(state).shape[0]
+    rows, d = strategy.ask(state).shape[0], x0.shape[0]
+    is_part = hasattr(strategy, "population_size")
     for _ in range(4):
         population = strategy.ask(state)
-        assert population.shape == (rows, x0.shape[0]), f"shape-stable: population {population.shape}"
+        due = range(1, strategy.population_size(d) + 1) if is_part else (rows,)
+        assert population.shape[0] in due and population.shape[1:] == (d,), f"shape-stable: population {population.shape}"
         assert population.dtype == x0.dtype, f"shape-stable: population {population.dtype}, x0 {x0.dtype}"
         state = strategy.tell(state, population, sphere(population))
         now = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
