@@ -208,6 +208,8 @@ def _injected(cma: CMAESState, model: Model, instead: Float[ndarray, "d"]) -> Fl
     """The model's minimum at most as far from the mean, in the metric of C, as the sample ``instead``."""
     axes = cma.sigma * cma.B * cma.D
     radius = float(np.linalg.norm((cma.B.T @ (instead - cma.mean)) / (cma.sigma * cma.D)))
+    if not 0 < radius < math.inf:  # a distribution as narrow as rounding errors
+        return instead
     unit = axes / model.scale[:, None]
     s = (cma.mean - model.center) / model.scale
     gradient, hessian = unit.T @ (model.gradient + model.hessian @ s), unit.T @ model.hessian @ unit
