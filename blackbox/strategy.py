@@ -223,6 +223,7 @@ def _method(name: str, path: str, tags: str, source: str) -> None:
 
 
 _method("cma-es", "es.cma_es:CMAES", "dense pure batch restarts", "Hansen 2016, arXiv:1604.00772")
+_method("lq-cma-es", "es.lq_cma_es:LQCMAES", "dense restarts", "Hansen 2019, doi:10.1145/3321707.3321842")
 _method("sep-cma-es", "es.sep_cma_es:SepCMAES", "dense pure batch restarts", "Ros & Hansen 2008")
 _method("lm-ma-es", "es.lm_ma_es:LMMAES", "dense pure batch restarts", "Loshchilov, Glasmachers & Beyer 2019")
 _method("snes", "es.snes:SNES", "dense pure batch restarts", "Wierstra et al. 2014, JMLR 15")

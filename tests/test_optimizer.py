@@ -356,17 +356,19 @@ def test_numpy_numbers_and_arrays_are_numbers_and_tuples():
 @pytest.mark.parametrize(
     ("space", "budget", "method"),
     [
-        (Box(0, 1, 2), None, "quadratic+cma-es"),
-        (Box(0, 1, 20), 10_000, "quadratic+cma-es"),
+        (Box(0, 1, 2), None, "lq-cma-es+quadratic"),
+        (Box(0, 1, 2), 50, "quadratic"),
+        (Box(0, 1, 2), 51, "lq-cma-es+quadratic"),
+        (Box(0, 1, 20), 10_000, "lq-cma-es+quadratic"),
         (Box(0, 1, 21), 10_000, "cma-es"),
         (Box(0, 1, 200), 10_000, "cma-es"),
         (Box(0, 1, 201), None, "lm-ma-es"),
         (Box(0, 1, 1000), 1000, "sep-cma-es"),
         (Box(0, 1, 10), 15, "sobol"),
         (Space({"x": Float(0, 1), "n": Int(1, 5)}), 200, "cat-cma"),
-        (Space({"x": Float(0, 1), "n": Int(1, 10**6), "p": Permutation(4)}), 200, "quadratic+cma-es"),
+        (Space({"x": Float(0, 1), "n": Int(1, 10**6), "p": Permutation(4)}), 200, "lq-cma-es+quadratic"),
         (Space({"x": Float(0, 1), "c": Choice(["a", "b"])}), None, "cat-cma"),
-        (Space({"x": Float(0, 1)}), 30, "quadratic+cma-es"),
+        (Space({"x": Float(0, 1)}), 30, "lq-cma-es+quadratic"),
     ],
 )
 def test_auto_is_a_documented_rule(space, budget, method):
@@ -376,7 +378,7 @@ def test_auto_is_a_documented_rule(space, budget, method):
 
 
 def test_auto_follows_how_many_evaluations_there_are_at_once():
-    assert Optimizer(Box(0, 1, 4), parallel=4, seed=0).method == "quadratic+cma-es"
+    assert Optimizer(Box(0, 1, 4), parallel=4, seed=0).method == "lq-cma-es+quadratic"
     assert Optimizer(Box(0, 1, 4), parallel=5, seed=0).method == "cma-es"
     assert Optimizer(Box(0, 1, 4), parallel=math.inf, seed=0).method == "cma-es"
     for parallel in (0, 2.5, -1, True, "2", math.nan):

@@ -11,7 +11,7 @@ from recorder import D, make, state_digest
 from blackbox import Box, Optimizer, SettingError
 from blackbox.shell.turns import AHEAD, HEAD, next_turn
 
-METHOD = "quadratic+cma-es"
+METHOD = "quadratic+cma-es"  # of which the first has no randomness of its own
 
 
 def rugged(x):
@@ -28,18 +28,20 @@ def totals(optimizer):
     return [lane.total if lane else 0 for lane in optimizer._search.lanes]
 
 
-def test_the_local_search_has_the_first_evaluations_and_then_neither_falls_far_behind():
+def test_the_first_method_begins_and_then_neither_falls_far_behind():
     turn, used, history = 0, [0, 0], []
     for _ in range(20_000):
         used[turn] += 7
-        turn = next_turn(turn, used, dimension=3)
+        turn = next_turn(turn, used, dimension=3, has_converged=False)
         history.append(turn)
         if used[1]:
             assert used[0] >= HEAD * 3
             assert max(used) <= AHEAD * min(used) + 7 or used[1] < HEAD * 3
     switches = sum(a != b for a, b in itertools.pairwise(history))
     assert 10 < switches < 40  # turns grow with the run, rather than taking place at each generation
-    assert next_turn(0, [10**9], dimension=3) == 0
+    assert next_turn(0, [10**9], dimension=3, has_converged=False) == 0
+    assert next_turn(0, [HEAD * 3 - 1, 0], dimension=3, has_converged=False) == 0
+    assert next_turn(0, [20, 0], dimension=3, has_converged=True) == 1
 
 
 def test_one_who_waits_goes_on_where_it_was():

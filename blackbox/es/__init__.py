@@ -10,6 +10,7 @@ __all__, __getattr__ = lazy_exports(
         "eggroll": ["Eggroll"],
         "integer_eggroll": ["IntegerEggroll"],
         "lm_ma_es": ["LMMAES"],
+        "lq_cma_es": ["LQCMAES"],
         "open_es": ["OpenES"],
         "pgpe": ["PGPE"],
         "sep_cma_es": ["SepCMAES"],

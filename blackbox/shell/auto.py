@@ -9,7 +9,8 @@ from blackbox.box import Box
 from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.space import Space
 
-LOCAL = 20  # coordinates up to which a quadratic model is learned, and made, fast enough
+MODELLED = 20  # coordinates up to which quadratic models are learned, and made, fast enough
+FEW = 25  # evaluations per coordinate up to which a trust region is ahead of whatever learns of the whole space
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
@@ -27,8 +28,9 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
     * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly, up to its 1,111
       coordinates, and ``random`` beyond;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
-    * up to 20 coordinates, and no more evaluations at once: ``quadratic+cma-es``, a trust region that has the first
-      100 evaluations per coordinate, and then takes turns with CMA-ES, which begins at the best point found;
+    * up to 20 coordinates, and no more evaluations at once than coordinates: ``quadratic``, a trust region, for up to
+      25 evaluations per coordinate; for more ``lq-cma-es+quadratic``, a CMA-ES that ranks its populations by a model
+      and takes turns with the trust region once it has converged or used 40 evaluations per coordinate;
     * up to 200 coordinates: ``cma-es``;
     * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
     """
@@ -43,9 +45,10 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
     discrete = sum(kind != "float" for kind, *_ in space.layout)
     if discrete:
         return Chosen("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
-    if d <= LOCAL and parallel <= d:
-        few = f"{d} continuous coordinate{'s' * (d > 1)}, few enough for a quadratic model"
-        return Chosen("quadratic+cma-es", f"{few} and a full covariance{short}")
+    if d <= MODELLED and parallel <= d:
+        few = f"{d} continuous coordinate{'s' * (d > 1)}, few enough for quadratic models"
+        method = "quadratic" if budget is not None and budget <= FEW * d else "lq-cma-es+quadratic"
+        return Chosen(method, few + short)
     if d <= FULL_COVARIANCE:
         return Chosen("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
     if budget is not None and budget < CORRELATIONS * d:

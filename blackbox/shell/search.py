@@ -58,7 +58,7 @@ class Plan:
     """What an optimization starts with."""
 
     members: tuple[Member, ...]
-    """One method, or two that take turns, of which the first is a local search."""
+    """One method, or two that take turns."""
     key: UInt32[np.ndarray, "2"]
     x0: Row
     sign: int
@@ -124,7 +124,9 @@ class Search:
         self.stopped: str | None = None
         strategy, state = plan.begin(0, Run(), 0)
         population = strategy.ask(state)
-        self._open(0, (Lane(strategy, state, len(population)), *[None] * (len(plan.members) - 1)), population)
+        self._open(
+            0, (Lane(strategy, state, _popsize(strategy, population)), *[None] * (len(plan.members) - 1)), population
+        )
 
     def _open(self, turn: int, lanes: tuple[Lane | None, ...], population: Float[np.ndarray, "popsize d"]) -> None:
         self.turn, self.lanes, self.population = turn, lanes, population
@@ -212,10 +214,14 @@ class Search:
             )
             lane = Lane(*plan.begin(self.turn, run, evaluations), lane.popsize, run, evaluations, 0, lane.total)
         lanes[self.turn] = lane
-        turn = next_turn(self.turn, [lane.total if lane else 0 for lane in lanes], len(plan.x0))
+        totals = [0 if other is None else other.total for other in lanes]
+        first = lanes[0]
+        has_converged = first is not None and first.run.number > 0
+        turn = next_turn(self.turn, totals, len(plan.x0), has_converged)
         if (due := lanes[turn]) is None:
             strategy, state = plan.begin(turn, Run(), evaluations, self._best_with(told).row)
-            lanes[turn] = due = Lane(strategy, state, len(strategy.ask(state)), started=evaluations)
+            popsize = _popsize(strategy, strategy.ask(state))
+            lanes[turn] = due = Lane(strategy, state, popsize, started=evaluations)
         population = due.strategy.ask(due.state)
         return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
 
@@ -309,6 +315,12 @@ class Search:
         if "best" in arrays:
             self.best = Best((float(arrays["best.value"]), tuple(manifest["best"])), arrays["best"])
         self._open(turn, tuple(lanes), population)
+
+
+def _popsize(strategy: Any, population: Float[np.ndarray, "popsize d"]) -> int:
+    """What a restart schedule takes for the population size: not of those who ask for a part of it at a time."""
+    size = getattr(strategy, "population_size", None)
+    return len(population) if size is None else int(size(population.shape[1]))
 
 
 def _reasons(lane: Lane) -> str:

@@ -29,7 +29,7 @@ Direction = Literal["minimize", "maximize"]
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
 HOSTED_BY = {"evosax": ("evosax", "jax"), "nevergrad": ("nevergrad", "cma", "scipy"), "scipy": ("scipy",)}
 """Packages whose numerics a hosted method has."""
-CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma")  # whose popsize trades speed for globality
+CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma", "lq-cma-es")  # whose popsize trades speed for globality
 
 
 @dataclasses.dataclass(frozen=True)

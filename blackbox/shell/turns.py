@@ -1,9 +1,9 @@
 """Methods that share an optimization: whose turn it is.
 
-In ``"quadratic+cma-es"`` the first method, a local search, has the first ``HEAD`` evaluations per coordinate. Then both
-take turns, each until it has used ``AHEAD`` times what the other one has, so that either is at most about half the
-budget away from where it would be alone. Who waits is kept as it is. Each has its own restarts, and the second one
-begins at the best point that is known by then.
+In ``"lq-cma-es+quadratic"`` the first method begins, until its first run has ended, or ``HEAD`` evaluations per
+coordinate are used. Then both take turns, each until it has used ``AHEAD`` times what the other one has, so that either
+is at most about half the budget away from where it would be alone. Who waits is kept as it is. Each has its own
+restarts, and the second one begins at the best point that is known by then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt32
 
-HEAD = 100
+HEAD = 40
 AHEAD = 1.25
 
 _TURN = 0x7475726E  # keeps the members' keys apart from those of runs, generations and leaves
@@ -51,20 +51,22 @@ class Lane(NamedTuple):
         return {**counts, "run": self.run._asdict()}
 
 
-def next_turn(turn: int, totals: Sequence[int], dimension: int) -> int:
+def next_turn(turn: int, totals: Sequence[int], dimension: int, has_converged: bool) -> int:
     """The number of the method that goes on.
 
     Args:
         turn: the number of the one that has asked last.
         totals: evaluations that each has used.
         dimension: of the search space.
+        has_converged: whether the first run of the first method has ended.
     """
     if len(totals) == 1:
         return 0
-    local, others = totals
-    if turn == 0:
-        return 0 if local < max(HEAD * dimension, AHEAD * others) else 1
-    return 1 if others < AHEAD * local else 0
+    first, second = totals
+    if turn == 1:
+        return 1 if second < AHEAD * first else 0
+    begins = not has_converged and first < HEAD * dimension
+    return 0 if begins or first < AHEAD * second else 1
 
 
 def lane_key(key: UInt32[np.ndarray, "2"], number: int) -> UInt32[np.ndarray, "2"]:

@@ -85,13 +85,17 @@ def check_seeds_differ(strategy: Any, x0: Array) -> None:
 
 
 def check_shape_stable(strategy: Any, x0: Array) -> None:
-    """Populations are (popsize, d) in the dtype of x0; all leaves keep shape and dtype."""
+    """Populations are (popsize, d), or parts of that, in the dtype of x0; all leaves keep shape and dtype."""
     state = strategy.init(key(2), x0)
     shapes = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
-    rows = strategy.ask(state).shape[0]
+    rows, d = strategy.ask(state).shape[0], x0.shape[0]
+    is_part = hasattr(strategy, "population_size")
     for _ in range(4):
         population = strategy.ask(state)
-        assert population.shape == (rows, x0.shape[0]), f"shape-stable: population {population.shape}"
+        due = range(1, strategy.population_size(d) + 1) if is_part else (rows,)
+        assert population.shape[0] in due and population.shape[1:] == (d,), (
+            f"shape-stable: population {population.shape}"
+        )
         assert population.dtype == x0.dtype, f"shape-stable: population {population.dtype}, x0 {x0.dtype}"
         state = strategy.tell(state, population, sphere(population))
         now = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]
@@ -119,27 +123,26 @@ def check_total_on_fitness(strategy: Any, x0: Array) -> None:
     """No fitness turns a finite state into one that asks for or recommends non-finite points."""
     xp = namespace(x0)
     start = advance(strategy, strategy.init(key(4), x0), 3)
-    n = strategy.ask(start).shape[0]
-    index = np.arange(n)
     huge = float(np.finfo(np.asarray(x0).dtype).max)
-    cases = {
-        "one NaN": np.where(index == 0, np.nan, index),
-        "half NaN": np.where(index % 2 == 0, np.nan, index),
-        "all NaN": np.full(n, np.nan),
-        "all +inf": np.full(n, np.inf),
-        "one -inf": np.where(index == 0, -np.inf, index),
-        "all -inf": np.full(n, -np.inf),
-        "NaN and infinities": np.choose(index % 4, [np.nan, np.inf, -np.inf, 1.0]),
-        "all equal": np.zeros(n),
-        "huge": np.where(index % 2 == 0, huge, -huge),
-        "tiny": 1e-30 * index,
+    cases: dict[str, Callable[[Any], Any]] = {
+        "one NaN": lambda index: np.where(index == 0, np.nan, index),
+        "half NaN": lambda index: np.where(index % 2 == 0, np.nan, index),
+        "all NaN": lambda index: np.full(len(index), np.nan),
+        "all +inf": lambda index: np.full(len(index), np.inf),
+        "one -inf": lambda index: np.where(index == 0, -np.inf, index),
+        "all -inf": lambda index: np.full(len(index), -np.inf),
+        "NaN and infinities": lambda index: np.choose(index % 4, [np.nan, np.inf, -np.inf, 1.0]),
+        "all equal": lambda index: np.zeros(len(index)),
+        "huge": lambda index: np.where(index % 2 == 0, huge, -huge),
+        "tiny": lambda index: 1e-30 * index,
     }
     for name, values in cases.items():
         state = start
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(8):
                 population = strategy.ask(state)
-                state = strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype))
+                fitness = values(np.arange(population.shape[0]))
+                state = strategy.tell(state, population, xp.asarray(fitness, dtype=x0.dtype))
         assert np.all(np.isfinite(np.asarray(strategy.ask(state)))), f"total on fitness: {name} breaks ask"
         assert np.all(np.isfinite(np.asarray(strategy.recommend(state)))), f"total on fitness: {name} breaks recommend"
 
@@ -239,7 +242,7 @@ def check_improves_with_failures(strategy: Any, x0: Array) -> None:
         population = strategy.ask(state)
         values = np.array(sphere(population))
         best = min(best, float(values.min()))
-        values[rng.random(rows) < 0.2] = np.nan
+        values[rng.random(len(values)) < 0.2] = np.nan
         state = strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype))
     assert best < 0.5 * start, f"failures: best went from {start} to {best}"
 
