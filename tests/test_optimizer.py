@@ -387,13 +387,13 @@ def test_auto_follows_how_many_evaluations_there_are_at_once():
 
 
 def test_explain_says_what_and_why():
-    text = Optimizer({"x": Float(0, 1), "y": Float(0, 1)}, budget=30, seed=3).explain()
+    text = Optimizer({"x": Float(0, 1), "y": Float(0, 1)}, budget=55, seed=3).explain()
     for part in (
-        "quadratic+cma-es",
-        "turn of quadratic, after 0 and 0",
+        "lq-cma-es+quadratic",
+        "turn of lq-cma-es, after 0 and 0",
         "2 continuous coordinates",
         "rough",
-        "budget: 30",
+        "budget: 55",
         "seed: 3",
     ):
         assert part in text
