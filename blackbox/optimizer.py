@@ -59,6 +59,7 @@ class Optimizer:
         nonfinite: what NaN and infinity told as values do: "fail" (rank last) or "raise" (NonFinite).
         allow_neg_inf: whether a value may be infinitely good; it would be the best for ever.
         if_told: what a second result for a candidate does: "raise" (DuplicateTell) or "ignore".
+        constraints: how many inequality constraints are told with each value; see :meth:`tell`.
         **hyperparameters: the method's own, such as ``popsize``; ``sigma0`` (default 0.2) is in units of the unit
             cube that the space is mapped to.
 
@@ -87,10 +88,13 @@ class Optimizer:
         nonfinite: Literal["fail", "raise"] = "fail",
         allow_neg_inf: bool = False,
         if_told: Literal["raise", "ignore"] = "raise",
+        constraints: int = 0,
         **hyperparameters: Any,
     ) -> None:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
-        settings = Settings.check(space, method, seed, budget, direction, x0, restarts, policy, hyperparameters)
+        settings = Settings.check(
+            space, method, seed, budget, direction, x0, restarts, policy, hyperparameters, constraints
+        )
         search = Search(settings.plan())
         opened = None
         if journal is not None:
@@ -104,7 +108,7 @@ class Optimizer:
         self.space, self.method, self.seed = settings.space, settings.method, settings.seed
         self.direction = settings.direction
         self._budget = settings.budget
-        self._gate = Gate(settings.space, settings.policy, settings.owner, search)
+        self._gate = Gate(settings.space, settings.policy, settings.goals, settings.owner, search)
         self._search = search
         self._journal = journal
         self._lock = threading.RLock()
@@ -199,7 +203,7 @@ class Optimizer:
                 if known is not None and generation == self._search.generation:
                     self._member = min(self._member, member)
 
-    def tell(self, candidate: Any, value: Any, *, seconds: float | None = None) -> None:
+    def tell(self, candidate: Any, value: Any, *, constraints: Any = None, seconds: float | None = None) -> None:
         """Take in the value of a candidate, the values of a list of candidates, or that of a point from outside.
 
         All is checked first, then journaled in one transaction, then used. After an error all is as before.
@@ -208,6 +212,9 @@ class Optimizer:
             candidate: from :meth:`ask`; a list of those; or a point in native values that was not asked for.
             value: a real number or an array of one from any library; None or NaN for a failed evaluation; plus
                 infinity (minus, if maximizing) for an infeasible point. For a list: a sequence of as many.
+            constraints: for an optimizer that was made with ``constraints=m``, a sequence of m numbers, of which those
+                <= 0 are kept; NaN where one could not be computed, which counts as not kept; None if the evaluation
+                failed. For a list of candidates: a sequence of such sequences, or an array.
             seconds: how long the evaluation took, for the journal.
 
         Raises:
@@ -217,7 +224,7 @@ class Optimizer:
         if seconds is not None:
             seconds = read_value("seconds", seconds)
         with self._lock:
-            self._record(self._gate.admit(candidate, value), seconds)
+            self._record(self._gate.admit(candidate, value, constraints), seconds)
 
     def fail(
         self,
@@ -266,7 +273,7 @@ class Optimizer:
             self._best = None
         for t in told:
             if t.candidate is not None:
-                t.candidate.value, t.candidate.status = t.value, t.status
+                t.candidate.take(t.value, t.status, t.vector)
                 waiting.pop(t.candidate.id, None)
         if closing is not None:
             self._member, self._points = 0, []
@@ -282,19 +289,26 @@ class Optimizer:
 
     @property
     def best(self) -> Candidate | None:
-        """The best result so far, as a candidate with ``x`` and ``value``; None before any."""
+        """The best result so far, as a candidate with ``x`` and ``value``; None before any.
+
+        With constraints: the best that keeps them all.
+        """
         with self._lock:
-            (value, id), row = self._search.best
+            (value, id), row, vector = self._search.best
             if self._best is None and row is not None:
                 self._best = Candidate(id, self.space.decode(row), row, self.settings.owner)
-                self._best.value, self._best.status = self.settings.policy.sign * value, "ok"
+                self._best.take(self.settings.policy.sign * value, "ok", vector)
             return self._best
 
     def recommend(self) -> Any:
         """The point that the method itself would return, in native values: for many methods not one that was
         evaluated, and under noise a better choice than :attr:`best`.
+
+        With constraints it is :attr:`best`, as soon as a point that keeps them all is known: of others nobody knows.
         """
         with self._lock:
+            if self.settings.constraints and self.best is not None:
+                return self.best.x
             return self.space.decode(self._search.strategy.recommend(self._search.state))
 
     @property

@@ -14,7 +14,10 @@ Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; a
 * ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that
   a generation is told in member order and complete;
 * ``virtual = True``: populations are around a pytree of a model's parameters, for :func:`blackbox.evaluate`;
-* ``injectable = True``: points from elsewhere, and late results of former generations, may be told as further rows.
+* ``injectable = True``: points from elsewhere, and late results of former generations, may be told as further rows;
+* ``generational = True``: it compares the fitness of a generation within that generation only, so that its meaning may
+  change in between, as that of penalties which adapt;
+* ``needs_values = True``: it models the values of fitness, not their order alone.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
+from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
 from blackbox.shell.states import flatten, unflatten
 from blackbox.shell.told import Told
@@ -53,6 +55,13 @@ class Plan:
     sign: int
     horizon: int | None
     """Evaluations to be left at each start to a strategy that plans its whole run by them."""
+    goals: Goals
+    ranking: AugmentedLagrangian | FeasibleFirst | None
+    """What makes one number of a value and its constraints."""
+
+    def signed(self, t: Told) -> Any:
+        """What a result ranks by, lower is better: a number, or a vector with the constraints."""
+        return self.sign * t.value if t.vector is None else np.append(self.sign * t.value, t.vector[1:])
 
     def begin(self, run: Run, evaluations: int) -> tuple[Any, Any]:
         """Strategy and first state of a run that starts after ``evaluations``."""
@@ -79,6 +88,8 @@ class Closing(NamedTuple):
     barren: tuple[int, int]
     """Generations in a row without any finite result, and the evaluations in them."""
     stopped: str | None
+    ranking: Any = None
+    """What ``plan.ranking`` has learned."""
 
 
 class Best(NamedTuple):
@@ -87,6 +98,8 @@ class Best(NamedTuple):
     rank: tuple[float, tuple[int, int]] = (math.inf, (0, 0))
     """Value, lower is better, then id."""
     row: Row | None = None
+    vector: Any = None
+    """Value and constraints as told, where there are some."""
 
 
 class Search:
@@ -106,6 +119,7 @@ class Search:
         self.barren = (0, 0)
         self.best = Best()
         self.stopped: str | None = None
+        self.ranking: Any = None if plan.ranking is None else plan.ranking.begin()
         self._open(strategy, state, strategy.ask(state))
         self.popsize0 = self.popsize
 
@@ -151,6 +165,9 @@ class Search:
         for t in told:
             self._sort_in(t, results, outside)
         population, fitness = self._rows(results, outside)
+        ranking = self.ranking
+        if self.plan.ranking is not None:
+            fitness, ranking = self.plan.ranking.rank(ranking, fitness)
         spent = self.run_evaluations + len(told)
         if (fitness < math.inf).any():
             barren = (0, 0)
@@ -170,8 +187,9 @@ class Search:
             else:
                 run = next_run(self.plan.schedule, self.run, spent, self.popsize0, self.plan.key)
                 strategy, state = self.plan.begin(run, self.evaluations + len(told))
-                return Closing(run, strategy, state, strategy.ask(state), barren, stopped)
-        return Closing(self.run, self.strategy, state, self.strategy.ask(state), barren, stopped)
+                ranking = None if self.plan.ranking is None else self.plan.ranking.begin()
+                return Closing(run, strategy, state, strategy.ask(state), barren, stopped, ranking)
+        return Closing(self.run, self.strategy, state, self.strategy.ask(state), barren, stopped, ranking)
 
     def _reasons(self, state: Any, spent: int) -> str:
         if self.run.limit is not None and spent >= self.run.limit:
@@ -180,7 +198,7 @@ class Search:
         return "" if stop is None else ", ".join(reason for reason, holds in stop(state).items() if holds)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
-        fitness = self.plan.sign * t.value
+        fitness = self.plan.signed(t)
         if t.generation == self.generation:
             results[t.member] = t.row, fitness
         elif self._injectable and (
@@ -212,7 +230,7 @@ class Search:
             if t.status == "ok":
                 value = self.plan.sign * t.value
                 if value <= self.best.rank[0] and (rank := (value, (t.generation, t.member))) < self.best.rank:
-                    self.best = Best(rank, t.row)
+                    self.best = Best(rank, t.row, t.vector)
             elif t.status != "infeasible":
                 self.failures += 1
         self.evaluations += len(told)
@@ -222,14 +240,17 @@ class Search:
             if closing.run != self.run:
                 self.run_evaluations, self.run_generation = 0, self.generation
             self.run, self.barren, self.stopped = closing.run, closing.barren, closing.stopped
+            self.ranking = closing.ranking
             self._open(closing.strategy, closing.state, closing.population)
 
     def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of it between two generations, as arrays and as JSON."""
-        arrays = flatten(self.state)
+        arrays = flatten(self.state) | flatten(self.ranking, "ranking")
         if self.best.row is not None:
             arrays["best"] = self.best.row
             arrays["best.value"] = np.asarray(self.best.rank[0])
+        if self.best.vector is not None:
+            arrays["best.vector"] = self.best.vector
         counters = {name: getattr(self, name) for name in _COUNTERS}
         return arrays, {**counters, "barren": self.barren, "run": self.run._asdict(), "best": self.best.rank[1]}
 
@@ -243,13 +264,16 @@ class Search:
         run = Run(**manifest["run"])
         strategy, state = self.plan.begin(run, manifest["evaluations"] - manifest["run_evaluations"])
         state = unflatten(state, arrays)
+        if self.plan.ranking is not None:
+            self.ranking = unflatten(self.plan.ranking.begin(), arrays, "ranking")
         population = strategy.ask(state)
         self.run = run
         for name in _COUNTERS:
             setattr(self, name, manifest[name])
         self.barren = tuple(manifest["barren"])
         if "best" in arrays:
-            self.best = Best((float(arrays["best.value"]), tuple(manifest["best"])), arrays["best"])
+            rank = float(arrays["best.value"]), tuple(manifest["best"])
+            self.best = Best(rank, arrays["best"], arrays.get("best.vector"))
         self._open(strategy, state, population)
 
 

@@ -18,6 +18,8 @@ from blackbox.dimensions import show
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
 from blackbox.shell.auto import choose_method
+from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
+from blackbox.shell.goals import Goals, choose_method_for
 from blackbox.shell.restarts import SCHEDULES, Schedule
 from blackbox.shell.search import Plan
 from blackbox.shell.told import Policy
@@ -51,11 +53,12 @@ class Settings:
     policy: Policy
     owner: str
     """Random name of the run, by which it knows its candidates."""
+    constraints: int = 0
 
     @classmethod
     def check(
         cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
-        policy: Policy, hyperparameters: Mapping[str, Any],
+        policy: Policy, hyperparameters: Mapping[str, Any], constraints: Any = 0,
     ) -> Settings:  # fmt: skip
         """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
         space = as_space(space)
@@ -77,17 +80,25 @@ class Settings:
                 raise SpaceError(f"x0 must be a point of the space: {error}") from None
         if restarts is not None and restarts not in SCHEDULES:
             raise SettingError(f"restarts must be None or one of {', '.join(SCHEDULES)}; got {restarts!r}")
+        if not _is_integer(constraints) or constraints < 0:
+            raise SettingError(f"constraints must be an integer >= 0, how many there are; got {constraints!r}")
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
-                method, reason = choose_method(space, budget)
+                choose = choose_method_for if constraints else choose_method
+                method, reason = choose(space, budget)
             hyperparameters = {name: _plain(value) for name, value in hyperparameters.items()}
         else:
             instance, method, hyperparameters = _given(method, hyperparameters)
         return cls(
             space, method, reason, hyperparameters, instance, int(seed), budget, direction, tuple(row.tolist()),
-            restarts, policy, os.urandom(8).hex(),
+            restarts, policy, os.urandom(8).hex(), int(constraints),
         )  # fmt: skip
+
+    @property
+    def goals(self) -> Goals:
+        """What a result consists of."""
+        return Goals(self.constraints)
 
     def plan(self) -> Plan:
         """What the search starts with.
@@ -115,7 +126,23 @@ class Settings:
             strategy = dataclasses.replace(strategy, **defaults)
         horizon = self.budget if "evaluations" in fields and given.get("evaluations") is None else None
         schedule = self._schedule(hasattr(strategy, "stop"), fields.keys())
-        return Plan(strategy, key(self.seed), np.array(self.x0), schedule, self.policy.sign, horizon)
+        return Plan(
+            strategy, key(self.seed), np.array(self.x0), schedule, self.policy.sign, horizon, self.goals,
+            self._ranking(strategy),
+        )  # fmt: skip
+
+    def _ranking(self, strategy: Any) -> AugmentedLagrangian | FeasibleFirst | None:
+        """How the strategy is to see constraints."""
+        if not self.constraints:
+            return None
+        if getattr(strategy, "needs_values", False):
+            raise SettingError(
+                "method must be one that only ranks, such as cma-es, where there are constraints; "
+                f"got {self.method!r}, which models the values"
+            )
+        if getattr(strategy, "generational", False):
+            return AugmentedLagrangian(self.constraints, self.space.dimension)
+        return FeasibleFirst()
 
     def _schedule(self, stops: bool, fields: Set[str]) -> Schedule:
         """The restart schedule: the one asked for, if the strategy has what it needs, or the method's default."""
@@ -172,6 +199,7 @@ class Settings:
             "x0": list(self.x0),
             "policy": self.policy._asdict(),
             "fingerprint": fingerprint(),
+            **({"constraints": self.constraints} if self.constraints else {}),
         }
 
     @classmethod
