@@ -277,12 +277,12 @@ def test_feasible_points_come_first_then_the_least_violation() -> None:
             [-np.inf, 0.0, 0.0],
         ]
     )
-    scalars, state = FeasibleFirst().rank((), rows)
+    scalars, state = FeasibleFirst(1).rank((), rows)
     assert np.argsort(scalars, kind="stable").tolist() == [6, 0, 1, 2, 3, 4, 5]
     assert np.isfinite(scalars[:6]).all()
     assert scalars[1] == INFEASIBLE
     assert state == ()
-    lost, _ = FeasibleFirst().rank((), np.array([[np.nan, 0.0], [1.0, np.nan], [np.inf, -1.0], [1.0, np.inf]]))
+    lost, _ = FeasibleFirst(1).rank((), np.array([[np.nan, 0.0], [1.0, np.nan], [np.inf, -1.0], [1.0, np.inf]]))
     assert (lost == np.inf).all()
 
 

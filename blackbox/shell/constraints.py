@@ -128,18 +128,26 @@ class AugmentedLagrangian(NamedTuple):
 
 
 class FeasibleFirst(NamedTuple):
-    """The scalar of strategies that compare with values of former generations."""
+    """The scalar of strategies that compare with values of former generations; of several objectives, of each one.
+
+    With several, feasible points dominate all others, and of others those of less violation the rest: the constrained
+    domination of Deb et al. 2002, doi:10.1109/4235.996017.
+    """
+
+    objectives: int
 
     def begin(self) -> tuple[()]:
         return ()
 
-    def rank(self, state: tuple[()], told: Float[np.ndarray, "n 1+m"]) -> tuple[Float[np.ndarray, "n"], tuple[()]]:
+    def rank(self, state: tuple[()], told: Float[np.ndarray, "n k+m"]) -> tuple[Float[np.ndarray, "n *k"], tuple[()]]:
         """The scalars of a generation, told as values and constraints; there is nothing to learn."""
-        f, g = told[:, 0], told[:, 1:]
-        violation = np.where(np.isnan(g), np.inf, np.maximum(g, 0.0)).sum(1)
+        f, g = told[:, : self.objectives], told[:, self.objectives :]
+        violation = np.where(np.isnan(g), np.inf, np.maximum(g, 0.0)).sum(1, keepdims=True)
         beyond = np.where(np.isinf(violation), np.inf, INFEASIBLE * (1 + np.minimum(violation, _LARGEST)))
         scalars = np.where(violation > 0, beyond, np.minimum(f, INFEASIBLE))
-        return np.where(np.isfinite(f) | (f == -np.inf), scalars, np.inf), state
+        has_values = (f < np.inf).all(1, keepdims=True)  # NaN has none
+        scalars = np.where(has_values, scalars, np.inf)
+        return scalars if self.objectives > 1 else scalars[:, 0], state
 
 
 def _penalties(state: Multipliers, g: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:

@@ -19,7 +19,6 @@ no constraints, or another number of them       TellError, unless the evaluation
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -87,7 +86,7 @@ class Gate:
             raise TellError(f"reason must be a string; got {show(reason)}")
         if status not in ("failed", "timeout", "crashed"):
             raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
-        told = self._result(candidate, self._goals.judge(Policy(), math.nan)._replace(status=status))
+        told = self._result(candidate, self._goals.failure(status))
         return [] if told is None else [told]
 
     def own(self, candidates: Any) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ def to_event(t: Told, open_generation: int, seconds: float | None, reason: str) 
     """A told result as the journal keeps it.
 
     The vector of an asked candidate can be made again, but not that of a point from outside, nor, once its
-    generation is closed, that of a late one. Constraints stand before it.
+    generation is closed, that of a late one. What else was told than the (first) value stands before it.
     """
     payload = None if t.vector is None else t.vector[1:].tobytes()
     if t.late:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from blackbox.pareto import Front
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
 from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
@@ -52,16 +53,11 @@ class Plan:
     key: UInt32[np.ndarray, "2"]
     x0: Row
     schedule: Schedule
-    sign: int
     horizon: int | None
     """Evaluations to be left at each start to a strategy that plans its whole run by them."""
     goals: Goals
     ranking: AugmentedLagrangian | FeasibleFirst | None
-    """What makes one number of a value and its constraints."""
-
-    def signed(self, t: Told) -> Any:
-        """What a result ranks by, lower is better: a number, or a vector with the constraints."""
-        return self.sign * t.value if t.vector is None else np.append(self.sign * t.value, t.vector[1:])
+    """What makes one number of a value and its constraints; of several, one of each."""
 
     def begin(self, run: Run, evaluations: int) -> tuple[Any, Any]:
         """Strategy and first state of a run that starts after ``evaluations``."""
@@ -99,7 +95,7 @@ class Best(NamedTuple):
     """Value, lower is better, then id."""
     row: Row | None = None
     vector: Any = None
-    """Value and constraints as told, where there are some."""
+    """All that was told, where it is more than one number."""
 
 
 class Search:
@@ -108,6 +104,7 @@ class Search:
     Attributes:
         generation: number of the open generation, counted through all restarts.
         results: of the open generation, from member to row and value (lower is better).
+        front: the best results where there are several objectives.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -118,6 +115,7 @@ class Search:
         self.evaluations = self.run_evaluations = self.failures = self.injected = 0
         self.barren = (0, 0)
         self.best = Best()
+        self.front = Front.empty(plan.goals.objectives, len(plan.x0), plan.goals.width)
         self.stopped: str | None = None
         self.ranking: Any = None if plan.ranking is None else plan.ranking.begin()
         self._open(strategy, state, strategy.ask(state))
@@ -198,7 +196,7 @@ class Search:
         return "" if stop is None else ", ".join(reason for reason, holds in stop(state).items() if holds)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
-        fitness = self.plan.signed(t)
+        fitness = self.plan.goals.signed(t.value, t.vector)
         if t.generation == self.generation:
             results[t.member] = t.row, fitness
         elif self._injectable and (
@@ -227,8 +225,11 @@ class Search:
                 self._sort_in(t, self.results, self.outside)
             if t.generation == INJECTED:
                 self.injected += 1
-            if t.status == "ok":
-                value = self.plan.sign * t.value
+            if t.status == "ok" and self.plan.goals.objectives > 1:
+                values = self.plan.goals.signed(t.value, t.vector)[: self.plan.goals.objectives]
+                self.front = self.front.joined(values, (t.generation, t.member), t.row, t.vector)
+            elif t.status == "ok":
+                value = self.plan.goals.signs[0] * t.value
                 if value <= self.best.rank[0] and (rank := (value, (t.generation, t.member))) < self.best.rank:
                     self.best = Best(rank, t.row, t.vector)
             elif t.status != "infeasible":
@@ -251,6 +252,8 @@ class Search:
             arrays["best.value"] = np.asarray(self.best.rank[0])
         if self.best.vector is not None:
             arrays["best.vector"] = self.best.vector
+        if self.plan.goals.objectives > 1:
+            arrays |= flatten(self.front, "front")
         counters = {name: getattr(self, name) for name in _COUNTERS}
         return arrays, {**counters, "barren": self.barren, "run": self.run._asdict(), "best": self.best.rank[1]}
 
@@ -274,6 +277,8 @@ class Search:
         if "best" in arrays:
             rank = float(arrays["best.value"]), tuple(manifest["best"])
             self.best = Best(rank, arrays["best"], arrays.get("best.vector"))
+        if self.plan.goals.objectives > 1:
+            self.front = Front(*(arrays[f"front.{name}"] for name in Front._fields))
         self._open(strategy, state, population)
 
 

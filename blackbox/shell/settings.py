@@ -27,6 +27,8 @@ from blackbox.space import Space, as_space, space_from_dict
 from blackbox.strategy import create, methods
 
 Direction = Literal["minimize", "maximize"]
+Directions = Direction | tuple[Direction, ...]
+"""One for each objective, or one for all."""
 
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
 CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma")  # whose popsize trades speed for globality
@@ -46,7 +48,7 @@ class Settings:
     """The user's own strategy, or None."""
     seed: int
     budget: int | None
-    direction: Direction
+    direction: Directions
     x0: tuple[float, ...]
     """Coordinates in the unit cube."""
     restarts: Schedule | None
@@ -54,17 +56,19 @@ class Settings:
     owner: str
     """Random name of the run, by which it knows its candidates."""
     constraints: int = 0
+    objectives: int = 1
 
     @classmethod
     def check(
         cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
         policy: Policy, hyperparameters: Mapping[str, Any], constraints: Any = 0,
+        objectives: Any = 1,
     ) -> Settings:  # fmt: skip
         """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
         space = as_space(space)
-        if direction not in get_args(Direction):
-            raise SettingError(f'direction must be "minimize" or "maximize"; got {direction!r}')
-        policy = policy._replace(sign=1 if direction == "minimize" else -1).checked()
+        objectives = positive_integer("objectives", objectives)
+        direction = _directions(direction, objectives)
+        policy = policy._replace(sign=-1 if direction == "maximize" else 1).checked()
         if seed is None:
             seed = int.from_bytes(os.urandom(8), "little")
         elif not _is_integer(seed) or not 0 <= seed < 2**64:
@@ -85,20 +89,24 @@ class Settings:
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
-                choose = choose_method_for if constraints else choose_method
-                method, reason = choose(space, budget)
+                if constraints or objectives > 1:
+                    method, reason = choose_method_for(objectives, space, budget)
+                else:
+                    method, reason = choose_method(space, budget)
             hyperparameters = {name: _plain(value) for name, value in hyperparameters.items()}
         else:
             instance, method, hyperparameters = _given(method, hyperparameters)
         return cls(
             space, method, reason, hyperparameters, instance, int(seed), budget, direction, tuple(row.tolist()),
-            restarts, policy, os.urandom(8).hex(), int(constraints),
+            restarts, policy, os.urandom(8).hex(), int(constraints), objectives,
         )  # fmt: skip
 
     @property
     def goals(self) -> Goals:
         """What a result consists of."""
-        return Goals(self.constraints)
+        signs = {"minimize": 1, "maximize": -1}
+        each = (self.direction,) * self.objectives if isinstance(self.direction, str) else self.direction
+        return Goals(tuple(signs[direction] for direction in each), self.constraints)
 
     def plan(self) -> Plan:
         """What the search starts with.
@@ -116,7 +124,14 @@ class Settings:
         fields = _fields(strategy)
         # A hyperparameter that is given as None is the default one.
         defaults = {name: fields[name] for name, value in given.items() if value is None}
+        if self.objectives > 1 and "objectives" not in fields:
+            several = [name for name, method in methods().items() if "multi-objective" in method.tags]
+            raise SettingError(
+                f"method must be one of {', '.join(several)} for {self.objectives} objectives; got {self.method!r}"
+            )
         follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget}
+        if self.objectives > 1:
+            follows["objectives"] = self.objectives
         defaults |= {
             name: value
             for name, value in follows.items()
@@ -127,8 +142,7 @@ class Settings:
         horizon = self.budget if "evaluations" in fields and given.get("evaluations") is None else None
         schedule = self._schedule(hasattr(strategy, "stop"), fields.keys())
         return Plan(
-            strategy, key(self.seed), np.array(self.x0), schedule, self.policy.sign, horizon, self.goals,
-            self._ranking(strategy),
+            strategy, key(self.seed), np.array(self.x0), schedule, horizon, self.goals, self._ranking(strategy),
         )  # fmt: skip
 
     def _ranking(self, strategy: Any) -> AugmentedLagrangian | FeasibleFirst | None:
@@ -140,9 +154,9 @@ class Settings:
                 "method must be one that only ranks, such as cma-es, where there are constraints; "
                 f"got {self.method!r}, which models the values"
             )
-        if getattr(strategy, "generational", False):
+        if getattr(strategy, "generational", False) and self.objectives == 1:
             return AugmentedLagrangian(self.constraints, self.space.dimension)
-        return FeasibleFirst()
+        return FeasibleFirst(self.objectives)
 
     def _schedule(self, stops: bool, fields: Set[str]) -> Schedule:
         """The restart schedule: the one asked for, if the strategy has what it needs, or the method's default."""
@@ -200,6 +214,7 @@ class Settings:
             "policy": self.policy._asdict(),
             "fingerprint": fingerprint(),
             **({"constraints": self.constraints} if self.constraints else {}),
+            **({"objectives": self.objectives} if self.objectives > 1 else {}),
         }
 
     @classmethod
@@ -211,7 +226,7 @@ class Settings:
         """
         try:
             fields = {**data, "space": space_from_dict(data["space"]), "policy": Policy(**data["policy"]).checked()}
-            fields |= {"x0": tuple(data["x0"]), "instance": None}
+            fields |= {"x0": tuple(data["x0"]), "instance": None, "direction": _plain(data["direction"])}
             fields["hyperparameters"] = {name: _plain(value) for name, value in data["hyperparameters"].items()}
             del fields["fingerprint"]
             return cls(**fields)
@@ -240,6 +255,20 @@ def finite_number(argument: str, value: Any, *, above: float = -math.inf) -> flo
         return float(value)
     allowed = "a finite number" if above == -math.inf else f"a finite number > {above:g}"
     raise SettingError(f"{argument} must be {allowed}; got {show(value)}")
+
+
+def _directions(given: Any, objectives: int) -> Any:
+    """``given`` as a word for all objectives or, if they are several, a tuple with one for each."""
+    known = get_args(Direction)
+    if isinstance(given, str) and given in known:
+        return given
+    if isinstance(given, list | tuple) and len(given) == objectives > 1:
+        for i, direction in enumerate(given):
+            if not isinstance(direction, str) or direction not in known:
+                raise SettingError(f'direction[{i}] must be "minimize" or "maximize"; got {direction!r}')
+        return tuple(given)
+    each = f", or a sequence of {objectives} of these" if objectives > 1 else ""
+    raise SettingError(f'direction must be "minimize" or "maximize"{each}; got {given!r}')
 
 
 def _is_integer(value: Any) -> bool:

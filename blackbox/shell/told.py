@@ -69,13 +69,13 @@ class Told(NamedTuple):
     row: Any
     """The strategy's vector, shape (d,)."""
     value: float
-    """As the user told it; NaN if the evaluation failed."""
+    """As the user told it, of several the first; NaN if the evaluation failed."""
     status: CandidateStatus
     late: bool = False
     """Whether its generation was closed when it was told."""
     candidate: Candidate | None = None
     vector: Float[np.ndarray, "k+m"] | None = None
-    """Value and constraints, as the user told them; None where there are no constraints."""
+    """Values and constraints, as the user told them; None where there is but one number."""
 
 
 def read_value(argument: str, value: Any) -> float:
