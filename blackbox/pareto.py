@@ -73,6 +73,8 @@ def hypervolume(values: Any, reference: Any) -> float:
         raise SettingError(f"reference must be {points.shape[1]} finite numbers; got {reference!r}")
     points = points[(points < corner).all(1)]
     points = points[non_dominated(points)]
+    if len(points) == 0:
+        return 0.0
     if points.shape[1] == 2:
         return _area(points, corner)
     points = points[np.argsort(points[:, 2], kind="stable")]
@@ -86,4 +88,4 @@ def _area(points: Float[np.ndarray, "n 2"], corner: Float[np.ndarray, "2"]) -> f
     points = points[np.lexsort((points[:, 1], points[:, 0]))]
     heights = np.minimum.accumulate(points[:, 1])
     widths = np.diff(np.append(points[:, 0], corner[0]))
-    return float(widths @ (corner[1] - heights)) if len(points) else 0.0
+    return float(widths @ (corner[1] - heights))

@@ -176,7 +176,7 @@ class NSGA2:
         largest = _largest(state.population)
         told = xp.astype(xp.reshape(fitness, (population.shape[0], self.objectives)), state.fitness.dtype)
         inside = xp.all((population >= self.low) & (population <= self.high), axis=1)
-        failed = xp.any(xp.isnan(told), axis=1) | ~inside
+        failed = xp.any(xp.isnan(told) | (told == xp.inf), axis=1) | ~inside
         told = xp.where(failed[:, None], largest, xp.clip(told, -largest, largest))
         every = xp.concat([state.fitness, told])
         front = fronts(every)
@@ -236,7 +236,7 @@ def crowding_distances(fitness: Float[Array, "n k"], front: Int[Array, "n"]) -> 
         low = xp.take(f, xp.searchsorted(number, number, side="left"))
         high = xp.take(f, xp.searchsorted(number, number, side="right") - 1)
         gap = xp.concat([f[1:], f[-1:]]) - xp.concat([f[:1], f[:-1]])
-        gap = gap / xp.where(high > low, high - low, xp.ones_like(low))
+        gap = xp.where(is_start | is_end, 0.0, gap) / xp.where(high > low, high - low, xp.ones_like(low))
         gap = xp.where(is_start | is_end, xp.inf, gap)
         total = total + xp.take(gap, xp.argsort(order, stable=True))
     return total
