@@ -73,7 +73,8 @@ def parts(layout: Layout) -> Parts:
             case _:
                 allowed = '("float",), ("int", inner cell edges) or ("choice", number of options)'
                 raise SettingError(f"layout must consist of {allowed}; got {entry!r}")
-    return Parts(*map(np.array, zip(*columns, strict=True)), variables=len(layout))
+    owner, option, variable, options, crossover, mutation = map(np.array, zip(*columns, strict=True))
+    return Parts(owner, option, variable, options, crossover, mutation, len(layout))
 
 
 class NSGA2State(NamedTuple):
