@@ -11,11 +11,12 @@ doi:10.1109/4235.996017. One generation, of N members:
 Front 1 is dominated by nothing, front 2 by front 1 alone, and so on; the crowding distance of a member is the sum over
 objectives of the gap between its neighbors within the front, in units of the front's extent, infinite at the ends.
 
-Each child has parents of its own, where the paper makes two of each pair; that is the same distribution. Integers are
-crossed and mutated as numbers, by eta = 3; choices are taken from either parent, and mutated to any option. A child
-that would be a copy of its parent is mutated in one variable. With one objective it is an elitist genetic algorithm.
+Members 2k and 2k + 1 are the two children of a pair, and what one takes from a parent the other takes from the other
+parent. Each member enters as many tournaments as all others, as in the authors' code. Integers are crossed and mutated
+as numbers, by eta = 3; choices are taken from either parent, and mutated to any option. A child that would be a copy of
+its parent is mutated in one variable. With one objective it is an elitist genetic algorithm.
 
-Cost per generation: O(N (d + N k)) for k objectives. State O(N (d + k)).
+Cost per generation: O(N d + N^2 (k + fronts)) for k objectives. State O(N (d + k)).
 """
 
 from __future__ import annotations
@@ -144,13 +145,21 @@ class NSGA2:
         xp = namespace(state.population)
         n, d = state.population.shape
         p = self._parts(d)
-        u = uniform(state.key, state.generation, (n, 6 + 4 * d), first=first, like=state.population)
+        # Pairs begin anew in each n members, of which an odd last one is alone.
+        member = first % n + xp.arange(n)
+        is_second = (member % n % 2 == 1)[:, None]
+        pair = member // n * n + member % n // 2
+        u = uniform(state.key, state.generation, (2 * n, 1 + 2 * d), first=first - first % n, like=state.population)
+        u = xp.take(u, pair, axis=0)
+        own = uniform(state.key, state.generation, (n, 1 + 2 * d), leaf=2, first=first, like=state.population)
         x = (state.population - self.low) / (self.high - self.low)
-        a, b = (xp.take(x, _winners(state, u[:, i], u[:, i + 1]), axis=0) for i in (0, 2))
-        kind, spread, mutates, shift = (u[:, 6 + i * d : 6 + (i + 1) * d] for i in range(4))
+        a, b = (xp.take(x, parent, axis=0) for parent in _parents(state, first))
+        kind, spread, mutates, shift = u[:, 1 : 1 + d], u[:, 1 + d :], own[:, 1 : 1 + d], own[:, 1 + d :]
         kind, mutates, drawn = (xp.take(column, xp.asarray(p.owner), axis=1) for column in (kind, mutates, shift))
-        # Half of the variables of a pair that is crossed are: a quarter near the lower parent, a quarter the other.
-        kind = xp.where(u[:, 4:5] < PAIRED, kind, 1.0)
+        # Half of the variables of a pair that is crossed are; of either child a quarter near the lower parent's.
+        kind = xp.where(u[:, :1] < PAIRED, kind, 1.0)
+        a, b = xp.where(is_second, b, a), xp.where(is_second, a, b)
+        kind = xp.where(is_second & (kind < 0.5), 0.5 - kind, kind)
         eta_crossover = xp.asarray(p.eta_crossover, dtype=x.dtype)
         eta_mutation = xp.asarray(p.eta_mutation, dtype=x.dtype)
         low, high = _crossed(xp.minimum(a, b), xp.maximum(a, b), spread, eta_crossover)
@@ -165,10 +174,10 @@ class NSGA2:
             changed = xp.where(is_option, onehot, changed)
         is_mutated = mutates < 1 / p.variables
         is_copy = xp.all(xp.where(is_mutated, changed, child) == a, axis=1)
-        is_due = xp.asarray(p.variable) == xp.astype(xp.floor(u[:, 5:6] * p.variables), state.front.dtype)
+        is_due = xp.asarray(p.variable) == xp.astype(xp.floor(own[:, :1] * p.variables), state.front.dtype)
         is_mutated = is_mutated | (is_copy[:, None] & is_due)
         child = xp.clip(xp.where(is_mutated, changed, child), 0.0, 1.0)
-        starting = state.population if first == 0 else self.low + (self.high - self.low) * u[:, 6 : 6 + d]
+        starting = state.population if first == 0 else self.low + (self.high - self.low) * shift
         return xp.where(state.generation == 0, starting, self.low + (self.high - self.low) * child)
 
     def tell(self, state: NSGA2State, population: Float[Array, "n d"], fitness: Float[Array, "n *k"]) -> NSGA2State:
@@ -248,16 +257,26 @@ def _largest(like: Float[Array, "*n"]) -> float:
     return float(namespace(like).finfo(like.dtype).max) / 4
 
 
-def _winners(state: NSGA2State, u: Float[Array, "n"], v: Float[Array, "n"]) -> Int[Array, "n"]:
-    """The better of two random members, for each pair of uniform numbers."""
-    xp = namespace(u)
+def _parents(state: NSGA2State, first: int) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
+    """The parents of the pairs that members belong to, by tournaments in which each member takes part once.
+
+    One permutation gives the tournaments of all first parents of a population, another those of the second ones.
+    """
+    xp = namespace(state.population)
     n = state.population.shape[0]
-    i, j = (xp.minimum(xp.astype(xp.floor(w * n), state.front.dtype), xp.asarray(n - 1)) for w in (u, v))
-    front_i, front_j = xp.take(state.front, i), xp.take(state.front, j)
-    is_better = (front_i < front_j) | (
-        (front_i == front_j) & (xp.take(state.crowding, i) >= xp.take(state.crowding, j))
-    )
-    return xp.where(is_better, i, j)
+    u = uniform(state.key, state.generation, (2 * n, 2), leaf=3, first=first - first % n, like=state.population)
+    order = xp.argsort(xp.reshape(u, (2, n, 2)), axis=1, stable=True)  # of the first member's population and the next
+    slot = first % n + xp.arange(n)
+    page, pair = slot // n, slot % n // 2 * 2
+
+    def winners(side: int) -> Int[Array, "n"]:
+        entrants = xp.reshape(order[:, :, side], (-1,))
+        i, j = (xp.take(entrants, page * n + (pair + k) % n) for k in (0, 1))
+        front_i, front_j = xp.take(state.front, i), xp.take(state.front, j)
+        is_less_crowded = xp.take(state.crowding, i) >= xp.take(state.crowding, j)
+        return xp.where((front_i < front_j) | ((front_i == front_j) & is_less_crowded), i, j)
+
+    return winners(0), winners(1)
 
 
 def _crossed(

@@ -88,6 +88,30 @@ def test_no_child_is_a_copy_of_its_parent() -> None:
         assert copies < 8  # a choice may be mutated to what it was
 
 
+@pytest.mark.parametrize("popsize", [6, 7])
+def test_members_do_not_depend_on_where_asking_begins(popsize: int) -> None:
+    strategy = NSGA2(popsize=popsize, objectives=2)
+    state = strategy.init(bb.key(0), np.full(3, 0.5))
+    for _ in range(3):
+        population = strategy.ask(state)
+        state = strategy.tell(state, population, population[:, :2])
+    rows = np.concatenate([strategy.ask(state, first=i * popsize) for i in range(4)])
+    for first in range(2 * popsize):
+        assert np.array_equal(strategy.ask(state, first=first), rows[first : first + popsize])
+
+
+def test_two_children_share_what_their_parents_have() -> None:
+    strategy = NSGA2(popsize=200, objectives=2)
+    state = strategy.init(bb.key(0), np.full(50, 0.5))
+    population = strategy.ask(state)
+    state = strategy.tell(state, population, population[:, :2])
+    children = strategy.ask(state).reshape(100, 2, 50)
+    taken = np.array([np.isin(children[i], state.population).mean() for i in range(100)])
+    assert 0.4 < taken.mean() < 0.65  # half of the variables, and all where a pair is not crossed
+    middle = np.sort(children.mean((1, 2)))  # crossover keeps the mean of a pair, and mutation is rare
+    assert np.all(np.abs(middle - 0.5) < 0.2)
+
+
 def test_options_stay_one_of_each() -> None:
     strategy = NSGA2(popsize=30, objectives=2, layout=(("choice", 3), ("float",)))
     state = strategy.init(bb.key(0), np.full(4, 0.5))
