@@ -34,6 +34,7 @@ _NAMES = {
     "kernels.noise": ["fold", "key"],
     "minimizer": ["Result", "Stop", "minimize"],
     "optimizer": ["Candidate", "Optimizer"],
+    "pareto": ["hypervolume"],
     "population": ["evaluate"],
     "runner": ["History", "run"],
     "space": ["Bool", "Box", "Choice", "Float", "Int", "Permutation", "Space", "reflect"],
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from blackbox.minimizer import minimize as minimize
     from blackbox.optimizer import Candidate as Candidate
     from blackbox.optimizer import Optimizer as Optimizer
+    from blackbox.pareto import hypervolume as hypervolume
     from blackbox.population import evaluate as evaluate
     from blackbox.runner import History as History
     from blackbox.runner import run as run

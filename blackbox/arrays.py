@@ -60,6 +60,19 @@ def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
     return true() if bool(predicate) else false()
 
 
+def while_loop(proceed: Callable[[T], Array], step: Callable[[T], T], start: T) -> T:
+    """``start`` after as many times ``step`` as ``proceed`` holds; inside a JAX program ``lax.while_loop``."""
+    if is_jax(predicate := proceed(start)):
+        import jax
+
+        if isinstance(predicate, jax.core.Tracer):
+            result: T = jax.lax.while_loop(proceed, step, start)
+            return result
+    while bool(proceed(start)):
+        start = step(start)
+    return start
+
+
 def eigh(matrix: Array) -> tuple[Array, Array]:
     """Ascending eigenvalues and, in columns, eigenvectors of a symmetric matrix, read from its lower triangle.
 

@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import numpy as np
 from blackbox.box import Box
 from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
 from blackbox.dimensions import show
-from blackbox.errors import SettingError, WorkerError
+from blackbox.errors import SettingError, TellError, WorkerError
 from blackbox.evaluation import describe
 from blackbox.journal import Journal
 from blackbox.optimizer import Optimizer
@@ -42,8 +42,10 @@ class Result:
     """What :func:`minimize` found.
 
     Attributes:
-        x: the best point, in native values; None if no evaluation had a finite value.
+        x: the best point, in native values; None if no evaluation had a finite value and kept all constraints.
         value: its value, or None.
+        pareto: with several objectives, which have no best point, those that no other dominates, as candidates with
+            ``x`` and ``values``; see :attr:`Optimizer.pareto`.
         evaluations: results told, those before a resume included.
         seconds: duration of this call.
         stopped: from each reason that ended the run ("budget", "seconds", "target", "patience", "errors",
@@ -66,6 +68,10 @@ class Result:
     best: Candidate | None
     optimizer: Optimizer
 
+    @property
+    def pareto(self) -> list[Candidate]:
+        return self.optimizer.pareto
+
 
 def minimize(
     objective: Callable[[Any], Any],
@@ -83,7 +89,7 @@ def minimize(
     vectorized: bool = False,
     seed: int | None = None,
     x0: Any = None,
-    direction: Direction = "minimize",
+    direction: Direction | Sequence[Direction] = "minimize",
     journal: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -102,26 +108,29 @@ def minimize(
     they end.
 
     Args:
-        objective: from a point (a dictionary, or an array for a Box) to a number. None and NaN mean failed.
+        objective: from a point (a dictionary, or an array for a Box) to a number. None and NaN mean failed. With
+            ``constraints=m`` among the settings: to a pair of a number and a sequence of m, where those <= 0 are kept.
+            With ``objectives=k``: to a sequence of k numbers in place of one.
         space, method, seed, x0, direction: as for :class:`blackbox.Optimizer`.
         budget: evaluations in all. Without ``budget``, ``seconds`` and ``target``: 100 per coordinate.
         seconds: time limit; evaluations under way are given up.
-        target: value to reach.
-        patience: evaluations without improvement after which to stop.
+        target: value to reach, of a single objective.
+        patience: evaluations without improvement after which to stop; with several objectives, without a result that
+            enters the front.
         workers: evaluations at once: 0 runs them here, one after the other; or an executor with ``submit``.
         kind: "process" or "thread", where ``workers`` is a number.
         timeout: limit of one evaluation in seconds; over it, the evaluation ranks last.
         retries: how often an evaluation is repeated whose worker died.
         vectorized: whether ``objective`` takes a list of points (an array (n, d) for a Box) and returns as many
-            values; here, without workers.
+            values, or an array (n, k), and with constraints an array (n, m) beside them; here, without workers.
         journal: file that keeps all results as they come.
         resume: go on with the run in ``journal`` if there is one; ``budget`` then replaces its budget.
         progress: whether to show a live line.
         callbacks: see :mod:`blackbox.callbacks`.
         catch: which exceptions of ``objective`` count as a failed evaluation: True for all; a type or tuple of
             types (not in processes); False or () for none. Others end the run and are raised.
-        **settings: further arguments of Optimizer: ``restarts``, ``durability``, the policies, and the method's
-            hyperparameters.
+        **settings: further arguments of Optimizer: ``constraints``, ``objectives``, ``restarts``, ``durability``, the
+            policies, and the method's hyperparameters.
 
     Raises:
         SettingError, SpaceError, JournalError: as for Optimizer.
@@ -133,6 +142,8 @@ def minimize(
     limits = _Limits.check(budget, seconds, target, patience, workers, vectorized, timeout, kind, catch)
     listeners = Callbacks(callbacks, Progress(limits.seconds) if progress else None)
     space = as_space(space)
+    if target is not None and settings.get("objectives", 1) != 1:
+        raise SettingError(f"target must be None with several objectives; got {target!r}")
     if resume and journal is None:
         raise SettingError("journal must name a file where resume=True; got None")
     pool = None if vectorized else start_workers(objective, workers, kind=kind, timeout=timeout, retries=retries)
@@ -302,7 +313,9 @@ class _Run:
                 for candidate in candidates:
                     self._tell(candidate, Outcome(0, math.nan, "failed", describe(error), spent / count, error))
             else:
-                optimizer.tell(candidates, values, seconds=(time.perf_counter() - begin) / count)
+                seconds = (time.perf_counter() - begin) / count
+                values, constraints = self._parts(values)
+                optimizer.tell(candidates, values, constraints=constraints, seconds=seconds)
                 for candidate in candidates:
                     self._after(candidate)
             self._check_time()
@@ -316,7 +329,8 @@ class _Run:
                 raise WorkerError(f"the objective raised in its worker: {outcome.reason}")
         seconds = None if math.isnan(outcome.seconds) else outcome.seconds
         if outcome.status == "ok":
-            self._optimizer.tell(candidate, outcome.value, seconds=seconds)
+            value, constraints = self._parts(outcome.value)
+            self._optimizer.tell(candidate, value, constraints=constraints, seconds=seconds)
         else:
             self._optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
         self._errors += outcome.status in ("failed", "crashed")
@@ -326,6 +340,18 @@ class _Run:
                 f"{self._errors} of {self._told} evaluations raised or crashed, the last one with: {outcome.reason}"
             )
             warnings.warn(self._stopped["errors"], RuntimeWarning, stacklevel=4)
+
+    def _parts(self, returned: Any) -> tuple[Any, Any]:
+        """Value and constraints of what the objective returned; a failed evaluation has None."""
+        count = self._optimizer.settings.constraints
+        if not count or returned is None or (isinstance(returned, float) and math.isnan(returned)):
+            return returned, None
+        if isinstance(returned, tuple | list) and len(returned) == 2:
+            return returned[0], returned[1]
+        raise TellError(
+            f"objective must return a pair, a value and {count} constraints, with constraints={count}; "
+            f"got {show(returned)}"
+        )
 
     def _after(self, candidate: Candidate) -> None:
         """Look at the reasons to stop that a told result can bring about."""
@@ -337,6 +363,9 @@ class _Run:
                 self._improved_at = optimizer.evaluations
             self._best = best
             self._check_target()
+        several = limits.patience is not None and optimizer.settings.objectives > 1
+        if several and any(known.id == candidate.id for known in optimizer.pareto):
+            self._improved_at = optimizer.evaluations
         if limits.patience is not None and optimizer.evaluations - self._improved_at >= limits.patience:
             self._stopped["patience"] = f"no improvement for {limits.patience} evaluations"
         if optimizer.stopped:

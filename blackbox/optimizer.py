@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from blackbox.box import Box
 from blackbox.errors import BudgetExhausted, JournalError, SettingError
 from blackbox.journal import Durability, Journal
@@ -51,7 +53,7 @@ class Optimizer:
             whose ``sigma0`` then is in units of the unit cube.
         seed: integer from 0 to 2**64 - 1; None draws one, kept as ``seed``.
         budget: evaluations in all, told from outside included; None is unlimited.
-        direction: "minimize" or "maximize".
+        direction: "minimize" or "maximize"; of several objectives, a sequence with one for each, or one for all.
         journal: a new file for all settings and results; see :meth:`resume`.
         durability: what told results in the journal survive: the death of the "process" at any moment, or, waiting
             for the disk at each tell (some 10 ms), also the loss of "power".
@@ -61,6 +63,8 @@ class Optimizer:
         allow_neg_inf: whether a value may be infinitely good; it would be the best for ever.
         if_told: what a second result for a candidate does: "raise" (DuplicateTell) or "ignore".
         parallel: how many evaluations there will be at once, by which "auto" chooses; any number may be asked for.
+        constraints: how many inequality constraints are told with each value; see :meth:`tell`.
+        objectives: how many values a result has; more than one give :attr:`pareto` in place of :attr:`best`.
         **hyperparameters: the method's own, such as ``popsize``; ``sigma0`` (default 0.2) is in units of the unit
             cube that the space is mapped to.
 
@@ -81,7 +85,7 @@ class Optimizer:
         *,
         seed: int | None = None,
         budget: int | None = None,
-        direction: Direction = "minimize",
+        direction: Direction | Sequence[Direction] = "minimize",
         journal: str | os.PathLike[str] | None = None,
         durability: Durability = "process",
         x0: Any = None,
@@ -90,11 +94,24 @@ class Optimizer:
         allow_neg_inf: bool = False,
         if_told: Literal["raise", "ignore"] = "raise",
         parallel: float = 1,
+        constraints: int = 0,
+        objectives: int = 1,
         **hyperparameters: Any,
     ) -> None:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
         settings = Settings.check(
-            space, method, seed, budget, direction, x0, restarts, policy, hyperparameters, parallel
+            space,
+            method,
+            seed,
+            budget,
+            direction,
+            x0,
+            restarts,
+            policy,
+            hyperparameters,
+            parallel,
+            constraints,
+            objectives,
         )
         search = Search(settings.plan())
         opened = None
@@ -109,13 +126,14 @@ class Optimizer:
         self.space, self.method, self.seed = settings.space, settings.method, settings.seed
         self.direction = settings.direction
         self._budget = settings.budget
-        self._gate = Gate(settings.space, settings.policy, settings.owner, search)
+        self._gate = Gate(settings.space, settings.policy, settings.goals, settings.owner, search)
         self._search = search
         self._journal = journal
         self._lock = threading.RLock()
         self._member = 0  # the next one of the open generation to be asked
         self._points: list[list[Any]] = []  # native values of the open generation's pages
         self._best: Candidate | None = None
+        self._pareto: list[Candidate] | None = None
         self._checkpointed = search.generation
         self._strategy_seconds = 0.0
 
@@ -204,7 +222,7 @@ class Optimizer:
                 if known is not None and generation == self._search.generation:
                     self._member = min(self._member, member)
 
-    def tell(self, candidate: Any, value: Any, *, seconds: float | None = None) -> None:
+    def tell(self, candidate: Any, value: Any, *, constraints: Any = None, seconds: float | None = None) -> None:
         """Take in the value of a candidate, the values of a list of candidates, or that of a point from outside.
 
         All is checked first, then journaled in one transaction, then used. After an error all is as before.
@@ -212,7 +230,11 @@ class Optimizer:
         Args:
             candidate: from :meth:`ask`; a list of those; or a point in native values that was not asked for.
             value: a real number or an array of one from any library; None or NaN for a failed evaluation; plus
-                infinity (minus, if maximizing) for an infeasible point. For a list: a sequence of as many.
+                infinity (minus, if maximizing) for an infeasible point. With several objectives a sequence of these.
+                For a list of candidates: a sequence of as many.
+            constraints: for an optimizer that was made with ``constraints=m``, a sequence of m numbers, of which those
+                <= 0 are kept; NaN where one could not be computed, which counts as not kept; None if the evaluation
+                failed. For a list of candidates: a sequence of such sequences, or an array.
             seconds: how long the evaluation took, for the journal.
 
         Raises:
@@ -222,7 +244,7 @@ class Optimizer:
         if seconds is not None:
             seconds = read_value("seconds", seconds)
         with self._lock:
-            self._record(self._gate.admit(candidate, value), seconds)
+            self._record(self._gate.admit(candidate, value, constraints), seconds)
 
     def fail(
         self,
@@ -265,13 +287,15 @@ class Optimizer:
 
     def _take_in(self, told: Sequence[Told], closing: Closing | None) -> None:
         search, waiting = self._search, self._gate.waiting
-        best = search.best
+        best, front = search.best, search.front
         search.commit(told, closing)
         if search.best is not best:
             self._best = None
+        if search.front is not front:
+            self._pareto = None
         for t in told:
             if t.candidate is not None:
-                t.candidate.value, t.candidate.status = t.value, t.status
+                t.candidate.take(t.value, t.status, t.vector, self.settings.objectives)
                 waiting.pop(t.candidate.id, None)
         if closing is not None:
             self._member, self._points = 0, []
@@ -287,19 +311,46 @@ class Optimizer:
 
     @property
     def best(self) -> Candidate | None:
-        """The best result so far, as a candidate with ``x`` and ``value``; None before any."""
+        """The best result so far, as a candidate with ``x`` and ``value``; None before any.
+
+        With constraints: the best that keeps them all. With several objectives None: there is none, but a front.
+        """
         with self._lock:
-            (value, id), row = self._search.best
+            (value, id), row, vector = self._search.best
             if self._best is None and row is not None:
                 self._best = Candidate(id, self.space.decode(row), row, self.settings.owner)
-                self._best.value, self._best.status = self.settings.policy.sign * value, "ok"
+                self._best.take(self.settings.policy.sign * value, "ok", vector, 1)
             return self._best
+
+    @property
+    def pareto(self) -> list[Candidate]:
+        """The results that no other one dominates and that keep all constraints, by their first value, best first.
+
+        One dominates another if it is no worse in any objective and better in one; of equal ones the first told is
+        here. With one objective, :attr:`best` alone.
+        """
+        with self._lock:
+            if self.settings.objectives == 1:
+                return [] if self.best is None else [self.best]
+            if self._pareto is None:
+                front, self._pareto = self._search.front, []
+                for i in np.lexsort(front.values.T[::-1]).tolist():
+                    row, id = front.rows[i], front.ids[i].tolist()
+                    candidate = Candidate((id[0], id[1]), self.space.decode(row), row, self.settings.owner)
+                    candidate.take(math.nan, "ok", front.vectors[i], self.settings.objectives)
+                    self._pareto.append(candidate)
+            return list(self._pareto)
 
     def recommend(self) -> Any:
         """The point that the method itself would return, in native values: for many methods not one that was
         evaluated, and under noise a better choice than :attr:`best`.
+
+        With constraints it is :attr:`best`, as soon as a point that keeps them all is known: of others nobody knows.
+        With several objectives, a compromise.
         """
         with self._lock:
+            if self.settings.constraints and self.best is not None:
+                return self.best.x
             lane = self._search.lane
             return self.space.decode(lane.strategy.recommend(lane.state))
 

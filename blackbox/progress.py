@@ -90,10 +90,13 @@ class Progress:
         optimizer, best = snapshot.optimizer, snapshot.best
         count = f"{snapshot.evaluations}" + (f"/{optimizer.budget}" if optimizer.budget else "")
         rate = (snapshot.evaluations - self._evaluations) / max(snapshot.seconds, 1e-9)
+        found = "no value yet" if best is None else f"best {best.value:.6g}"
+        if optimizer.settings.objectives > 1:
+            found = f"{len(optimizer.pareto)} on the front"
         parts = {
             "method": f"{optimizer.method}: ",
             "count": f"{count} evaluations",
-            "best": "no value yet" if best is None else f"best {best.value:.6g}",
+            "best": found,
             "rate": f"{rate:.3g}/s",
             "failed": f"{optimizer.failures} failed" if optimizer.failures else "",
             "left": "",

@@ -14,7 +14,11 @@ Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; a
 * ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that
   a generation is told in member order and complete;
 * ``virtual = True``: populations are around a pytree of a model's parameters, for :func:`blackbox.evaluate`;
-* ``injectable = True``: points from elsewhere, and late results of former generations, may be told as further rows.
+* ``injectable = True``: points from elsewhere, and late results of former generations, may be told as further rows;
+* ``generational = True``: it compares the fitness of a generation within that generation only, so that its meaning may
+  change in between, as that of penalties which adapt;
+* ``objectives``: how many each member has; fitness is of shape ``(n, objectives)`` if they are several;
+* ``needs_values = True``: it models the values of fitness, not their order alone.
 """
 
 from __future__ import annotations
@@ -76,7 +80,7 @@ def algorithm(cls: C) -> C:
 
     @functools.wraps(tell)
     def checked_tell(self: Any, state: Any, population: Any, fitness: Any) -> Any:
-        return tell(self, state, population, _told_fitness(population, fitness))
+        return tell(self, state, population, _told_fitness(population, fitness, getattr(self, "objectives", 1)))
 
     cls.init, cls.tell = checked_init, checked_tell  # type: ignore[attr-defined]
     cls.__post_init__ = post_init  # type: ignore[attr-defined]
@@ -127,8 +131,9 @@ def _start_point(x0: Any) -> Any:
     return x0.copy() if isinstance(x0, np.ndarray) else x0
 
 
-def _told_fitness(population: Any, fitness: Any) -> Any:
-    """``fitness`` as floats, one for each member of ``population``; a virtual one may have several for each."""
+def _told_fitness(population: Any, fitness: Any, objectives: int) -> Any:
+    """``fitness`` as floats, one for each member of ``population`` and, if there are several, each objective; a
+    virtual one may have several for each."""
     if not hasattr(population, "dtype"):
         if getattr(fitness, "shape", ())[:1] != (len(population),):
             raise TellError(
@@ -137,8 +142,9 @@ def _told_fitness(population: Any, fitness: Any) -> Any:
             )
         return fitness
     n = population.shape[0]
-    if getattr(fitness, "shape", None) != (n,) or n < 1:
-        expected = f"one number for each of the {n} rows of population" if n else "of a population of at least one row"
+    due, numbers = ((n,), "one number") if objectives == 1 else ((n, objectives), f"{objectives} numbers")
+    if getattr(fitness, "shape", None) != due or n < 1:
+        expected = f"{numbers} for each of the {n} rows of population" if n else "of a population of at least one row"
         raise TellError(f"fitness must be an array, {expected}; got {_described(fitness)}")
     if fitness.dtype == population.dtype:
         return fitness
@@ -237,6 +243,7 @@ _method(
     "Hamano et al. 2024/2025, CatCMA with margin",
 )
 _method("l-shade", "ga.l_shade:LSHADE", "dense pure batch restarts", "Tanabe & Fukunaga 2014")
+_method("nsga-ii", "ga.nsga2:NSGA2", "dense pure batch discrete multi-objective", "Deb et al. 2002")
 _method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", "Gao & Han 2012")
 _method("quadratic", "classic.quadratic:Quadratic", "dense restarts", "Powell 2006 and 2009, NEWUOA and BOBYQA")
 _method("sobol", "classic.sobol:Sobol", "dense pure batch", "Joe & Kuo 2008; Owen 1998")

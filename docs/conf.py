@@ -1,5 +1,6 @@
 """Sphinx configuration: MyST pages, an executed notebook, doctests of pages and docstrings."""
 
+import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -45,11 +46,13 @@ _folder.cleanup()
 
 
 def insert_figures(app, page, source):
-    """Put the measured table, without its heading, where the page has a comment that names it."""
-    if page in ("reliability", "hosted"):
-        path = Path(app.srcdir).parent / "bench" / "results" / f"{page}.md"
-        figures = path.read_text().partition("\n")[2] if path.exists() else "Not measured in this version."
-        source[0] = source[0].replace(f"<!-- bench/results/{page}.md -->", figures)
+    """Put a measured table, without its heading, where the page has a comment that names its file."""
+
+    def table(comment):
+        path = Path(app.srcdir).parent / comment[1]
+        return path.read_text().partition("\n")[2] if path.exists() else "Not measured in this version."
+
+    source[0] = re.sub(r"<!-- (bench/results/\w+\.md) -->", table, source[0])
 
 
 def drop_aliases(app, what, name, obj, options, lines):

@@ -86,6 +86,7 @@ METHODS = [
     ("random", {"popsize": 4}),
     ("nelder-mead", {}),
     ("cma-es", {"restarts": "same"}),
+    ("nsga-ii", {"popsize": 8}),
 ]
 OTHERS = sorted({*dense_methods()} - {name for name, _ in METHODS})
 

@@ -97,6 +97,7 @@ class Quadratic:
     pure: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     injectable: ClassVar[bool] = True
+    needs_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("points", self.points, low=3)

@@ -72,5 +72,5 @@ def solve(task: Task, progress: bool | None, as_json: bool, resume: bool = False
         stopped = {"interrupted": f"interrupted; {go_on}"}
     facts = outcome(optimizer, task, watch.statuses, time.monotonic() - watch.begin, stopped)
     show_result(as_json, facts, lambda: outcome_tables(facts))
-    if code or facts["x"] is None:
+    if code or not optimizer.pareto:
         raise typer.Exit(code or NOTHING_FOUND)

@@ -169,6 +169,7 @@ class CatCMA:
     layout: Layout | None = None
 
     injectable: ClassVar[bool] = True
+    generational: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=3)

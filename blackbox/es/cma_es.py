@@ -122,6 +122,7 @@ class CMAES:
     sigma0: float = 1.0
 
     injectable: ClassVar[bool] = True
+    generational: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=3)

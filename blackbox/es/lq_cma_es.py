@@ -72,6 +72,7 @@ class LQCMAES:
     high: float = 1.0
 
     pure: ClassVar[bool] = False
+    needs_values: ClassVar[bool] = True
     injectable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

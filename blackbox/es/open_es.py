@@ -13,7 +13,7 @@ Cost per generation: O(popsize d). State O(d).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.es.mirrored import default_popsize, mirrored_normal
@@ -53,6 +53,8 @@ class OpenES:
     adam: bool = True
     beta1: float = 0.9
     beta2: float = 0.999
+
+    generational: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, even=True)

@@ -18,7 +18,7 @@ Cost per generation: O(popsize d). State O(d).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.es.mirrored import default_popsize, mirrored_normal
@@ -58,6 +58,8 @@ class PGPE:
     momentum: float = 0.9
     stdev_lr: float = 0.1
     stdev_max_change: float = 0.2
+
+    generational: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, even=True)

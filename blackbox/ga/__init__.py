@@ -2,4 +2,4 @@
 
 from blackbox.lazy import lazy_exports
 
-__all__, __getattr__ = lazy_exports(__name__, {"l_shade": ["LSHADE"]})
+__all__, __getattr__ = lazy_exports(__name__, {"l_shade": ["LSHADE"], "nsga2": ["NSGA2"]})

@@ -42,17 +42,19 @@ def page(report: Report) -> str:
     """The page as HTML text. Everything that the journal holds is escaped."""
     title = f"{report.path.name}: {report.settings.method}"
     best = report.row(report.ranking[0]) if report.ranking else None
+    plots = PLOTS if report.settings.objectives == 1 else ()
     parts = [f"<h1>{_text(title)}</h1>"]
     if best is None:
         parts.append('<p class="value">No evaluation has a value.</p>')
     else:
         parts.append(
-            f'<p class="value">Best value <strong>{_text(shown(best["value"], 12))}</strong> '
+            f'<p class="value">{"Best value" if plots else "First of the front"} '
+            f"<strong>{_text(shown(best.get('values', best['value']), 12))}</strong> "
             f"in evaluation {best['number']} of {len(report.evaluations)}</p>"
         )
         parts += ["<h2>Best point</h2>", _facts(exact(best["x"]))]
     parts += ["<h2>Settings</h2>", _facts(settings_of(report))]
-    for plot in PLOTS:
+    for plot in plots:
         picture = io.BytesIO()
         render(plot, report, picture)
         data = base64.b64encode(picture.getvalue()).decode()

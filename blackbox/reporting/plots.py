@@ -66,11 +66,15 @@ def save(report: Report, path: Path) -> None:
         path: ends in .png, .pdf or .svg.
 
     Raises:
-        SettingError: another ending, or a file that cannot be written.
+        SettingError: another ending, several objectives, or a file that cannot be written.
         MissingExtra: matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
         raise SettingError(f"the picture must end in {', '.join(FORMATS)}; got {str(path)!r}")
+    if report.settings.objectives > 1:
+        raise SettingError(
+            f"the journal must be of a run with one objective; got one with {report.settings.objectives}"
+        )
     heights = [plot.height for plot in PLOTS]
     with new_figure(sum(heights)) as figure:
         for part, plot in zip(figure.subfigures(len(PLOTS), height_ratios=heights), PLOTS, strict=True):

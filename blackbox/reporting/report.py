@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blackbox.journal import Journal
+from blackbox.pareto import non_dominated
 from blackbox.shell.auto import choose_method
 from blackbox.shell.replay import Evaluation, replay
 from blackbox.shell.settings import Settings, fingerprint
@@ -71,8 +72,10 @@ class Report:
 
     @cached_property
     def values(self) -> np.ndarray:
-        """The told values, shape (n,); NaN where the evaluation failed."""
-        values: np.ndarray = np.array([evaluation.candidate.value for evaluation in self.evaluations], dtype=float)
+        """The told values, shape (n,); NaN where the evaluation failed, infinite where a constraint is not kept."""
+        worst, candidates = self.sign * math.inf, [evaluation.candidate for evaluation in self.evaluations]
+        told = [worst if candidate.status == "infeasible" else candidate.value for candidate in candidates]
+        values: np.ndarray = np.array(told, dtype=float)
         return values
 
     @cached_property
@@ -84,9 +87,21 @@ class Report:
 
     @cached_property
     def ranking(self) -> list[int]:
-        """Positions of the evaluations that have a value, best first; of equal ones the first asked."""
+        """Positions of the evaluations that have a value, best first; of equal ones the first asked.
+
+        With several objectives: of those that no other dominates, by their first value.
+        """
+        if self.settings.objectives > 1:
+            return self._front()
         found = [(i, e.candidate) for i, e in enumerate(self.evaluations) if e.candidate.status == "ok"]
         return [i for i, _ in sorted(found, key=lambda entry: (self.sign * (entry[1].value or 0.0), entry[1].id))]
+
+    def _front(self) -> list[int]:
+        found = [i for i, e in enumerate(self.evaluations) if e.candidate.status == "ok"]
+        signs = np.array(self.settings.goals.signs)
+        values = np.array([self.evaluations[i].candidate.values for i in found]).reshape(len(found), -1) * signs
+        best = np.flatnonzero(non_dominated(values))
+        return [found[i] for i in best[np.lexsort(values[best].T[::-1])].tolist()]
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -135,6 +150,8 @@ class Report:
             "number": position + 1,
             "id": list(candidate.id),
             "value": candidate.value,
+            **({} if candidate.values is None else {"values": list(candidate.values)}),
+            **({} if candidate.constraints is None else {"constraints": list(candidate.constraints)}),
             "status": candidate.status,
             "seconds": seconds,
             "reason": reason,
@@ -178,11 +195,13 @@ def outcome(
         seconds: that the call took.
         stopped: why it ended.
     """
+    front = [{"x": candidate.x, "values": list(candidate.values or ())} for candidate in optimizer.pareto]
     best, journal = optimizer.best, task.settings.get("journal")
     return {
         "objective": task.name,
         "x": None if best is None else best.x,
         "value": None if best is None else best.value,
+        **({"pareto": front} if optimizer.settings.objectives > 1 else {}),
         "evaluations": optimizer.evaluations,
         "failures": optimizer.failures,
         "statuses": dict(statuses),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType
     from rich.table import Table
 
+MOST_OF_FRONT = 20  # rows
+
 
 def plain(text: object) -> str:
     """``text`` in one line without control characters: what a journal holds must not steer a terminal."""
@@ -135,11 +137,15 @@ def best_rows(report: Report, count: int) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for row, x in zip(chosen, points, strict=True):
         seconds = None if row["seconds"] is None else float(f"{row['seconds']:.3g}")
-        head = [row["number"], row["value"], seconds]
-        text = ", ".join(f"{name}={shown(value, 3)}" for name, value in x.items())
-        shortened = text if len(text) < 100 else text[:97] + "..."
-        rows.append([*head, *([shortened] if many else [x.get(name) for name in names])])
+        head = [row["number"], row.get("values", row["value"]), seconds]
+        rows.append([*head, *([shown_point(x)] if many else [x.get(name) for name in names])])
     return columns, rows
+
+
+def shown_point(x: Mapping[str, Any]) -> str:
+    """A point in one cell."""
+    text = ", ".join(f"{name}={shown(value, 3)}" for name, value in x.items())
+    return text if len(text) < 100 else text[:97] + "..."
 
 
 def failures(report: Report) -> list[tuple[int, str, str]]:
@@ -147,7 +153,7 @@ def failures(report: Report) -> list[tuple[int, str, str]]:
     reasons = Counter(
         (e.candidate.status, plain(e.reason.partition("\n")[0]))
         for e in report.evaluations
-        if e.candidate.status != "ok"
+        if e.candidate.status != "ok" and not (e.candidate.status == "infeasible" and e.candidate.constraints)
     )
     return [(count, status, reason) for (status, reason), count in reasons.most_common()]
 
@@ -157,7 +163,9 @@ def show_tables(report: Report, count: int) -> list[Group]:
     tables = [pairs(str(report.path), settings_of(report))]
     if report.ranking:
         first = report.row(report.ranking[0])
-        tables.append(pairs(f"Best: {shown(first['value'], 12)} in evaluation {first['number']}", exact(first["x"])))
+        best, several = first.get("values", first["value"]), report.settings.objectives > 1
+        title = f"First of a front of {len(report.ranking)}" if several else "Best"
+        tables.append(pairs(f"{title}: {shown(best, 12)} in evaluation {first['number']}", exact(first["x"])))
     if count and len(report.ranking) > 1:
         tables.append(table(f"The best {min(count, len(report.ranking))}", *best_rows(report, count)))
     if lost := failures(report):
@@ -180,4 +188,7 @@ def outcome_tables(facts: Mapping[str, Any]) -> list[Group]:
         "journal": facts["journal"],
     }
     title = "No evaluation had a value" if facts["x"] is None else f"Best value: {shown(facts['value'], 12)}"
+    if front := facts.get("pareto"):
+        rows = [[shown(point["values"]), shown_point(coordinates(point["x"]))] for point in front[:MOST_OF_FRONT]]
+        return [table(f"A front of {len(front)}", ["values", "point"], rows), pairs("Run", words)]
     return [pairs(title, {} if facts["x"] is None else exact(facts["x"])), pairs("Run", words)]

@@ -18,20 +18,36 @@ class Candidate:
     Attributes:
         id: ``(generation, member)``, the same after a resume; members below 0 are points told from outside.
         x: the point in native values: a dictionary, or an array of shape (d,) for a Box.
-        value: what was told, or None before; NaN if the evaluation failed.
-        status: "asked"; "ok"; "infeasible" (told plus infinity); "failed", "timeout" or "crashed" (no value).
+        value: what was told, or None before; NaN if the evaluation failed. None with several objectives.
+        values: what was told of several objectives, or None.
+        constraints: what was told with it, or None.
+        status: "asked"; "ok"; "infeasible" (told plus infinity, or a constraint that is not kept); "failed", "timeout"
+            or "crashed" (no value).
     """
 
-    __slots__ = ("_owner", "_row", "id", "status", "value", "x")
+    __slots__ = ("_owner", "_row", "constraints", "id", "status", "value", "values", "x")
 
     def __init__(self, id: tuple[int, int], x: Any, row: Float[Array, "d"], owner: str) -> None:
         self.id = id
         self.x = x
         self.value: float | None = None
+        self.values: tuple[float, ...] | None = None
+        self.constraints: tuple[float, ...] | None = None
         self.status: CandidateStatus = "asked"
         self._row = row
         self._owner = owner
 
+    def take(self, value: float, status: CandidateStatus, vector: Float[Array, "k+m"] | None, objectives: int) -> None:
+        """Bear a result; ``vector`` has the values and the constraints, where they are more than one number."""
+        self.status = status
+        if objectives == 1:
+            self.value = value
+        numbers = () if vector is None else tuple(vector.tolist())
+        self.values = numbers[:objectives] if objectives > 1 else None
+        self.constraints = numbers[objectives:] or None
+
     def __repr__(self) -> str:
         result = "" if self.value is None else f", value={self.value!r}"
+        result += "" if self.values is None else f", values={self.values!r}"
+        result += "" if self.constraints is None else f", constraints={self.constraints!r}"
         return f"Candidate(id={self.id}, x={self.x!r}{result}, status={self.status!r})"

@@ -12,21 +12,23 @@ a candidate that has a result, or twice         DuplicateTell; left out with ``i
 a candidate of another optimizer                UnknownCandidate, naming the open generation
 a candidate whose generation has closed         counts for the best, and joins the next tell where the method allows
 a point that was not asked for                  the same; TellError if it is not in the space
+a constraint above 0, or NaN                    status "infeasible": never the best
+no constraints, or another number of them       TellError, unless the evaluation has failed
 ==============================================  =====================================================================
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from blackbox.box import Box
 from blackbox.dimensions import show
 from blackbox.errors import DuplicateTell, SpaceError, TellError, UnknownCandidate
-from blackbox.shell.candidate import Candidate, CandidateStatus
+from blackbox.shell.candidate import Candidate
+from blackbox.shell.goals import Goals, Numbers
 from blackbox.shell.search import INJECTED, Search
-from blackbox.shell.told import Policy, Told, read_value, read_values
+from blackbox.shell.told import Policy, Told
 from blackbox.space import Space
 
 
@@ -36,6 +38,7 @@ class Gate:
     Args:
         space: of points from outside.
         policy: what to do about values that are no finite numbers, and about results told twice.
+        goals: what a result consists of.
         owner: name of the run, which its candidates bear.
         search: the course so far.
 
@@ -43,32 +46,33 @@ class Gate:
         waiting: candidates that are asked and not told, by id.
     """
 
-    def __init__(self, space: Space | Box, policy: Policy, owner: str, search: Search) -> None:
+    def __init__(self, space: Space | Box, policy: Policy, goals: Goals, owner: str, search: Search) -> None:
         self._space = space
         self._policy = policy
+        self._goals = goals
         self._owner = owner
         self._search = search
         self.waiting: dict[tuple[int, int], Candidate] = {}
 
-    def admit(self, candidate: Any, value: Any) -> list[Told]:
-        """The results that ``tell(candidate, value)`` means: usable, or an error.
+    def admit(self, candidate: Any, value: Any, constraints: Any = None) -> list[Told]:
+        """The results that ``tell(candidate, value, constraints=constraints)`` means: usable, or an error.
 
         Raises:
-            TellError: naming ``candidate`` or ``value``, what came, and what was due.
+            TellError: naming the argument, what came, and what was due.
         """
+        goals, policy = self._goals, self._policy
         if isinstance(candidate, Candidate):
-            number = read_value("value", value)
-            told = self._result(candidate, number, self._policy.judge("value", number))
+            told = self._result(candidate, goals.read(policy, value, constraints))
             return [] if told is None else [told]
         if isinstance(candidate, list | tuple) and (not candidate or isinstance(candidate[0], Candidate)):
-            return self._results(candidate, read_values("value", value, len(candidate)))
+            return self._results(candidate, goals.read_many(policy, value, constraints, len(candidate)))
         try:
             row = self._space.encode(candidate)
         except SpaceError as error:
             due = "one from ask(), a list of those, or a point of the space"
             raise TellError(f"candidate must be {due}: {error}") from None
-        number = read_value("value", value)
-        return [Told(INJECTED, self._search.injected, row, number, self._policy.judge("value", number))]
+        number, status, vector = goals.read(policy, value, constraints)
+        return [Told(INJECTED, self._search.injected, row, number, status, vector=vector)]
 
     def admit_failure(self, candidate: Any, reason: Any, status: Any) -> list[Told]:
         """The result that ``fail(candidate, reason, status=status)`` means: usable, or an error.
@@ -82,7 +86,7 @@ class Gate:
             raise TellError(f"reason must be a string; got {show(reason)}")
         if status not in ("failed", "timeout", "crashed"):
             raise TellError(f"status must be failed, timeout or crashed; got {show(status)}")
-        told = self._result(candidate, math.nan, status)
+        told = self._result(candidate, self._goals.failure(status))
         return [] if told is None else [told]
 
     def own(self, candidates: Any) -> list[tuple[int, int]]:
@@ -96,13 +100,12 @@ class Gate:
             ids.append(candidate.id)
         return ids
 
-    def _results(self, candidates: Sequence[Any], values: list[float]) -> list[Told]:
+    def _results(self, candidates: Sequence[Any], numbers: list[Numbers]) -> list[Told]:
         told: dict[tuple[int, int], Told] = {}
-        for i, (candidate, value) in enumerate(zip(candidates, values, strict=True)):
+        for i, (candidate, own) in enumerate(zip(candidates, numbers, strict=True)):
             if not isinstance(candidate, Candidate):
                 raise TellError(f"candidate[{i}] must be one from ask() like candidate[0]; got {show(candidate)}")
-            status: CandidateStatus = "ok" if math.isfinite(value) else self._policy.judge(f"value[{i}]", value)
-            usable = self._result(candidate, value, status, i)
+            usable = self._result(candidate, own, i)
             if candidate.id in told:
                 if self._policy.if_told == "raise":
                     raise DuplicateTell(f"candidate[{i}] must not be in the list twice; {candidate.id} is")
@@ -110,16 +113,17 @@ class Gate:
                 told[candidate.id] = usable
         return list(told.values())
 
-    def _result(self, candidate: Candidate, value: float, status: CandidateStatus, i: int | None = None) -> Told | None:
+    def _result(self, candidate: Candidate, numbers: Numbers, i: int | None = None) -> Told | None:
         """The result of a candidate, the ``i``-th of a list; None if it is to be ignored."""
         search, id = self._search, candidate.id
+        value, status, vector = numbers
         generation, member = id
         is_open = generation == search.generation
         if candidate._owner == self._owner:
             if id in self.waiting:
-                return Told(generation, member, candidate._row, value, status, not is_open, candidate)
+                return Told(generation, member, candidate._row, value, status, not is_open, candidate, vector)
             if is_open and member not in search.results:  # asked before a resume, and not again since
-                return Told(generation, member, search.row(member), value, status, False, candidate)
+                return Told(generation, member, search.row(member), value, status, False, candidate, vector)
         at = "" if i is None else f"[{i}]"
         if candidate._owner != self._owner:
             raise UnknownCandidate(

@@ -22,13 +22,13 @@ def to_event(t: Told, open_generation: int, seconds: float | None, reason: str) 
     """A told result as the journal keeps it.
 
     The vector of an asked candidate can be made again, but not that of a point from outside, nor, once its
-    generation is closed, that of a late one.
+    generation is closed, that of a late one. What else was told than the (first) value stands before it.
     """
-    payload = None
+    payload = None if t.vector is None else t.vector[1:].tobytes()
     if t.late:
-        payload = _OPEN.pack(open_generation) + t.row.tobytes()
+        payload = (payload or b"") + _OPEN.pack(open_generation) + t.row.tobytes()
     elif t.generation == INJECTED:
-        payload = t.row.tobytes()
+        payload = (payload or b"") + t.row.tobytes()
     return Event(t.generation, t.member, t.value, t.status, reason, seconds, payload)
 
 
@@ -50,18 +50,23 @@ def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Even
     All that was told together with the last result of a generation is in before the generation closes, which shows
     only in the results that come after.
     """
-    told: list[Told] = []
+    width, told = search.plan.goals.width, list[Told]()
     members: list[int] = []  # of those told that are of the open generation
     for event in events:
         row: Any = None
+        value = math.nan if event.value is None else event.value
+        payload, vector = event.payload or b"", None
+        if width > 1:
+            vector = np.append(value, np.frombuffer(payload, count=width - 1))
+            payload = payload[vector[1:].nbytes :]
         open_generation = event.generation
         if event.generation == INJECTED:
             # Told on its own: if the results before it complete a generation, that one had closed.
             open_generation = search.generation + search.is_complete(members)
-            row = np.frombuffer(event.payload or b"")
-        elif event.payload:
-            (open_generation,) = _OPEN.unpack_from(event.payload)
-            row = np.frombuffer(event.payload, offset=_OPEN.size)
+            row = np.frombuffer(payload)
+        elif payload:
+            (open_generation,) = _OPEN.unpack_from(payload)
+            row = np.frombuffer(payload, offset=_OPEN.size)
         if open_generation > search.generation:
             search.commit(told, search.prepare(told))
             told, members = [], []
@@ -69,8 +74,9 @@ def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Even
             members.append(event.member)
         if row is None:
             row = search.row(event.member)
-        value = math.nan if event.value is None else event.value
-        told.append(Told(event.generation, event.member, row, value, event.status))  # type: ignore[arg-type]
+        told.append(
+            Told(event.generation, event.member, row, value, event.status, vector=vector)  # type: ignore[arg-type]
+        )
         yield told[-1], event
     search.commit(told, search.prepare(told))
 

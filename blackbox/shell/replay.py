@@ -39,5 +39,5 @@ def replay(journal: Journal) -> Iterator[Evaluation]:
     settings = Settings.from_json(journal.configuration)
     for told, event in course(Search(settings.plan()), journal.events()):
         candidate = Candidate((told.generation, told.member), settings.space.decode(told.row), told.row, settings.owner)
-        candidate.value, candidate.status = told.value, told.status
+        candidate.take(told.value, told.status, told.vector, settings.objectives)
         yield Evaluation(candidate, event.reason, event.seconds)

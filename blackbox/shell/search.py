@@ -28,6 +28,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from blackbox.pareto import Front
+from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
+from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
 from blackbox.shell.states import flatten, unflatten
 from blackbox.shell.told import Told
@@ -51,6 +54,8 @@ class Member(NamedTuple):
     schedule: Schedule
     horizon: int | None = None
     """Evaluations to be left at each start, for one that plans its whole run by them."""
+    ranking: AugmentedLagrangian | FeasibleFirst | None = None
+    """What makes one number of a value and its constraints; of several, one of each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +66,39 @@ class Plan:
     """One method, or two that take turns."""
     key: UInt32[np.ndarray, "2"]
     x0: Row
-    sign: int
+    goals: Goals
 
-    def begin(self, number: int, run: Run, evaluations: int, best: Row | None = None) -> tuple[Any, Any]:
-        """Strategy and state of a member's run that begins after ``evaluations``; ``best`` is the best point then."""
-        strategy, _, horizon = self.members[number]
-        changes: dict[str, Any] = {}
+    def begin(
+        self, number: int, run: Run, evaluations: int, best: Row | None = None, popsize: int | None = None
+    ) -> Lane:
+        """The start of a member's run after ``evaluations``, when ``best`` is the best point.
+
+        Args:
+            number: of the member.
+            run: its run.
+            evaluations: of all members.
+            best: where another member than the first begins.
+            popsize: of the member's very first run; None if this is it.
+        """
+        member, changes = self.members[number], dict[str, Any]()
+        strategy = member.strategy
         if run.popsize is not None:
             changes["popsize"] = run.popsize
         if run.sigma_factor != 1.0:
             changes["sigma0"] = strategy.sigma0 * run.sigma_factor
-        if run.number and horizon is not None:
-            changes["evaluations"] = max(1, horizon - evaluations)
+        if run.number and member.horizon is not None:
+            changes["evaluations"] = max(1, member.horizon - evaluations)
         strategy = dataclasses.replace(strategy, **changes) if changes else strategy
         key, start = lane_key(self.key, number), self.x0
         if run.number:
             start = start_point(key, run.number, len(self.x0))
         elif number and best is not None:
             start = best
-        return strategy, strategy.init(run_key(key, run.number), start)
+        state = strategy.init(run_key(key, run.number), start)
+        if popsize is None:
+            popsize = _popsize(strategy, strategy.ask(state))
+        ranking = None if member.ranking is None else member.ranking.begin()
+        return Lane(strategy, state, ranking, popsize, run, evaluations)
 
 
 class Closing(NamedTuple):
@@ -94,6 +113,8 @@ class Closing(NamedTuple):
     barren: tuple[int, int]
     """Generations in a row without any finite result, and the evaluations in them."""
     stopped: str | None
+    ranking: Any = None
+    """What ``plan.ranking`` has learned."""
 
 
 class Best(NamedTuple):
@@ -102,6 +123,8 @@ class Best(NamedTuple):
     rank: tuple[float, tuple[int, int]] = (math.inf, (0, 0))
     """Value, lower is better, then id."""
     row: Row | None = None
+    vector: Any = None
+    """All that was told, where it is more than one number."""
 
 
 class Search:
@@ -113,6 +136,7 @@ class Search:
         turn: number of the method that has asked for the open generation.
         lanes: all methods at work, None before their first turn.
         results: of the open generation, from member to row and value (lower is better).
+        front: the best results where there are several objectives.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -121,12 +145,10 @@ class Search:
         self.evaluations = self.failures = self.injected = 0
         self.barren = (0, 0)
         self.best = Best()
+        self.front = Front.empty(plan.goals.objectives, len(plan.x0), plan.goals.width)
         self.stopped: str | None = None
-        strategy, state = plan.begin(0, Run(), 0)
-        population = strategy.ask(state)
-        self._open(
-            0, (Lane(strategy, state, _popsize(strategy, population)), *[None] * (len(plan.members) - 1)), population
-        )
+        lane = plan.begin(0, Run(), 0)
+        self._open(0, (lane, *[None] * (len(plan.members) - 1)), lane.strategy.ask(lane.state))
 
     def _open(self, turn: int, lanes: tuple[Lane | None, ...], population: Float[np.ndarray, "popsize d"]) -> None:
         self.turn, self.lanes, self.population = turn, lanes, population
@@ -185,6 +207,9 @@ class Search:
             self._sort_in(t, results, outside)
         population, fitness = self._rows(results, outside)
         lane = self.lane._replace(used=self.lane.used + self._used + len(told))
+        if (ranking := self.plan.members[self.turn].ranking) is not None:
+            fitness, seen = ranking.rank(lane.ranking, fitness)
+            lane = lane._replace(ranking=seen)
         if (fitness < math.inf).any():
             barren = (0, 0)
             lane = lane._replace(state=lane.strategy.tell(lane.state, population, fitness))
@@ -212,21 +237,20 @@ class Search:
             run = next_run(
                 plan.members[self.turn].schedule, lane.run, lane.used, lane.popsize, lane_key(plan.key, self.turn)
             )
-            lane = Lane(*plan.begin(self.turn, run, evaluations), lane.popsize, run, evaluations, 0, lane.total)
+            begun = plan.begin(self.turn, run, evaluations, popsize=lane.popsize)
+            lane = begun._replace(used_before=lane.total)
         lanes[self.turn] = lane
         totals = [0 if other is None else other.total for other in lanes]
         first = lanes[0]
         has_converged = first is not None and first.run.number > 0
         turn = next_turn(self.turn, totals, len(plan.x0), has_converged)
         if (due := lanes[turn]) is None:
-            strategy, state = plan.begin(turn, Run(), evaluations, self._best_with(told).row)
-            popsize = _popsize(strategy, strategy.ask(state))
-            lanes[turn] = due = Lane(strategy, state, popsize, started=evaluations)
+            lanes[turn] = due = plan.begin(turn, Run(), evaluations, self._best_with(told).row)
         population = due.strategy.ask(due.state)
         return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
-        fitness = self.plan.sign * t.value
+        fitness = self.plan.goals.signed(t.value, t.vector)
         if t.generation == self.generation:
             results[t.member] = t.row, fitness
         elif self._injectable and (
@@ -255,7 +279,10 @@ class Search:
                 self._sort_in(t, self.results, self.outside)
             if t.generation == INJECTED:
                 self.injected += 1
-            if t.status not in ("ok", "infeasible"):
+            if t.status == "ok" and self.plan.goals.objectives > 1:
+                values = self.plan.goals.signed(t.value, t.vector)[: self.plan.goals.objectives]
+                self.front = self.front.joined(values, (t.generation, t.member), t.row, t.vector)
+            elif t.status not in ("ok", "infeasible"):
                 self.failures += 1
         self.best = self._best_with(told)
         self.evaluations += len(told)
@@ -271,21 +298,25 @@ class Search:
     def _best_with(self, told: Sequence[Told]) -> Best:
         """The best result, with these."""
         best = self.best
-        for t in told:
-            if t.status == "ok" and (value := self.plan.sign * t.value) <= best.rank[0]:
+        for t in told if self.plan.goals.objectives == 1 else ():
+            if t.status == "ok" and (value := self.plan.goals.signs[0] * t.value) <= best.rank[0]:
                 rank = value, (t.generation, t.member)
                 if rank < best.rank:
-                    best = Best(rank, t.row)
+                    best = Best(rank, t.row, t.vector)
         return best
 
     def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of it between two generations, as arrays and as JSON."""
         arrays = {}
-        for name, lane in zip(_NAMES, self.lanes, strict=False):
-            arrays |= flatten(lane.state, name) if lane is not None else {}
+        for (name, ranking), lane in zip(_NAMES, self.lanes, strict=False):
+            arrays |= flatten(lane.state, name) | flatten(lane.ranking, ranking) if lane is not None else {}
         if self.best.row is not None:
             arrays["best"] = self.best.row
             arrays["best.value"] = np.asarray(self.best.rank[0])
+        if self.best.vector is not None:
+            arrays["best.vector"] = self.best.vector
+        if self.plan.goals.objectives > 1:
+            arrays |= flatten(self.front, "front")
         counters = {name: getattr(self, name) for name in _COUNTERS}
         lanes = [None if lane is None else lane.to_json() for lane in self.lanes]
         return arrays, {**counters, "barren": self.barren, "lanes": lanes, "best": self.best.rank[1]}
@@ -303,8 +334,9 @@ class Search:
                 lanes.append(None)
                 continue
             counts = {**kept, "run": Run(**kept["run"])}
-            strategy, state = self.plan.begin(number, counts["run"], counts["started"])
-            lanes.append(Lane(strategy, unflatten(state, arrays, _NAMES[number]), **counts))
+            fresh, (name, ranking) = self.plan.begin(number, counts["run"], counts["started"]), _NAMES[number]
+            state, seen = unflatten(fresh.state, arrays, name), unflatten(fresh.ranking, arrays, ranking)
+            lanes.append(fresh._replace(state=state, ranking=seen, **counts))
         turn = manifest["turn"]
         if (due := lanes[turn]) is None:
             raise ValueError(f"turn is of a method without a state: {turn}")
@@ -313,7 +345,10 @@ class Search:
             setattr(self, name, manifest[name])
         self.barren = tuple(manifest["barren"])
         if "best" in arrays:
-            self.best = Best((float(arrays["best.value"]), tuple(manifest["best"])), arrays["best"])
+            rank = float(arrays["best.value"]), tuple(manifest["best"])
+            self.best = Best(rank, arrays["best"], arrays.get("best.vector"))
+        if self.plan.goals.objectives > 1:
+            self.front = Front(*(arrays[f"front.{name}"] for name in Front._fields))
         self._open(turn, tuple(lanes), population)
 
 
@@ -331,5 +366,5 @@ def _reasons(lane: Lane) -> str:
     return "" if stop is None else ", ".join(reason for reason, holds in stop(lane.state).items() if holds)
 
 
-_NAMES = ("state", "state1")  # of the methods' states in a checkpoint
+_NAMES = (("state", "ranking"), ("state1", "ranking1"))  # of what the methods know, in a checkpoint
 _COUNTERS = ("generation", "generation_since", "evaluations", "failures", "injected", "stopped", "turn")

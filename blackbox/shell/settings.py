@@ -18,6 +18,8 @@ from blackbox.dimensions import show
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
 from blackbox.shell.auto import choose_method
+from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
+from blackbox.shell.goals import Goals, choose_method_for
 from blackbox.shell.restarts import SCHEDULES, Schedule
 from blackbox.shell.search import Member, Plan
 from blackbox.shell.told import Policy
@@ -25,6 +27,8 @@ from blackbox.space import Space, as_space, space_from_dict
 from blackbox.strategy import create, methods, nearest
 
 Direction = Literal["minimize", "maximize"]
+Directions = Direction | tuple[Direction, ...]
+"""One for each objective, or one for all."""
 
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
 HOSTED_BY = {"evosax": ("evosax", "jax"), "nevergrad": ("nevergrad", "cma", "scipy"), "scipy": ("scipy",)}
@@ -46,24 +50,27 @@ class Settings:
     """The user's own strategy, or None."""
     seed: int
     budget: int | None
-    direction: Direction
+    direction: Directions
     x0: tuple[float, ...]
     """Coordinates in the unit cube."""
     restarts: Schedule | None
     policy: Policy
     owner: str
     """Random name of the run, by which it knows its candidates."""
+    constraints: int = 0
+    objectives: int = 1
 
     @classmethod
     def check(
         cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
-        policy: Policy, hyperparameters: Mapping[str, Any], parallel: float = 1,
+        policy: Policy, hyperparameters: Mapping[str, Any], parallel: float = 1, constraints: Any = 0,
+        objectives: Any = 1,
     ) -> Settings:  # fmt: skip
         """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
         space = as_space(space)
-        if direction not in get_args(Direction):
-            raise SettingError(f'direction must be "minimize" or "maximize"; got {direction!r}')
-        policy = policy._replace(sign=1 if direction == "minimize" else -1).checked()
+        objectives = positive_integer("objectives", objectives)
+        direction = _directions(direction, objectives)
+        policy = policy._replace(sign=-1 if direction == "maximize" else 1).checked()
         if seed is None:
             seed = int.from_bytes(os.urandom(8), "little")
         elif not _is_integer(seed) or not 0 <= seed < 2**64:
@@ -81,17 +88,29 @@ class Settings:
             raise SettingError(f"restarts must be None or one of {', '.join(SCHEDULES)}; got {restarts!r}")
         if parallel != math.inf and (not _is_integer(parallel) or parallel < 1):
             raise SettingError(f"parallel must be an integer >= 1 or math.inf; got {parallel!r}")
+        if not _is_integer(constraints) or constraints < 0:
+            raise SettingError(f"constraints must be an integer >= 0, how many there are; got {constraints!r}")
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
-                method, reason = choose_method(space, budget, parallel)
+                if constraints or objectives > 1:
+                    method, reason = choose_method_for(objectives, space, budget)
+                else:
+                    method, reason = choose_method(space, budget, parallel)
             hyperparameters = {name: _plain(value) for name, value in hyperparameters.items()}
         else:
             instance, method, hyperparameters = _given(method, hyperparameters)
         return cls(
             space, method, reason, hyperparameters, instance, int(seed), budget, direction, tuple(row.tolist()),
-            restarts, policy, os.urandom(8).hex(),
+            restarts, policy, os.urandom(8).hex(), int(constraints), objectives,
         )  # fmt: skip
+
+    @property
+    def goals(self) -> Goals:
+        """What a result consists of."""
+        signs = {"minimize": 1, "maximize": -1}
+        each = (self.direction,) * self.objectives if isinstance(self.direction, str) else self.direction
+        return Goals(tuple(signs[direction] for direction in each), self.constraints)
 
     def plan(self) -> Plan:
         """What the search starts with.
@@ -102,7 +121,7 @@ class Settings:
         names = [self.method] if self.instance is not None else self.method.split("+")
         if len(names) == 1:
             members: tuple[Member, ...] = (self._member(self.method, self.hyperparameters),)
-            return Plan(members, key(self.seed), np.array(self.x0), self.policy.sign)
+            return Plan(members, key(self.seed), np.array(self.x0), self.goals)
         if len(names) > 2 or names[0] == names[1]:
             raise SettingError(f"method must be one, or two that take turns as local+global; got {self.method!r}")
         fields = [_fields(create(name)).keys() for name in names]
@@ -115,7 +134,7 @@ class Settings:
                 )
         shares = [{k: v for k, v in self.hyperparameters.items() if k in own} for own in fields]
         members = tuple(map(self._member, names, shares))
-        return Plan(members, key(self.seed), np.array(self.x0), self.policy.sign)
+        return Plan(members, key(self.seed), np.array(self.x0), self.goals)
 
     def _member(self, name: str, given: Mapping[str, Any]) -> Member:
         """The method of this name with the hyperparameters that are given and those that follow from the settings."""
@@ -128,7 +147,14 @@ class Settings:
         fields = _fields(strategy)
         # A hyperparameter that is given as None is the default one.
         defaults = {name: fields[name] for name, value in given.items() if value is None}
+        if self.objectives > 1 and "objectives" not in fields:
+            several = [name for name, method in methods().items() if "multi-objective" in method.tags]
+            raise SettingError(
+                f"method must be one of {', '.join(several)} for {self.objectives} objectives; got {name!r}"
+            )
         follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget, "low": 0.0, "high": 1.0}
+        if self.objectives > 1:
+            follows["objectives"] = self.objectives
         defaults |= {
             name: value
             for name, value in follows.items()
@@ -137,7 +163,21 @@ class Settings:
         if defaults:
             strategy = dataclasses.replace(strategy, **defaults)
         horizon = self.budget if "evaluations" in fields and given.get("evaluations") is None else None
-        return Member(strategy, self._schedule(name, hasattr(strategy, "stop"), fields.keys()), horizon)
+        schedule = self._schedule(name, hasattr(strategy, "stop"), fields.keys())
+        return Member(strategy, schedule, horizon, self._ranking(name, strategy))
+
+    def _ranking(self, name: str, strategy: Any) -> AugmentedLagrangian | FeasibleFirst | None:
+        """How the strategy is to see constraints."""
+        if not self.constraints:
+            return None
+        if getattr(strategy, "needs_values", False):
+            raise SettingError(
+                "method must be one that only ranks, such as cma-es, where there are constraints; "
+                f"got {name!r}, which models the values"
+            )
+        if getattr(strategy, "generational", False) and self.objectives == 1:
+            return AugmentedLagrangian(self.constraints, self.space.dimension)
+        return FeasibleFirst(self.objectives)
 
     def _schedule(self, method: str, stops: bool, fields: Set[str]) -> Schedule:
         """The restart schedule: the one asked for, if the strategy has what it needs, or the method's default."""
@@ -198,6 +238,8 @@ class Settings:
             "x0": list(self.x0),
             "policy": self.policy._asdict(),
             "fingerprint": fingerprint(self.method),
+            **({"constraints": self.constraints} if self.constraints else {}),
+            **({"objectives": self.objectives} if self.objectives > 1 else {}),
         }
 
     @classmethod
@@ -209,7 +251,7 @@ class Settings:
         """
         try:
             fields = {**data, "space": space_from_dict(data["space"]), "policy": Policy(**data["policy"]).checked()}
-            fields |= {"x0": tuple(data["x0"]), "instance": None}
+            fields |= {"x0": tuple(data["x0"]), "instance": None, "direction": _plain(data["direction"])}
             fields["hyperparameters"] = {name: _plain(value) for name, value in data["hyperparameters"].items()}
             del fields["fingerprint"]
             return cls(**fields)
@@ -246,6 +288,20 @@ def finite_number(argument: str, value: Any, *, above: float = -math.inf) -> flo
         return float(value)
     allowed = "a finite number" if above == -math.inf else f"a finite number > {above:g}"
     raise SettingError(f"{argument} must be {allowed}; got {show(value)}")
+
+
+def _directions(given: Any, objectives: int) -> Any:
+    """``given`` as a word for all objectives or, if they are several, a tuple with one for each."""
+    known = get_args(Direction)
+    if isinstance(given, str) and given in known:
+        return given
+    if isinstance(given, list | tuple) and len(given) == objectives > 1:
+        for i, direction in enumerate(given):
+            if not isinstance(direction, str) or direction not in known:
+                raise SettingError(f'direction[{i}] must be "minimize" or "maximize"; got {direction!r}')
+        return tuple(given)
+    each = f", or a sequence of {objectives} of these" if objectives > 1 else ""
+    raise SettingError(f'direction must be "minimize" or "maximize"{each}; got {given!r}')
 
 
 def _is_integer(value: Any) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from blackbox.dimensions import show
 from blackbox.errors import NonFinite, SettingError, TellError
 from blackbox.shell.candidate import Candidate, CandidateStatus
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 NONFINITE = ("fail", "raise")
 IF_TOLD = ("raise", "ignore")
@@ -66,11 +69,13 @@ class Told(NamedTuple):
     row: Any
     """The strategy's vector, shape (d,)."""
     value: float
-    """As the user told it; NaN if the evaluation failed."""
+    """As the user told it, of several the first; NaN if the evaluation failed."""
     status: CandidateStatus
     late: bool = False
     """Whether its generation was closed when it was told."""
     candidate: Candidate | None = None
+    vector: Float[np.ndarray, "k+m"] | None = None
+    """Values and constraints, as the user told them; None where there is but one number."""
 
 
 def read_value(argument: str, value: Any) -> float:
@@ -104,13 +109,13 @@ def read_value(argument: str, value: Any) -> float:
     raise _refusal(argument, value)
 
 
-def read_values(argument: str, values: Any, count: int) -> list[float]:
+def read_values(argument: str, values: Any, count: int, each: str = "candidate") -> list[float]:
     """``count`` told values as floats.
 
     Raises:
         TellError: for anything but a sequence or one-dimensional array of ``count`` values.
     """
-    due = f"{argument} must be a sequence of {count} values, one for each candidate"
+    due = f"{argument} must be a sequence of {count} values, one for each {each}"
     items: Sequence[Any]
     if isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray | memoryview):
         items = values
@@ -124,6 +129,25 @@ def read_values(argument: str, values: Any, count: int) -> list[float]:
     if len(items) != count:
         raise TellError(f"{due}; got {len(items)}")
     return [value if type(value) is float else read_value(f"{argument}[{i}]", value) for i, value in enumerate(items)]
+
+
+def read_rows(argument: str, rows: Any, count: int, width: int, each: str) -> list[list[float] | None]:
+    """``width`` told values for each of ``count`` candidates, as floats; None stays what it is.
+
+    Raises:
+        TellError: for anything but a sequence of ``count`` sequences, or an array of that shape.
+    """
+    due = f"{argument} must be a sequence for each of {count} candidates, of {width} values each"
+    if _is_array(rows):
+        array = _as_numpy(argument, rows)
+        if array.shape != (count, width):
+            raise TellError(f"{due}; got an array of shape {array.shape}")
+        rows = array.tolist()
+    elif not isinstance(rows, Sequence) or isinstance(rows, str | bytes | bytearray | memoryview):
+        raise TellError(f"{due}; got {show(rows)}")
+    elif len(rows) != count:
+        raise TellError(f"{due}; got {len(rows)}")
+    return [None if row is None else read_values(f"{argument}[{i}]", row, width, each) for i, row in enumerate(rows)]
 
 
 def _is_array(value: Any) -> bool:

@@ -30,6 +30,8 @@ class Lane(NamedTuple):
     strategy: Any
     """As it is in this run."""
     state: Any
+    ranking: Any
+    """State of what makes one number of a value and its constraints, where there are any."""
     popsize: int
     """Of its very first run."""
     run: Run = Run()
@@ -46,7 +48,7 @@ class Lane(NamedTuple):
         return self.used_before + self.used
 
     def to_json(self) -> dict[str, Any]:
-        """All but strategy and state as JSON values."""
+        """The counts as JSON values."""
         counts = {name: getattr(self, name) for name in ("popsize", "started", "used", "used_before")}
         return {**counts, "run": self.run._asdict()}
 
