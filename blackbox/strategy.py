@@ -185,6 +185,14 @@ def require_integer(name: str, value: Any, *, low: int, even: bool = False, opti
         raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")
 
 
+def require_box(low: object, high: object) -> None:
+    """Raise :class:`SettingError` unless both are finite numbers and ``low < high``; arrays, traced or not, pass."""
+    require_number("low", low)
+    require_number("high", high)
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise SettingError(f"low must be below high = {high!r}, got {low!r}")
+
+
 class Method(NamedTuple):
     """One line of the registry."""
 

@@ -27,11 +27,10 @@ from numpy import ndarray
 
 from blackbox.arrays import Array, Key
 from blackbox.box import reflect
-from blackbox.classic.best import require_box
-from blackbox.classic.trust_region import least_in_ball
 from blackbox.es.cma_es import CMAES, CMAESState, default_popsize
 from blackbox.es.lq_model import Model, fitted, kendall, parameters
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer, require_number
+from blackbox.trust_region import least_in_ball
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -77,8 +76,6 @@ class LQCMAES:
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=3)
         require_number("sigma0", self.sigma0, above=0)
-        require_number("low", self.low)
-        require_number("high", self.high)
         require_box(self.low, self.high)
 
     @property
@@ -111,12 +108,14 @@ class LQCMAES:
         rows, last = state.population[state.evaluated :], first + int(state.due)
         while len(rows) < last:
             rows = np.concatenate([rows, self._cma.ask(state.cma, first=int(state.evaluated) + len(rows))])
-        return self._inside(rows[first:last])
+        return self._inside(rows[first:last]).copy()
 
-    def _inside(self, x: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-        """Mirrored into the box, where the fitness is: CMA-ES sees what it sampled, the model where that is."""
-        inside = self.low + (self.high - self.low) * reflect((x - self.low) / (self.high - self.low))
+    def _inside(self, x: Float[ndarray, "*n d"]) -> Float[ndarray, "*n d"]:
+        """Mirrored into the box: CMA-ES goes by the points that it drew, the model by where they are evaluated."""
         is_in = (x >= self.low) & (x <= self.high)
+        if is_in.all():
+            return x
+        inside = self.low + (self.high - self.low) * reflect((x - self.low) / (self.high - self.low))
         return np.where(is_in, x, np.clip(inside, self.low, self.high)).astype(x.dtype)
 
     def tell(self, state: LQCMAESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> LQCMAESState:
@@ -148,7 +147,20 @@ class LQCMAES:
             assert model is not None
             modelled = model(self._inside(state.population))
             fitness = np.where(failed, np.inf, modelled - modelled.min() + np.nanmin(fitness))
-        return state._replace(cma=self._cma.tell(state.cma, state.population, fitness))
+        cma = self._cma.tell(state.cma, state.population, fitness)
+        inside = self._inside(cma.mean)
+        # Outside the box the fitness is that of its mirror image, and so may the distribution be.
+        sign = np.where(np.floor((cma.mean - self.low) / (self.high - self.low)) % 2 == 0, 1, -1).astype(inside.dtype)
+        sign = np.where(inside == cma.mean, 1, sign).astype(inside.dtype)
+        return state._replace(
+            cma=cma._replace(
+                mean=inside,
+                p_sigma=sign * cma.p_sigma,
+                p_c=sign * cma.p_c,
+                C=sign[:, None] * cma.C * sign,
+                B=sign[:, None] * cma.B,
+            )
+        )
 
     def _opened(self, state: LQCMAESState, model: Model | None) -> LQCMAESState:
         """The state with the next generation."""
@@ -189,7 +201,7 @@ class LQCMAES:
         return state._replace(population=population)
 
     def recommend(self, state: LQCMAESState) -> Float[ndarray, "d"]:
-        return self._inside(state.cma.mean)
+        return state.cma.mean
 
     def stop(self, state: LQCMAESState) -> dict[str, Bool[Array, ""]]:
         """Reasons to restart: those of CMA-ES."""
