@@ -166,7 +166,7 @@ class LQCMAES:
         """The state with the next generation."""
         population = self._cma.ask(state.cma)
         if model is not None:
-            population[0] = np.clip(_injected(state.cma, model, population[0]), self.low, self.high)
+            population[0] = _injected(state.cma, model, population[0], self.low, self.high)
         popsize = len(population)
         due = int(1 + max(0.02 * popsize, 4 - int(state.known)))
         return self._ranked(
@@ -216,14 +216,36 @@ def _archived(state: LQCMAESState, rows: Float[ndarray, "n d"], values: Float[nd
     return state._replace(points=points, values=values, known=np.asarray(np.count_nonzero(~np.isnan(values)))[()])
 
 
-def _injected(cma: CMAESState, model: Model, instead: Float[ndarray, "d"]) -> Float[ndarray, "d"]:
-    """The model's minimum at most as far from the mean, in the metric of C, as the sample ``instead``."""
+def _injected(
+    cma: CMAESState, model: Model, instead: Float[ndarray, "d"], low: float, high: float
+) -> Float[ndarray, "d"]:
+    """The model's minimum in the box, at most as far from the mean, in the metric of C, as the sample ``instead``."""
     axes = cma.sigma * cma.B * cma.D
     radius = float(np.linalg.norm((cma.B.T @ (instead - cma.mean)) / (cma.sigma * cma.D)))
     if not 0 < radius < math.inf:  # a distribution as narrow as rounding errors
         return instead
-    unit = axes / model.scale[:, None]
-    s = (cma.mean - model.center) / model.scale
-    gradient, hessian = unit.T @ (model.gradient + model.hessian @ s), unit.T @ model.hessian @ unit
-    x = cma.mean + axes @ least_in_ball(gradient, hessian, radius)
+    hessian = model.hessian / (model.scale * model.scale[:, None])
+    gradient = model.gradient / model.scale + hessian @ (cma.mean - model.center)
+    step, free = np.zeros(len(instead)), np.ones(len(instead), bool)
+    center, left = np.zeros(len(instead)), radius
+    while True:
+        inner = axes[free]
+        step[free] = center[free] + inner @ least_in_ball(
+            inner.T @ (gradient + hessian @ center)[free], inner.T @ hessian[np.ix_(free, free)] @ inner, left
+        )
+        x = np.clip(cma.mean + step, low, high)
+        hit = free & (x != cma.mean + step)
+        if not hit.any():
+            break
+        # Coordinates that leave the box stay at its bound: the rest of the ball is about where the others then are.
+        step[hit], free = (x - cma.mean)[hit], free & ~hit
+        inverse = np.linalg.pinv(axes[~free])
+        z = inverse @ step[~free]
+        left = radius**2 - float(z @ z)
+        if left <= 0 or not free.any():
+            break
+        left = math.sqrt(left)
+        center = axes @ z
+        center[~free] = step[~free]
+        axes = axes @ (np.eye(len(z)) - inverse @ axes[~free])
     return x.astype(instead.dtype) if np.isfinite(x).all() else instead
