@@ -8,7 +8,8 @@ A strategy is a frozen dataclass of hyperparameters with four pure functions:
 * ``tell(state, population, fitness) -> state``: fitness ``(n,)``, lower is better, NaN = failed = worst.
 * ``recommend(state) -> x``: what to return to the user.
 
-Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; and the class attributes
+Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; ``population_size(d)``, the popsize that
+restarts go by, where ``ask`` returns parts of a generation, of a size that may change; and the class attributes
 
 * ``pure = False``: not an array program;
 * ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that

@@ -147,19 +147,18 @@ class LQCMAES:
             assert model is not None
             modelled = model(self._inside(state.population))
             fitness = np.where(failed, np.inf, modelled - modelled.min() + np.nanmin(fitness))
-        cma = self._cma.tell(state.cma, state.population, fitness)
-        inside = self._inside(cma.mean)
-        # Outside the box the fitness is that of its mirror image, and so may the distribution be.
-        sign = np.where(np.floor((cma.mean - self.low) / (self.high - self.low)) % 2 == 0, 1, -1).astype(inside.dtype)
-        sign = np.where(inside == cma.mean, 1, sign).astype(inside.dtype)
-        return state._replace(
-            cma=cma._replace(
-                mean=inside,
-                p_sigma=sign * cma.p_sigma,
-                p_c=sign * cma.p_c,
-                C=sign[:, None] * cma.C * sign,
-                B=sign[:, None] * cma.B,
-            )
+        return state._replace(cma=self._mirrored(self._cma.tell(state.cma, state.population, fitness)))
+
+    def _mirrored(self, cma: CMAESState) -> CMAESState:
+        """The same distribution about a mean in the box: outside, the fitness is that of the mirror image."""
+        crossed = np.floor((cma.mean - self.low) / (self.high - self.low)) % 2 != 0
+        sign = np.where(crossed, -1, 1).astype(cma.mean.dtype)
+        return cma._replace(
+            mean=self._inside(cma.mean),
+            p_sigma=sign * cma.p_sigma,
+            p_c=sign * cma.p_c,
+            C=sign[:, None] * cma.C * sign,
+            B=sign[:, None] * cma.B,
         )
 
     def _opened(self, state: LQCMAESState, model: Model | None) -> LQCMAESState:
@@ -227,25 +226,18 @@ def _injected(
     hessian = model.hessian / (model.scale * model.scale[:, None])
     gradient = model.gradient / model.scale + hessian @ (cma.mean - model.center)
     step, free = np.zeros(len(instead)), np.ones(len(instead), bool)
-    center, left = np.zeros(len(instead)), radius
+    inner, center, left = axes, step.copy(), radius  # the ball is center + inner z for |z| <= left
     while True:
-        inner = axes[free]
-        step[free] = center[free] + inner @ least_in_ball(
-            inner.T @ (gradient + hessian @ center)[free], inner.T @ hessian[np.ix_(free, free)] @ inner, left
-        )
+        g, h = (gradient + hessian @ center)[free], hessian[np.ix_(free, free)]
+        step[free] = (center + inner @ least_in_ball(inner[free].T @ g, inner[free].T @ h @ inner[free], left))[free]
         x = np.clip(cma.mean + step, low, high)
         hit = free & (x != cma.mean + step)
-        if not hit.any():
-            break
-        # Coordinates that leave the box stay at its bound: the rest of the ball is about where the others then are.
-        step[hit], free = (x - cma.mean)[hit], free & ~hit
+        # Coordinates that leave the box stay at its bound; the others have what that leaves of the ball.
+        step, free = x - cma.mean, free & ~hit
         inverse = np.linalg.pinv(axes[~free])
         z = inverse @ step[~free]
-        left = radius**2 - float(z @ z)
-        if left <= 0 or not free.any():
+        if not hit.any() or not free.any() or (room := radius**2 - float(z @ z)) <= 0:
             break
-        left = math.sqrt(left)
-        center = axes @ z
+        inner, center, left = axes - axes @ inverse @ axes[~free], axes @ z, math.sqrt(room)
         center[~free] = step[~free]
-        axes = axes @ (np.eye(len(z)) - inverse @ axes[~free])
     return x.astype(instead.dtype) if np.isfinite(x).all() else instead
