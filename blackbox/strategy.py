@@ -8,7 +8,8 @@ A strategy is a frozen dataclass of hyperparameters with four pure functions:
 * ``tell(state, population, fitness) -> state``: fitness ``(n,)``, lower is better, NaN = failed = worst.
 * ``recommend(state) -> x``: what to return to the user.
 
-Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; and the class attributes
+Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; ``population_size(d)``, the popsize that
+restarts go by, where ``ask`` returns parts of a generation, of a size that may change; and the class attributes
 
 * ``pure = False``: not an array program;
 * ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that
@@ -189,6 +190,14 @@ def require_integer(name: str, value: Any, *, low: int, even: bool = False, opti
         return
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low or (even and value % 2):
         raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")
+
+
+def require_box(low: object, high: object) -> None:
+    """Raise :class:`SettingError` unless both are finite numbers and ``low < high``; arrays, traced or not, pass."""
+    require_number("low", low)
+    require_number("high", high)
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise SettingError(f"low must be below high = {high!r}, got {low!r}")
 
 
 class Method(NamedTuple):

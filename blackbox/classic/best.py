@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from blackbox.arrays import Array, namespace
-from blackbox.errors import SettingError
 from blackbox.shaping import finite_or_worst
 
 if TYPE_CHECKING:
@@ -33,9 +32,3 @@ def better_of(best: Best, population: Float[Array, "n d"], fitness: Float[Array,
         x=xp.where(better, xp.take(population, winner[None], axis=0)[0, :], best.x),
         fitness=xp.where(better, fitness[winner], best.fitness)[()],
     )
-
-
-def require_box(low: object, high: object) -> None:
-    """Raise :class:`SettingError` unless ``low < high``; ``None`` and arrays, traced or not, pass."""
-    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
-        raise SettingError(f"low must be below high = {high!r}, got {low!r}")

@@ -27,10 +27,9 @@ import numpy as np
 from numpy import ndarray
 
 from blackbox.arrays import Array, Key
-from blackbox.classic.best import require_box
-from blackbox.classic.trust_region import least_in_box
 from blackbox.kernels.noise import normal
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer, require_number
+from blackbox.trust_region import least_in_box
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -103,8 +102,6 @@ class Quadratic:
         require_integer("points", self.points, low=3)
         require_number("sigma0", self.sigma0, above=0)
         require_number("rho_end", self.rho_end, above=0, high=1)
-        require_number("low", self.low)
-        require_number("high", self.high)
         require_box(self.low, self.high)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> QuadraticState:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.classic.best import Best, better_of, none_yet, require_box
+from blackbox.classic.best import Best, better_of, none_yet
 from blackbox.kernels.noise import uniform
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -40,8 +40,6 @@ class RandomSearch:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=1)
-        require_number("low", self.low)
-        require_number("high", self.high)
         require_box(self.low, self.high)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> RandomSearchState:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.classic.best import Best, better_of, none_yet, require_box
+from blackbox.classic.best import Best, better_of, none_yet
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import uniform
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt32
@@ -126,8 +126,6 @@ class Sobol:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=1)
-        require_number("low", self.low)
-        require_number("high", self.high)
         require_box(self.low, self.high)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> SobolState:

@@ -27,11 +27,10 @@ from numpy import ndarray
 
 from blackbox.arrays import Array, Key
 from blackbox.box import reflect
-from blackbox.classic.best import require_box
-from blackbox.classic.trust_region import least_in_ball
 from blackbox.es.cma_es import CMAES, CMAESState, default_popsize
 from blackbox.es.lq_model import Model, fitted, kendall, parameters
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer, require_number
+from blackbox.trust_region import least_in_ball
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -78,8 +77,6 @@ class LQCMAES:
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=3)
         require_number("sigma0", self.sigma0, above=0)
-        require_number("low", self.low)
-        require_number("high", self.high)
         require_box(self.low, self.high)
 
     @property
@@ -112,12 +109,14 @@ class LQCMAES:
         rows, last = state.population[state.evaluated :], first + int(state.due)
         while len(rows) < last:
             rows = np.concatenate([rows, self._cma.ask(state.cma, first=int(state.evaluated) + len(rows))])
-        return self._inside(rows[first:last])
+        return self._inside(rows[first:last]).copy()
 
-    def _inside(self, x: Float[ndarray, "n d"]) -> Float[ndarray, "n d"]:
-        """Mirrored into the box, where the fitness is: CMA-ES sees what it sampled, the model where that is."""
-        inside = self.low + (self.high - self.low) * reflect((x - self.low) / (self.high - self.low))
+    def _inside(self, x: Float[ndarray, "*n d"]) -> Float[ndarray, "*n d"]:
+        """Mirrored into the box: CMA-ES goes by the points that it drew, the model by where they are evaluated."""
         is_in = (x >= self.low) & (x <= self.high)
+        if is_in.all():
+            return x
+        inside = self.low + (self.high - self.low) * reflect((x - self.low) / (self.high - self.low))
         return np.where(is_in, x, np.clip(inside, self.low, self.high)).astype(x.dtype)
 
     def tell(self, state: LQCMAESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> LQCMAESState:
@@ -149,13 +148,25 @@ class LQCMAES:
             assert model is not None
             modelled = model(self._inside(state.population))
             fitness = np.where(failed, np.inf, modelled - modelled.min() + np.nanmin(fitness))
-        return state._replace(cma=self._cma.tell(state.cma, state.population, fitness))
+        return state._replace(cma=self._mirrored(self._cma.tell(state.cma, state.population, fitness)))
+
+    def _mirrored(self, cma: CMAESState) -> CMAESState:
+        """The same distribution about a mean in the box: outside, the fitness is that of the mirror image."""
+        crossed = np.floor((cma.mean - self.low) / (self.high - self.low)) % 2 != 0
+        sign = np.where(crossed, -1, 1).astype(cma.mean.dtype)
+        return cma._replace(
+            mean=self._inside(cma.mean),
+            p_sigma=sign * cma.p_sigma,
+            p_c=sign * cma.p_c,
+            C=sign[:, None] * cma.C * sign,
+            B=sign[:, None] * cma.B,
+        )
 
     def _opened(self, state: LQCMAESState, model: Model | None) -> LQCMAESState:
         """The state with the next generation."""
         population = self._cma.ask(state.cma)
         if model is not None:
-            population[0] = np.clip(_injected(state.cma, model, population[0]), self.low, self.high)
+            population[0] = _injected(state.cma, model, population[0], self.low, self.high)
         popsize = len(population)
         due = int(1 + max(0.02 * popsize, 4 - int(state.known)))
         return self._ranked(
@@ -190,7 +201,7 @@ class LQCMAES:
         return state._replace(population=population)
 
     def recommend(self, state: LQCMAESState) -> Float[ndarray, "d"]:
-        return self._inside(state.cma.mean)
+        return state.cma.mean
 
     def stop(self, state: LQCMAESState) -> dict[str, Bool[Array, ""]]:
         """Reasons to restart: those of CMA-ES."""
@@ -205,14 +216,29 @@ def _archived(state: LQCMAESState, rows: Float[ndarray, "n d"], values: Float[nd
     return state._replace(points=points, values=values, known=np.asarray(np.count_nonzero(~np.isnan(values)))[()])
 
 
-def _injected(cma: CMAESState, model: Model, instead: Float[ndarray, "d"]) -> Float[ndarray, "d"]:
-    """The model's minimum at most as far from the mean, in the metric of C, as the sample ``instead``."""
+def _injected(
+    cma: CMAESState, model: Model, instead: Float[ndarray, "d"], low: float, high: float
+) -> Float[ndarray, "d"]:
+    """The model's minimum in the box, at most as far from the mean, in the metric of C, as the sample ``instead``."""
     axes = cma.sigma * cma.B * cma.D
     radius = float(np.linalg.norm((cma.B.T @ (instead - cma.mean)) / (cma.sigma * cma.D)))
     if not 0 < radius < math.inf:  # a distribution as narrow as rounding errors
         return instead
-    unit = axes / model.scale[:, None]
-    s = (cma.mean - model.center) / model.scale
-    gradient, hessian = unit.T @ (model.gradient + model.hessian @ s), unit.T @ model.hessian @ unit
-    x = cma.mean + axes @ least_in_ball(gradient, hessian, radius)
+    hessian = model.hessian / (model.scale * model.scale[:, None])
+    gradient = model.gradient / model.scale + hessian @ (cma.mean - model.center)
+    step, free = np.zeros(len(instead)), np.ones(len(instead), bool)
+    inner, center, left = axes, step.copy(), radius  # the ball is center + inner z for |z| <= left
+    while True:
+        g, h = (gradient + hessian @ center)[free], hessian[np.ix_(free, free)]
+        step[free] = (center + inner @ least_in_ball(inner[free].T @ g, inner[free].T @ h @ inner[free], left))[free]
+        x = np.clip(cma.mean + step, low, high)
+        hit = free & (x != cma.mean + step)
+        # Coordinates that leave the box stay at its bound; the others have what that leaves of the ball.
+        step, free = x - cma.mean, free & ~hit
+        inverse = np.linalg.pinv(axes[~free])
+        z = inverse @ step[~free]
+        if not hit.any() or not free.any() or (room := radius**2 - float(z @ z)) <= 0:
+            break
+        inner, center, left = axes - axes @ inverse @ axes[~free], axes @ z, math.sqrt(room)
+        center[~free] = step[~free]
     return x.astype(instead.dtype) if np.isfinite(x).all() else instead

@@ -24,10 +24,9 @@ import math
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, cond, namespace
-from blackbox.errors import SettingError
 from blackbox.kernels.noise import uniform
 from blackbox.shaping import finite_or_worst
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -93,10 +92,7 @@ class LSHADE:
         require_integer("popsize", self.popsize, low=MIN_SIZE)
         require_integer("evaluations", self.evaluations, low=1)
         require_integer("batch", self.batch, low=1)
-        require_number("low", self.low)
-        require_number("high", self.high)
-        if isinstance(self.low, int | float) and isinstance(self.high, int | float) and not self.low < self.high:
-            raise SettingError(f"low must be below high = {self.high!r}, got {self.low!r}")
+        require_box(self.low, self.high)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> LSHADEState:
         xp = namespace(x0)

@@ -93,9 +93,8 @@ def check_shape_stable(strategy: Any, x0: Array) -> None:
     for _ in range(4):
         population = strategy.ask(state)
         due = range(1, strategy.population_size(d) + 1) if is_part else (rows,)
-        assert population.shape[0] in due and population.shape[1:] == (d,), (
-            f"shape-stable: population {population.shape}"
-        )
+        is_due = population.shape[0] in due and population.shape[1:] == (d,)
+        assert is_due, f"shape-stable: population {population.shape}"
         assert population.dtype == x0.dtype, f"shape-stable: population {population.dtype}, x0 {x0.dtype}"
         state = strategy.tell(state, population, sphere(population))
         now = [(name, np.shape(a), np.asarray(a).dtype) for name, a in leaves(state)]

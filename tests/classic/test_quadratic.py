@@ -10,8 +10,8 @@ import pytest
 import blackbox as bb
 from blackbox.classic import Quadratic
 from blackbox.classic.quadratic import _fitted
-from blackbox.classic.trust_region import least_in_ball, least_in_box
 from blackbox.problems.bbob import BBOB
+from blackbox.trust_region import least_in_ball, least_in_box
 
 
 def quadratic(d: int, condition: float = 1e3, seed: int = 0) -> tuple[Any, np.ndarray]:
