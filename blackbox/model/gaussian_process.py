@@ -162,15 +162,21 @@ def conditioned(seen: Points, t: Float[ndarray, "n"], theta: Float[ndarray, "p"]
 
 
 def _root(seen: Points, theta: Float[ndarray, "p"]) -> Float[ndarray, "n n"]:
-    """Inverse of the lower Cholesky factor of K; with more noise where rounding makes K indefinite."""
+    """Inverse of the lower Cholesky factor of K."""
     k = covariance(seen, seen, theta)
-    for more in (0.0, 1e-10, 1e-8, 1e-6):
-        k[np.diag_indices_from(k)] = diagonal(seen, theta) * (1 + more) + math.exp(_tail(theta)[1])
+    k[np.diag_indices_from(k)] = diagonal(seen, theta) + math.exp(_tail(theta)[1])
+    return inverse_of_lower(_factor(k))
+
+
+def _factor(matrix: Float[ndarray, "n n"]) -> Float[ndarray, "n n"]:
+    """The Cholesky factor, of a matrix with a larger diagonal where rounding has made this one indefinite."""
+    scale = float(np.abs(np.diagonal(matrix)).max())
+    for more in (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2):
         try:
-            return inverse_of_lower(np.linalg.cholesky(k))
+            return np.linalg.cholesky(matrix + more * scale * np.eye(len(matrix)) if more else matrix)
         except np.linalg.LinAlgError:
             continue
-    raise AssertionError("no noise makes K positive definite")
+    raise AssertionError("not a matrix of covariances")
 
 
 def _s2(half: Float[ndarray, "n"], prior: Prior) -> float:

@@ -42,7 +42,7 @@ LENGTH, LONGEST, SHORTEST = 0.8, 1.6, 2.0**-7  # of the region's sides, in width
 SUCCESSES = FAILURES = 3
 CLIMBERS, CLIMB = 4, 15  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
-FIRST_STEPS, STEPS = 30, 4  # of the fit
+FIT, FIRST_STEPS, STEPS = 100, 30, 4  # points and steps of the fit
 PENDING = 16  # unanswered points that are remembered
 _LARGEST = 1e30  # values beyond are taken as this large
 _DESIGN, _FURTHER, _CANDIDATES, _SAMPLE = range(1, 5)  # leaves of the noise
@@ -158,8 +158,7 @@ class Turbo:
             return state._replace(due=self._started(state, 0))
         if state.fitted_at == 0 or state.told - state.fitted_at >= max(1, state.used // 25):
             steps = FIRST_STEPS if state.fitted_at == 0 else STEPS
-            v = self._variables(state)
-            theta = fitted(*self._seen(state, v), state.theta, _prior(v), steps)
+            theta = self._fitted(state, steps)
             state = state._replace(theta=theta, fitted_at=state.told)
         return state._replace(due=self._improving(state))
 
@@ -214,6 +213,14 @@ class Turbo:
             t = np.minimum(t / (float(np.median(t)) or t.max()), _LARGEST)
         return v.read(state.points[: state.used]), t
 
+    def _fitted(self, state: TurboState, steps: int) -> Float[ndarray, "p"]:
+        """Hyperparameters by the points that the best one depends on most."""
+        v = self._variables(state)
+        seen, t = self._seen(state, v)
+        best = int(np.argmin(t))
+        near = np.argsort(-decay(seen, seen.rows(slice(best, best + 1)), state.theta)[1][:, 0], kind="stable")[:FIT]
+        return fitted(seen.rows(near), t[near], state.theta, _prior(v), steps)
+
     def _model(self, state: TurboState, v: Variables) -> tuple[Process, Points, float]:
         """The process, with its mean for a value of what is pending, the known point of least mean, and that mean."""
         seen, t = self._seen(state, v)
@@ -264,9 +271,9 @@ class Turbo:
         due = v.read(((state.due - self.low) / (self.high - self.low))[None])
         points = self._candidates(state, v, center)
         mean, covariance = process.jointly(points)
-        covariance[np.diag_indices_from(covariance)] += 1e-6 * np.diagonal(covariance).max()
         z = normal(state.key, state.tells, (count - 1, len(mean)), leaf=_SAMPLE, first=1, like=mean)
-        samples = mean + z @ np.linalg.cholesky(covariance).T
+        w, vectors = np.linalg.eigh(covariance)  # which rounding may have made indefinite
+        samples = mean + (z * np.sqrt(np.maximum(w, 0.0))) @ vectors.T
         taken = _are_in(points, process.seen) | _are_in(points, due)
         chosen = []
         for sample in samples:
