@@ -9,7 +9,7 @@ section 2 and supplement; Wan et al. 2021, "Think global and act local" (Casmopo
     region   around the known point of least mean, of sides L l_i / (geometric mean of l) for lengths l of the process
     next     the greatest expected improvement there: the best of random candidates, which differ from the center in
              all or in few variables, moved along the gradient
-    L        doubles after 3 improvements in a row, halves after 3 others; the run ends when L < 2^-7
+    L        doubles after 3 improvements in a row, halves after 3 others (5 of integers and choices); the run ends when L < 2^-7
 
 Departures: the paper takes Thompson samples, max(4, d) failures, and needs improvements of a thousandth; expected
 improvement needs fewer evaluations here (bench), and further members are Thompson samples. What is asked and not told,
@@ -30,7 +30,7 @@ from numpy import ndarray
 from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
-from blackbox.model.gaussian_process import Points, Prior, Process, conditioned, decay, fitted
+from blackbox.model.gaussian_process import Points, Prior, Process, conditioned, decay, fitted, loss
 from blackbox.model.improvement import climbed, log_improvement
 from blackbox.model.mixed_space import Layout, Variables, variables
 from blackbox.strategy import algorithm, require_integer, require_number
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 LENGTH, LONGEST, SHORTEST = 0.8, 1.6, 2.0**-7  # of the region's sides, in widths of the space (TuRBO, supplement)
-SUCCESSES = FAILURES = 3
+SUCCESSES, FAILURES, FAILURES_DISCRETE = 3, 3, 5  # in a row; integers and choices have no small improvements
 CLIMBERS, CLIMB = 4, 15  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
 FIT, FIRST_STEPS, STEPS = 100, 30, 4  # points and steps of the fit
+NOISY = math.log(0.05)  # log eta of the other start of the fit
+RARELY = 16  # evaluations between two fits, once there are many
 PENDING = 16  # unanswered points that are remembered
 _LARGEST = 1e30  # values beyond are taken as this large
 _DESIGN, _FURTHER, _CANDIDATES, _SAMPLE = range(1, 5)  # leaves of the noise
@@ -153,10 +155,11 @@ class Turbo:
         for row, value in zip(np.clip((rows - self.low) / (self.high - self.low), 0, 1)[order], values[order], strict=True):
             state = self._taken(state, row, value)
         if was_started:
-            state = _resized(state, values.min() < best)
+            v = self._variables(state)
+            state = _resized(state, values.min() < best, FAILURES if v.free.sum() == v.count else FAILURES_DISCRETE)
         if state.told < self._start(state):
             return state._replace(due=self._started(state, 0))
-        if state.fitted_at == 0 or state.told - state.fitted_at >= max(1, state.used // 25):
+        if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 25), RARELY):
             steps = FIRST_STEPS if state.fitted_at == 0 else STEPS
             theta = self._fitted(state, steps)
             state = state._replace(theta=theta, fitted_at=state.told)
@@ -219,7 +222,12 @@ class Turbo:
         seen, t = self._seen(state, v)
         best = int(np.argmin(t))
         near = np.argsort(-decay(seen, seen.rows(slice(best, best + 1)), state.theta)[1][:, 0], kind="stable")[:FIT]
-        return fitted(seen.rows(near), t[near], state.theta, _prior(v), steps)
+        seen, t, prior = seen.rows(near), t[near], _prior(v)
+        # Without noise, lengths become short to explain it, and no small step leads from there to noise.
+        noisy = prior.mean.copy()
+        noisy[-2] = NOISY
+        start = min((state.theta, noisy), key=lambda theta: loss(seen, t, theta, prior)[0])
+        return fitted(seen, t, start, prior, steps)
 
     def _model(self, state: TurboState, v: Variables) -> tuple[Process, Points, float]:
         """The process, with its mean for a value of what is pending, the known point of least mean, and that mean."""
@@ -290,13 +298,13 @@ def _prior(v: Variables) -> Prior:
     return Prior(np.array(means), np.array([*[0.8] * v.count, 2.0, 4.0, 2.0]), 1.0)
 
 
-def _resized(state: TurboState, improves: bool) -> TurboState:
+def _resized(state: TurboState, improves: bool, patience: int) -> TurboState:
     """The state with a larger region after a number of improvements in a row, a smaller one after others."""
     successes, failures = (state.successes + 1, 0) if improves else (0, state.failures + 1)
     length = float(state.length)
     if successes == SUCCESSES:
         length, successes = min(2 * length, LONGEST), 0
-    if failures == FAILURES:
+    if failures == patience:
         length, failures = max(0.5 * length, 0.25 * SHORTEST), 0
     return state._replace(
         length=np.float64(length), successes=np.asarray(successes)[()], failures=np.asarray(failures)[()]
