@@ -5,8 +5,9 @@ Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", ch
 Gaussian processes", for values of which only the order is to be trusted. With x numbers in [0, 1], u = 2 x - 1, and h
 choices:
 
-    kernel     k(p, q) = m(r) prod_j exp(-[h_j != h'_j] / l_j) + tau (1 + u . u')^2,   r^2 = sum_i (x_i - x'_i)^2 / l_i^2
-               m(r) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),   Matern with nu = 5/2
+    kernel     k(p, q) = m(r) prod_j exp(-[h_j != h'_j] / l_j) + tau (1 + u . u')^2
+               m(r) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),   r^2 = sum_i (x_i - x'_i)^2 / l_i^2:
+               Matern with nu = 5/2
     values     y(t) = log(1 + lambda t) / lambda, standardized, for t >= 0;   y = f + noise,   cov(y) = s2 (k + eta I)
     posterior  of theta = log(l, tau, eta, lambda), normal each, with s2 at its best under an inverse gamma prior;
                some steps of BFGS with the gradient, O(n^3 + n^2 d)
@@ -101,7 +102,7 @@ class Process(NamedTuple):
 
     def believing(self, points: Points) -> Process:
         """The process after further values, each equal to its mean: mean as it was, less variance around them."""
-        seen = Points(*(np.concatenate(pair) for pair in zip(self.seen[:2], points[:2], strict=True)), points.choice)
+        seen = Points(np.vstack([self.seen.x, points.x]), np.vstack([self.seen.h, points.h]), points.choice)
         root = _root(seen, self.theta)
         y = np.concatenate([self.y, self.at(points)[0]])
         return Process(seen, y, self.theta, self.s2, root, root.T @ (root @ y))
@@ -240,7 +241,8 @@ def fitted(
 ) -> Float[ndarray, "p"]:
     """theta of less loss, after at most so many steps of BFGS."""
     value, gradient = loss(seen, t, theta, prior)
-    inverse = np.diag(1 / (0.5 + prior.deviation**-2.0))
+    start = np.diag(1 / (0.5 + prior.deviation**-2.0))
+    inverse = start.copy()
     for _ in range(steps):
         step = -inverse @ gradient
         if float(step @ gradient) > -1e-4:
@@ -254,7 +256,10 @@ def fitted(
                 break
             step *= 0.3
         else:
-            break
+            if np.array_equal(inverse, start):
+                break
+            inverse = start.copy()  # what was learned of the curvature elsewhere leads nowhere
+            continue
         s, g = tried - theta, slope - gradient
         theta, value, gradient = tried, new, slope
         if (curvature := float(s @ g)) > 1e-10:

@@ -62,7 +62,9 @@ def climbed(
         z = (best - mean) / deviation
         value, slope = log_h(z)
         relative = 0.5 * by_variance / variance[:, None]  # of log deviation
-        return np.log(deviation) + value, relative - slope[:, None] * (by_mean / deviation[:, None] + z[:, None] * relative)
+        return np.log(deviation) + value, relative - slope[:, None] * (
+            by_mean / deviation[:, None] + z[:, None] * relative
+        )
 
     value, gradient = value_and_gradient(points)
     size = np.full((len(value), 1), 0.1)

@@ -36,7 +36,7 @@ class Variables(NamedTuple):
     """The choice of each of them."""
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return len(self.numeric) + len(self.options)
 
     def read(self, rows: Float[ndarray, "n d"]) -> Points:

@@ -9,7 +9,8 @@ section 2 and supplement; Wan et al. 2021, "Think global and act local" (Casmopo
     region   around the known point of least mean, of sides L l_i / (geometric mean of l) for lengths l of the process
     next     the greatest expected improvement there: the best of random candidates, which differ from the center in
              all or in few variables, moved along the gradient
-    L        doubles after 3 improvements in a row, halves after 3 others (5 of integers and choices); the run ends when L < 2^-7
+    L        doubles after 3 improvements in a row, halves after 3 others (5 where there are integers or choices); the
+             run ends when L < 2^-7
 
 Departures: the paper takes Thompson samples, max(4, d) failures, and needs improvements of a thousandth; expected
 improvement needs fewer evaluations here (bench), and further members are Thompson samples. What is asked and not told,
@@ -152,11 +153,12 @@ class Turbo:
             values=state.values.copy(),
         )
         was_started = state.told >= self._start(state)
-        for row, value in zip(np.clip((rows - self.low) / (self.high - self.low), 0, 1)[order], values[order], strict=True):
+        inside = np.clip((rows - self.low) / (self.high - self.low), 0, 1)
+        for row, value in zip(inside[order], values[order], strict=True):
             state = self._taken(state, row, value)
         if was_started:
             v = self._variables(state)
-            state = _resized(state, values.min() < best, FAILURES if v.free.sum() == v.count else FAILURES_DISCRETE)
+            state = _resized(state, values.min() < best, FAILURES if v.free.sum() == v.size else FAILURES_DISCRETE)
         if state.told < self._start(state):
             return state._replace(due=self._started(state, 0))
         if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 25), RARELY):
@@ -178,7 +180,7 @@ class Turbo:
 
     def _start(self, state: TurboState) -> int:
         """Number of points before the model's."""
-        return min(2 * self._variables(state).count, self.points)
+        return min(2 * self._variables(state).size, self.points)
 
     def _started(self, state: TurboState, member: int) -> Float[ndarray, "d"]:
         """A point of the start: one of the Latin hypercube, or, for evaluations that run ahead, any."""
@@ -251,7 +253,7 @@ class Turbo:
 
     def _candidates(self, state: TurboState, v: Variables, center: Points) -> Points:
         """Points of the region, half of which differ from the center in few variables."""
-        m, count = len(v.numeric), v.count
+        m, count = len(v.numeric), v.size
         u = uniform(state.key, state.tells, (2, self.candidates, count), leaf=_CANDIDATES, like=np.empty(0))
         chance = np.full((self.candidates, count), min(1.0, 20 / count))
         choices = count - m
@@ -293,9 +295,9 @@ class Turbo:
 
 def _prior(v: Variables) -> Prior:
     """Lengths grow with the root of the number of variables, so that distances do not; little noise."""
-    length = 0.5 * math.log(v.count) - 1.0
+    length = 0.5 * math.log(v.size) - 1.0
     means = [*[length] * len(v.numeric), *[length + 0.5] * len(v.options), 0.0, -13.0, -2.0]
-    return Prior(np.array(means), np.array([*[0.8] * v.count, 2.0, 4.0, 2.0]), 1.0)
+    return Prior(np.array(means), np.array([*[0.8] * v.size, 2.0, 4.0, 2.0]), 1.0)
 
 
 def _resized(state: TurboState, improves: bool, patience: int) -> TurboState:

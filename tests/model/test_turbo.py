@@ -58,7 +58,7 @@ def test_the_start_is_the_given_point_and_a_latin_hypercube() -> None:
     _, points = run(sphere, 6)
     assert np.array_equal(points[0], np.full(3, 0.8))
     cells = np.floor((np.array(points) - 0.1) / 0.8 * 6)[1:]
-    assert all(len(set(column)) == 5 for column in cells.T)  # of six cells each, one of which the given point stands for
+    assert all(len(set(column)) == 5 for column in cells.T)  # the given point stands for the sixth
 
 
 @pytest.mark.parametrize("popsize", [1, 3, 16])
@@ -120,7 +120,7 @@ def test_variables_are_read_and_written() -> None:
     v = variables(MIXED.layout)
     rows = np.array([MIXED.encode({"lr": 0.01, "layers": n, "flag": n > 2, "kind": "abcd"[n - 1]}) for n in (1, 3, 4)])
     assert np.allclose(v.write(v.read(rows)), rows)
-    assert v.read(rows).h.sum(1).tolist() == [1.0, 1.0, 1.0] and v.count == 4
+    assert v.read(rows).h.sum(1).tolist() == [1.0, 1.0, 1.0] and v.size == 4
     loose = rows + np.random.default_rng(0).uniform(-0.09, 0.09, rows.shape) * [0, 1, 1, 1, 1, 1, 1]
     assert np.allclose(v.write(v.read(loose)), rows)  # cells and largest coordinates are what counts
     with pytest.raises(bb.SettingError, match="layout must consist of"):
