@@ -135,10 +135,14 @@ def _blackbox_box(objective: Objective, name: str) -> None:
 
 for _name, _method in bb.methods().items():
     _installed = importlib.util.find_spec(_method.path.partition(":")[0])
-    if _installed and not {"plugin", "discrete", "virtual"} & _method.tags:
-        SOLVERS[f"blackbox:{_name}"] = Solver(partial(_blackbox, name=_name), "blackbox-engine")
+    if _installed and _name != "cat-cma" and not {"plugin", "virtual"} & _method.tags:  # which is CMA-ES here
+        _is_heavy = _method.path.startswith("blackbox.model.")
+        SOLVERS[f"blackbox:{_name}"] = Solver(partial(_blackbox, name=_name), "blackbox-engine", _is_heavy)
         SOLVERS[f"blackbox:{_name}:box"] = Solver(
-            partial(_blackbox_box, name=_name), "blackbox-engine", note="Optimizer in Box(-5, 5), its own restarts"
+            partial(_blackbox_box, name=_name),
+            "blackbox-engine",
+            _is_heavy,
+            note="Optimizer in Box(-5, 5), its own restarts",
         )
 SOLVERS["blackbox:auto:box"] = Solver(partial(_blackbox_box, name="auto"), "blackbox-engine")
 SOLVERS["blackbox:cma-es:bipop"] = Solver(

@@ -255,6 +255,7 @@ _method("l-shade", "ga.l_shade:LSHADE", "dense pure batch restarts", "Tanabe & F
 _method("nsga-ii", "ga.nsga2:NSGA2", "dense pure batch discrete multi-objective", "Deb et al. 2002")
 _method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", "Gao & Han 2012")
 _method("quadratic", "classic.quadratic:Quadratic", "dense restarts", "Powell 2006 and 2009, NEWUOA and BOBYQA")
+_method("turbo", "model.turbo:Turbo", "dense batch discrete restarts", "Eriksson et al. 2019; Wan et al. 2021")
 _method("sobol", "classic.sobol:Sobol", "dense pure batch", "Joe & Kuo 2008; Owen 1998")
 _method("random", "classic.random_search:RandomSearch", "dense pure batch", "Bergstra & Bengio 2012")
 

@@ -1,0 +1,81 @@
+"""The expected improvement on a value, as a logarithm that does not underflow, and its climb by the gradient.
+
+Source: Ament et al. 2023, "Unexpected improvements to expected improvement" (arXiv:2310.20708), section 4.1. With z =
+(best - mean) / deviation, phi and Phi the normal density and distribution:
+
+    log EI = log deviation + log h(z),   h(z) = phi(z) + z Phi(z),   h'(z) = Phi(z)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy import ndarray
+
+from blackbox.model.gaussian_process import Points, Process
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+_LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
+_FAR = -25.0  # below, phi + z Phi would cancel; the asymptotic series errs by 105 / z^6
+
+
+def log_h(z: Float[ndarray, "n"]) -> tuple[Float[ndarray, "n"], Float[ndarray, "n"]]:
+    """log h(z), and its derivative Phi(z) / h(z)."""
+    near = np.maximum(z, _FAR)
+    density = np.exp(-0.5 * near * near - _LOG_ROOT_2PI)
+    distribution = np.array([0.5 * math.erfc(v) for v in (near / -math.sqrt(2.0)).tolist()])
+    h = density + near * distribution
+    far = np.minimum(z, _FAR)
+    tail = np.log1p(-3 / far**2 + 15 / far**4) - 2 * np.log(-far) - 0.5 * far * far - _LOG_ROOT_2PI
+    return np.where(z > _FAR, np.log(h), tail), np.where(z > _FAR, distribution / h, -far)
+
+
+def log_improvement(process: Process, points: Points, best: float) -> Float[ndarray, "n"]:
+    """log EI at each point."""
+    mean, variance = process.at(points)
+    deviation = np.sqrt(variance)
+    return np.log(deviation) + log_h((best - mean) / deviation)[0]
+
+
+def climbed(
+    process: Process,
+    points: Points,
+    best: float,
+    low: Float[ndarray, "m"],
+    high: Float[ndarray, "m"],
+    free: Bool[ndarray, "m"],
+    steps: int,
+) -> tuple[Points, Float[ndarray, "n"]]:
+    """Points of more expected improvement, and log EI there: steps along the gradient, which grow while they gain.
+
+    Only the ``free`` numbers move, within their bounds.
+    """
+    width = np.where(free, high - low, 0.0)
+
+    def value_and_gradient(points: Points) -> tuple[Float[ndarray, "n"], Float[ndarray, "n m"]]:
+        mean, variance, by_mean, by_variance = process.slopes(points)
+        deviation = np.sqrt(variance)
+        z = (best - mean) / deviation
+        value, slope = log_h(z)
+        relative = 0.5 * by_variance / variance[:, None]  # of log deviation
+        return np.log(deviation) + value, relative - slope[:, None] * (
+            by_mean / deviation[:, None] + z[:, None] * relative
+        )
+
+    value, gradient = value_and_gradient(points)
+    size = np.full((len(value), 1), 0.1)
+    for _ in range(steps):
+        outward = ((points.x <= low) & (gradient < 0)) | ((points.x >= high) & (gradient > 0))
+        direction = np.where(outward, 0.0, gradient * width)
+        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
+        tried = points._replace(x=np.where(free, np.clip(points.x + size * direction * width, low, high), points.x))
+        new, slope = value_and_gradient(tried)
+        gains = (new > value)[:, None]
+        points = points._replace(x=np.where(gains, tried.x, points.x))
+        value, gradient = np.where(gains[:, 0], new, value), np.where(gains, slope, gradient)
+        size = np.where(gains, 1.5 * size, 0.3 * size)
+    return points, value

@@ -1,0 +1,176 @@
+"""The process agrees with scikit-learn's, its gradients with differences, and its hyperparameters with SciPy's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blackbox.model.gaussian_process import (
+    Points,
+    Prior,
+    conditioned,
+    covariance,
+    fitted,
+    inverse_of_lower,
+    loss,
+    warped,
+)
+from blackbox.model.improvement import climbed, log_h, log_improvement
+
+CHOICE = np.array([0, 0, 0, 1, 1])
+SIZES = ((4, False), (3, True), (0, True))
+
+
+def points(n: int, m: int, mixed: bool, rng: np.random.Generator) -> Points:
+    h = np.hstack([np.eye(3)[rng.integers(3, size=n)], np.eye(2)[rng.integers(2, size=n)]])
+    return Points(rng.random((n, m)), h if mixed else np.zeros((n, 0)), CHOICE if mixed else CHOICE[:0])
+
+
+def problem(m: int, mixed: bool, seed: int = 0, n: int = 30) -> tuple[Points, np.ndarray, np.ndarray, Prior]:
+    rng = np.random.default_rng(seed)
+    seen = points(n, m, mixed, rng)
+    t = np.sin(5 * seen.x).sum(1) + seen.h @ np.arange(seen.h.shape[1]) + 0.1 * rng.normal(size=n)
+    t = (t - t.min()) / np.median(t - t.min())
+    p = m + 2 * mixed + 3
+    return seen, t, rng.normal(size=p) - 0.5, Prior(rng.normal(size=p), rng.uniform(0.5, 3, p), 1.5)
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_the_posterior_is_scikit_learns(m: int) -> None:
+    gaussian_process = pytest.importorskip("sklearn.gaussian_process")
+    from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+    seen, t, theta, prior = problem(m, False)
+    ours = conditioned(seen, t, theta, prior)
+    lengths, (tau, eta) = 2 * np.exp(theta[:m]), np.exp(theta[-3:-1])  # of u = 2 x - 1
+    kernel = ConstantKernel(ours.s2) * (Matern(lengths, nu=2.5) + ConstantKernel(tau) * DotProduct(1.0) ** 2)
+    kernel = kernel + WhiteKernel(ours.s2 * eta)
+    theirs = gaussian_process.GaussianProcessRegressor(kernel, alpha=0.0, optimizer=None)
+    theirs.fit(2 * seen.x - 1, ours.y)
+    new = points(7, m, False, np.random.default_rng(1))
+    mean, cov = theirs.predict(2 * new.x - 1, return_cov=True)
+    cov -= ours.s2 * eta * np.eye(7)  # theirs is of values with noise
+    assert np.allclose(ours.at(new)[0], mean, rtol=1e-6, atol=1e-8)
+    assert np.allclose(ours.at(new)[1], np.diagonal(cov), rtol=1e-5, atol=1e-8)
+    assert np.allclose(ours.jointly(new)[1], cov, rtol=1e-5, atol=1e-8)
+    density = theirs.log_marginal_likelihood(theirs.kernel_.theta)
+    z = (theta - prior.mean) / prior.deviation
+    scale = -0.5 * prior.weight * (math.log(ours.s2) + 1 / ours.s2)  # of the prior of s2
+    constant = 0.5 * len(t) * math.log(2 * math.pi) + 0.5 * (len(t) + prior.weight)
+    volume = warped(t, theta[-1])[1]
+    assert loss(seen, t, theta, prior)[0] == pytest.approx(-density - scale - volume + 0.5 * z @ z - constant)
+
+
+@pytest.mark.parametrize(("m", "mixed"), SIZES)
+def test_gradients_are_those_of_finite_differences(m: int, mixed: bool) -> None:
+    seen, t, theta, prior = problem(m, mixed)
+    differences = [
+        (loss(seen, t, theta + 1e-6 * e, prior)[0] - loss(seen, t, theta - 1e-6 * e, prior)[0]) / 2e-6
+        for e in np.eye(len(theta))
+    ]
+    assert np.allclose(loss(seen, t, theta, prior)[1], differences, rtol=1e-5, atol=1e-6)
+    process, new = conditioned(seen, t, theta, prior), points(5, m, mixed, np.random.default_rng(1))
+    mean, variance, by_mean, by_variance = process.slopes(new)
+    assert np.allclose(mean, process.at(new)[0]) and np.allclose(variance, process.at(new)[1])
+    for i, e in enumerate(np.eye(m)):
+        up, down = (process.at(new._replace(x=new.x + sign * 1e-6 * e)) for sign in (1, -1))
+        assert np.allclose(by_mean[:, i], (up[0] - down[0]) / 2e-6, rtol=1e-5, atol=1e-6)
+        assert np.allclose(by_variance[:, i], (up[1] - down[1]) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("m", "mixed"), SIZES)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fit_is_as_good_as_scipys(m: int, mixed: bool, seed: int) -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    seen, t, _, prior = problem(m, mixed, seed)
+    start = prior.mean
+    theirs = optimize.minimize(lambda theta: loss(seen, t, theta, prior), start, jac=True, method="L-BFGS-B")
+    ours = fitted(seen, t, start, prior, 100)
+    assert loss(seen, t, ours, prior)[0] <= theirs.fun + 0.01
+    assert loss(seen, t, fitted(seen, t, start, prior, 3), prior)[0] < loss(seen, t, start, prior)[0]
+
+
+def test_mismatches_of_choices_are_what_counts() -> None:
+    theta = np.log([0.5, 2.0, 1e-30, 1.0, 1.0])  # no numbers: two choices, and hardly any quadratic
+    rows = np.array([[1, 0, 0, 1, 0], [0, 1, 0, 1, 0], [0, 0, 1, 0, 1]], float)
+    seen = Points(np.zeros((3, 0)), rows, CHOICE)
+    expected = np.exp([[0, -2, -2.5], [-2, 0, -2.5], [-2.5, -2.5, 0]])
+    assert np.allclose(covariance(seen, seen, theta), expected)
+
+
+def test_quadratics_are_known_from_as_many_points_as_they_have_terms() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(3, 3))
+
+    def f(x: np.ndarray) -> np.ndarray:
+        return ((x - 0.3) @ a @ a.T * (x - 0.3)).sum(1)
+
+    seen, new = points(12, 3, False, rng), points(20, 3, False, rng)
+    t = f(seen.x) - f(seen.x).min()
+    theta = np.array([8.0, 8.0, 8.0, 3.0, -25.0, -30.0])
+    process = conditioned(seen, t, theta, Prior(theta, np.ones(6), 1.0))
+    predicted = process.at(new)[0] * t.std() + t.mean()
+    assert np.allclose(predicted, f(new.x) - f(seen.x).min(), atol=1e-3 * t.std())
+
+
+def test_warping_keeps_the_order_and_its_derivative_is_its_volume() -> None:
+    t = np.sort(np.random.default_rng(0).exponential(size=9)) ** 3
+    for psi in (-20.0, -2.0, 3.0):
+        y, volume, *_ = warped(t, psi)
+        assert (np.diff(y) > 0).all() and y.mean() == pytest.approx(0) and y.std() == pytest.approx(1)
+        g = np.log1p(np.exp(psi) * t) / np.exp(psi)
+        slope = 1 / (1 + np.exp(psi) * t) / g.std()  # of y by t, at a fixed scale
+        assert volume == pytest.approx(float(np.log(slope).sum()))
+    assert np.allclose(warped(t, -20.0)[0], (t - t.mean()) / t.std())
+    assert not warped(np.zeros(4), 0.0)[0].any()
+
+
+@pytest.mark.parametrize("n", [1, 48, 49, 130])
+def test_the_inverse_of_a_triangle(n: int) -> None:
+    factor = np.tril(np.random.default_rng(n).normal(size=(n, n)) / n) + np.eye(n)
+    assert np.allclose(inverse_of_lower(factor) @ factor, np.eye(n))
+
+
+def test_what_is_believed_leaves_the_mean_and_takes_variance() -> None:
+    seen, t, theta, prior = problem(3, True)
+    process = conditioned(seen, t, theta, prior)
+    rng = np.random.default_rng(2)
+    pending, new = points(2, 3, True, rng), points(30, 3, True, rng)
+    believing = process.believing(pending)
+    assert np.allclose(believing.at(new)[0], process.at(new)[0], atol=1e-6)
+    assert (believing.at(new)[1] <= process.at(new)[1] + 1e-9).all()
+    assert (believing.at(pending)[1] < process.at(pending)[1]).all()
+
+
+# ---- expected improvement
+
+
+def test_the_logarithm_of_the_improvement_is_that_of_its_integral() -> None:
+    special = pytest.importorskip("scipy.special")
+    z = np.array([-1e4, -200.0, -26.0, -25.0, -24.9, -5.0, -1.0, 0.0, 1.0, 9.0, 50.0])
+    value, slope = log_h(z)
+    density = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
+    near = z > -20
+    h = np.exp(density[near]) + z[near] * special.ndtr(z[near])
+    assert np.allclose(value[near], np.log(h), rtol=1e-9)
+    ratio = np.sqrt(math.pi / 2) * special.erfcx(-z[~near] / math.sqrt(2))  # Phi / phi
+    assert np.allclose(value[~near], density[~near] + np.log1p(np.maximum(z[~near] * ratio, -1 + 1e-9)), atol=2e-2)
+    differences = (log_h(z + 1e-5)[0] - log_h(z - 1e-5)[0]) / 2e-5
+    assert np.allclose(slope, differences, rtol=5e-3)
+
+
+def test_a_climb_gains_within_its_bounds_and_moves_only_what_is_free() -> None:
+    seen, t, theta, prior = problem(3, True)
+    process = conditioned(seen, t, theta, prior)
+    start, best = points(6, 3, True, np.random.default_rng(3)), float(process.y.min())
+    low, high = np.maximum(start.x.min(0) - 0.01, 0), np.minimum(start.x.max(0) + 0.01, 1)
+    free = np.array([True, False, True])
+    end, value = climbed(process, start, best, low, high, free, 30)
+    before: Any = log_improvement(process, start, best)
+    assert np.allclose(value, log_improvement(process, end, best))
+    assert (value >= before).all() and (value > before).any()
+    assert ((end.x >= low) & (end.x <= high)).all()
+    assert np.array_equal(end.x[:, 1], start.x[:, 1]) and np.array_equal(end.h, start.h)
