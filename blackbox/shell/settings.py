@@ -106,6 +106,8 @@ class Settings:
         # A hyperparameter that is given as None is the default one.
         defaults = {name: fields[name] for name, value in given.items() if value is None}
         follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget}
+        if isinstance(self.space, Space) and given.get("layout") is None:
+            follows["conditions"] = self.space.conditions
         defaults |= {
             name: value
             for name, value in follows.items()

@@ -1,0 +1,1 @@
+"""Model-based strategies: one algorithm per file."""
