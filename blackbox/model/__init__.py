@@ -1,1 +1,5 @@
-"""Model-based strategies: one algorithm per file."""
+"""Methods that model the objective."""
+
+from blackbox.lazy import lazy_exports
+
+__all__, __getattr__ = lazy_exports(__name__, {"ego": ["EGO"]})

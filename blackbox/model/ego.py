@@ -157,9 +157,8 @@ def variables(layout: Layout, conditions: Conditions | None = None) -> Variables
                 continue
             case (int(parent), int(option)) if 0 <= parent < v < len(layout) and 0 <= option < options[parent]:
                 continue
-        raise SettingError(
-            f"conditions[{v}] must be (-1, -1) or an earlier choice of the layout and one of its options; got {condition!r}"
-        )
+        allowed = "(-1, -1) or an earlier choice of the layout and one of its options"
+        raise SettingError(f"conditions[{v}] must be {allowed}; got {condition!r}")
     if len(conditions) != len(layout):
         raise SettingError(f"conditions must be as many as entries of layout, {len(layout)}; got {len(conditions)}")
     widths = np.maximum(options, 1)
