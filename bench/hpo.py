@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hpo_tasks import OTHER_TABLES, SKLEARN, TABLES, task
+from hpo_tasks import OTHER_TABLES, SKLEARN, TABLES, entries, task
 from hpo_tuners import TUNERS, select
 from record import RESULTS, markdown, write
 
@@ -104,13 +104,9 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.runs: dict[Key, Run] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                data: dict[str, Any] = json.loads(line)
-                key = Key(*data.pop("key"))
-                self.runs[key] = Run(key, **{**data, "improved": tuple(map(tuple, data["improved"]))})
-            except (ValueError, KeyError, TypeError):
-                continue
+        for data in entries(path):
+            key = Key(*data.pop("key"))
+            self.runs[key] = Run(key, **{**data, "improved": tuple(map(tuple, data["improved"]))})
 
     def add(self, run: Run) -> None:
         self.runs[run.key] = run

@@ -11,7 +11,8 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -177,17 +178,22 @@ SKLEARN: dict[str, tuple[Space, Estimator, str, int | None, str]] = {
 """Space, estimator, data, rows of them that are taken, and score."""
 
 
+def entries(path: Path) -> Iterator[Any]:
+    """The JSON values of a file's lines; a line that was cut off is ended, and skipped."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text[-1:] not in ("", "\n"):
+        path.write_text(text + "\n", encoding="utf-8")
+    for line in text.splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
 class Evaluations:
     """Values of points that were evaluated once, in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._values: dict[str, float] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                self._values.update([json.loads(line)])
-            except (ValueError, TypeError):
-                continue  # cut off
+        self._values: dict[str, float] = dict(entries(path))
 
     def of(self, task: str, point: Point, evaluate: Callable[[Point], float]) -> float:
         key = f"{task} {json.dumps(dict(point), sort_keys=True)}"
