@@ -38,6 +38,7 @@ from hpo_tasks import OTHER_TABLES, SKLEARN, TABLES, entries, task
 from hpo_tuners import TUNERS, select
 from record import RESULTS, markdown, write
 
+KEPT = RESULTS / "hpo.jsonl"
 BUDGET = 50
 SHOWN = (10, 25, 50)
 SUITES = {"tables": TABLES, "sklearn": tuple(SKLEARN), "other-tables": OTHER_TABLES}
@@ -200,6 +201,11 @@ def plot(suites: dict[str, list[Run]], path: Path) -> None:
     plt.close(figure)
 
 
+def is_judged(key: Key, suite: str) -> bool:
+    """Whether a run is one of the standard plan."""
+    return key.task in SUITES[suite] and key.seed in SEEDS[suite]
+
+
 def seeds(text: str) -> range:
     """``3`` or ``0-4``."""
     first, _, last = text.partition("-")
@@ -237,15 +243,13 @@ def main() -> None:
             if arguments.again or key not in ledger.runs:
                 ledger.add(measure(key))
                 print(f"{number}/{len(plan)} {' '.join(map(str, key))}: {ledger.runs[key]}"[:160], flush=True)
-    shown = {
-        suite: [ledger.runs[key] for key in plan if key.task in SUITES[suite] and key in ledger.runs]
-        for suite in suites
-    }
+    if arguments.results == KEPT:  # all that is judged, whatever of it was run just now
+        plan, suites = [key for key in ledger.runs if any(is_judged(key, suite) for suite in JUDGED)], list(JUDGED)
+    shown = {suite: [ledger.runs[k] for k in plan if k.task in SUITES[suite] and k in ledger.runs] for suite in suites}
     shown = {suite: runs for suite, runs in shown.items() if runs}
-    is_kept = arguments.results == RESULTS / "hpo.jsonl" and set(suites) <= set(JUDGED)
     for suite, runs in shown.items():
-        report(suite, runs, is_kept)
-    if is_kept:
+        report(suite, runs, arguments.results == KEPT)
+    if arguments.results == KEPT and shown:
         plot(shown, RESULTS / "hpo.png")
 
 
