@@ -19,6 +19,7 @@ from peers import SAME_METHOD
 from record import RESULTS, markdown
 
 POLICIES = ("task", "method", "solved", "evaluations", "wall, s", "times Eggroll's wall")  # no single runs, no settings
+TUNERS = ("tuner", "runs", "regret at 10", "regret at 25", "regret at 50", "median at 50", "ms per suggestion")
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- figures: written by bench/readme.py -->\n", "<!-- end of figures -->\n"
 
@@ -84,6 +85,8 @@ def sections() -> Iterator[str]:
         "bbob": bbob,
         "overhead": lambda: recorded("overhead", "Overhead"),
         "batch": lambda: recorded("batch", "Many runs in one program"),
+        "hpo_tables": lambda: recorded("hpo_tables", "Hyperparameters of networks, by tables", TUNERS),
+        "hpo_sklearn": lambda: recorded("hpo_sklearn", "Hyperparameters of scikit-learn's estimators", TUNERS),
         "kernels": lambda: recorded("kernels", "Noise", only=lambda row: row["what"] in NOISE),
         "genomes": lambda: recorded("genomes", "Genomes of seeds"),
         "rollouts": lambda: recorded("rollouts", "Episodes of classic control"),

@@ -167,6 +167,8 @@ class Space:
         layout: kinds of variables in the order of coordinates: ("float",); ("int", inner cell edges) for Bool and
             for Int of at most 128 cells (("float",) beyond); ("choice", k), which has k coordinates. A Permutation
             of n counts as n times ("float",).
+        conditions: for each entry of the layout what makes it active: the position of a ("choice", k) in the layout,
+            and its option; (-1, -1) for what always is.
 
     Raises:
         SpaceError: no variables, malformed names, values that are not variables, or clashing names.
@@ -183,6 +185,12 @@ class Space:
             self._append(name, dimension, taken)
         self.names = tuple(dict.fromkeys(variable.name for variable in self._variables))
         self.layout: Layout = tuple(entry for variable in self._variables for entry in variable.dimension.layout)
+        positions = np.cumsum([0, *(len(variable.dimension.layout) for variable in self._variables)]).tolist()
+        self.conditions: tuple[tuple[int, int], ...] = tuple(
+            (positions[variable.parent] if variable.parent >= 0 else -1, variable.branch)
+            for variable in self._variables
+            for _ in variable.dimension.layout
+        )
         self._is_conditional = any(variable.parent >= 0 for variable in self._variables)
 
         scalings = [v.dimension.scaling for v in self._variables for _ in range(v.start, v.stop)]

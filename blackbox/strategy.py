@@ -256,6 +256,7 @@ _method("nsga-ii", "ga.nsga2:NSGA2", "dense pure batch discrete multi-objective"
 _method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", "Gao & Han 2012")
 _method("quadratic", "classic.quadratic:Quadratic", "dense restarts", "Powell 2006 and 2009, NEWUOA and BOBYQA")
 _method("turbo", "model.turbo:Turbo", "dense batch discrete restarts", "Eriksson et al. 2019; Wan et al. 2021")
+_method("ego", "model.ego:EGO", "dense discrete", "Jones, Schonlau & Welch 1998; Wan et al. 2021, arXiv:2102.07188")
 _method("sobol", "classic.sobol:Sobol", "dense pure batch", "Joe & Kuo 2008; Owen 1998")
 _method("random", "classic.random_search:RandomSearch", "dense pure batch", "Bergstra & Bengio 2012")
 

@@ -252,7 +252,7 @@ def test_everything_that_a_page_imports_is_in_the_api_pages() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("package", ["es", "ga", "classic"])
+@pytest.mark.parametrize("package", ["es", "ga", "classic", "model"])
 def test_every_strategy_class_is_in_the_api_pages(package: str) -> None:
     assert {f"blackbox.{package}.{name}" for name in getattr(bb, package).__all__} <= documented()
 

@@ -256,6 +256,22 @@ def test_layout_has_an_entry_per_variable_in_coordinate_order_and_is_hashable() 
     assert {SVC.layout: 1}[SVC.layout] == 1
 
 
+def test_conditions_say_which_entries_of_the_layout_are_active() -> None:
+    inner = Space(
+        {"z": Int(0, 4), "order": Permutation(3), "deep": Choice({"p": Space({"f": Float(0, 1)}), "q": None})}
+    )
+    space = Space({"a": Float(0, 1), "kind": Choice({"none": None, "some": inner}), "last": Bool()})
+    starts = np.cumsum([0, *(entry[1] if entry[0] == "choice" else 1 for entry in space.layout)])
+    for u in np.random.default_rng(0).random((100, space.dimension)):
+        mask = space.active_mask(u)
+        for start, (parent, option) in zip(starts, space.conditions, strict=False):
+            is_chosen = parent < 0 or (
+                mask[starts[parent]] and u[starts[parent] : starts[parent + 1]].argmax() == option
+            )
+            assert mask[start] == is_chosen
+    assert len(space.conditions) == len(space.layout)
+
+
 @pytest.mark.parametrize(
     "dimension", [Int(0, 2), Int(-7, 50), Int(1, 128, log=True), Int(5, 9, log=True), Bool()], ids=repr
 )

@@ -1,5 +1,5 @@
-"""Methods that model the objective: Gaussian processes in a trust region."""
+"""Methods that model the objective by Gaussian processes."""
 
 from blackbox.lazy import lazy_exports
 
-__all__, __getattr__ = lazy_exports(__name__, {"turbo": ["Turbo"]})
+__all__, __getattr__ = lazy_exports(__name__, {"ego": ["EGO"], "turbo": ["Turbo"]})

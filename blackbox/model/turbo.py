@@ -98,6 +98,7 @@ class Turbo:
 
     pure: ClassVar[bool] = False
     injectable: ClassVar[bool] = True
+    needs_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=1, optional=False)

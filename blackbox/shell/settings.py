@@ -155,6 +155,8 @@ class Settings:
         follows = {"sigma0": SIGMA0, "layout": self.space.layout, "evaluations": self.budget, "low": 0.0, "high": 1.0}
         if self.objectives > 1:
             follows["objectives"] = self.objectives
+        if isinstance(self.space, Space) and given.get("layout") is None:
+            follows["conditions"] = self.space.conditions
         defaults |= {
             name: value
             for name, value in follows.items()
