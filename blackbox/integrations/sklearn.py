@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import numbers
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,6 @@ from blackbox.optimizer import Optimizer
 from blackbox.space import Space
 
 try:
-    from joblib import effective_n_jobs
     from sklearn.exceptions import FitFailedWarning
     from sklearn.model_selection._search import BaseSearchCV
     from sklearn.utils import check_random_state
@@ -117,7 +117,7 @@ class BlackboxSearchCV(BaseSearchCV):  # type: ignore[misc]
             seed=seed,
             budget=self.n_iter,
             direction="maximize",
-            **{"parallel": self.batch_size or effective_n_jobs(self.n_jobs), **(self.settings or {})},
+            **{"parallel": self.batch_size or self._jobs(), **(self.settings or {})},
         )
         splitter = _SameSplits(self._checked_cv_orig)
         search = None
@@ -145,6 +145,11 @@ class BlackboxSearchCV(BaseSearchCV):  # type: ignore[misc]
             del self._lost, self._table
         if search is not None:
             search.call_on_fit_task_end(estimator=self)
+
+    def _jobs(self) -> int:
+        """How many fits there are at once."""
+        jobs = 1 if self.n_jobs is None else self.n_jobs
+        return jobs if jobs > 0 else os.cpu_count() or 1
 
     def _evaluated(self, points: list[dict[str, Any]], evaluate: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """scikit-learn's table of results so far; empty if every fit failed."""

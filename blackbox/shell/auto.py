@@ -9,8 +9,9 @@ from blackbox.box import Box
 from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.space import Space
 
-MODELLED = 20  # coordinates up to which quadratic models are learned, and made, fast enough
+MODELLED = 20  # coordinates, or variables, up to which models are learned, and made, fast enough
 FEW = 25  # evaluations per coordinate up to which a trust region is ahead of whatever learns of the whole space
+COSTLY = 500  # evaluations up to which they are likely to cost more than a Gaussian process, some milliseconds each
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
@@ -27,7 +28,8 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, which covers the space evenly, up to its 1,111
       coordinates, and ``random`` beyond;
-    * integers of few values, Booleans or choices among the variables: ``cat-cma``;
+    * integers of few values, Booleans or choices among the variables: ``ego``, a Gaussian process, for up to 500
+      evaluations of up to 20 variables, ``cat-cma`` for more;
     * up to 20 coordinates, and no more evaluations at once than coordinates: ``quadratic``, a trust region, for up to
       25 evaluations per coordinate; for more ``lq-cma-es+quadratic``, a CMA-ES that ranks its populations by a model
       and takes turns with the trust region once it has converged or used 40 evaluations per coordinate;
@@ -44,7 +46,10 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
         short = f"; {budget} evaluations are only {budget // generation} generations, so expect a rough result"
     discrete = sum(kind != "float" for kind, *_ in space.layout)
     if discrete:
-        return Chosen("cat-cma", f"{discrete} of {len(space.layout)} variables are discrete{short}")
+        kinds = f"{discrete} of {len(space.layout)} variables are discrete"
+        if budget is not None and budget <= COSTLY and len(space.layout) <= MODELLED:
+            return Chosen("ego", f"{kinds}, and {budget} evaluations are few enough for a model of all")
+        return Chosen("cat-cma", f"{kinds}{short}")
     if d <= MODELLED and parallel <= d:
         few = f"{d} continuous coordinate{'s' * (d > 1)}, few enough for quadratic models"
         method = "quadratic" if budget is not None and budget <= FEW * d else "lq-cma-es+quadratic"
