@@ -15,7 +15,8 @@ section 2 and supplement; Wan et al. 2021, "Think global and act local" (Casmopo
 Departures: the paper takes Thompson samples, max(4, d) failures, and needs improvements of a thousandth; expected
 improvement needs fewer evaluations here (bench), and further members are Thompson samples. What is asked and not told,
 member 0 of former generations, counts as if its value were the model's mean, so that it is not asked again nearby.
-Failed evaluations count as the worst value known.
+Failed evaluations are no values of the model; where they are frequent, the improvement is multiplied with the share of
+the others.
 
 Cost per evaluation: O(points^3 + candidates points^2), with 50 points 4 ms, with 160 some 10 ms. State O(points d).
 """
@@ -157,7 +158,7 @@ class Turbo:
         inside = np.clip((rows - self.low) / (self.high - self.low), 0, 1)
         for row, value in zip(inside[order], values[order], strict=True):
             state = self._taken(state, row, value)
-        if was_started:
+        if was_started and values.min() < np.inf:
             v = self._variables(state)
             state = _resized(state, values.min() < best, FAILURES if v.free.sum() == v.size else FAILURES_DISCRETE)
         if state.told < self._start(state):
@@ -209,15 +210,21 @@ class Turbo:
         return state._replace(used=np.maximum(state.used, at + 1)[()], told=state.told + 1)
 
     def _seen(self, state: TurboState, v: Variables) -> tuple[Points, Float[ndarray, "n"]]:
-        """The known points, and their values from 0 in units of the difference between the median and the least."""
+        """The points that have values, from 0 in units of the difference between the median and the least.
+
+        If all have failed, all of them, as if they were equal.
+        """
         values = state.values[: state.used]
-        finite = values[np.isfinite(values)]
-        t = np.zeros(len(values))
-        if len(finite) and finite.max() > finite.min():
-            values = np.where(np.isfinite(values), values, finite.max()) / np.abs(finite).max()
-            t = values - values.min()
+        if not (finite := np.isfinite(values)).any():
+            return v.read(state.points[: state.used]), np.zeros(len(values))
+        t = values[finite]
+        if t.max() > t.min():
+            t = t / np.abs(t).max()
+            t -= t.min()
             t = np.minimum(t / (float(np.median(t)) or t.max()), _LARGEST)
-        return v.read(state.points[: state.used]), t
+        else:
+            t = np.zeros(len(t))
+        return v.read(state.points[: state.used][finite]), t
 
     def _fitted(self, state: TurboState, steps: int) -> Float[ndarray, "p"]:
         """Hyperparameters by the points that the best one depends on most."""
@@ -243,13 +250,17 @@ class Turbo:
             process = process.believing(v.read((pending - self.low) / (self.high - self.low)))
         return process, seen.rows(slice(center, center + 1)), float(mean[center])
 
+    def _sides(self, state: TurboState, v: Variables) -> Float[ndarray, "m"]:
+        """Half the sides of the region, by the lengths of the process; of integers a cell at least."""
+        logs = state.theta[: len(v.numeric)]
+        half = 0.5 * state.length * np.exp(logs - logs.sum() / max(1, len(logs)))
+        return np.maximum(half, v.gap)
+
     def _region(
         self, state: TurboState, v: Variables, center: Points
     ) -> tuple[Float[ndarray, "m"], Float[ndarray, "m"]]:
-        """Bounds of the numbers: sides by the lengths of the process, integers at least one cell to either side."""
-        logs = state.theta[: len(v.numeric)]
-        half = 0.5 * state.length * np.exp(logs - logs.sum() / max(1, len(logs)))
-        half = np.maximum(half, v.gap)
+        """Bounds of the numbers."""
+        half = self._sides(state, v)
         return np.maximum(center.x[0] - half, 0.0), np.minimum(center.x[0] + half, 1.0)
 
     def _candidates(self, state: TurboState, v: Variables, center: Points) -> Points:
@@ -267,13 +278,30 @@ class Turbo:
         v = self._variables(state)
         process, center, best = self._model(state, v)
         points = self._candidates(state, v, center)
-        improvement = np.where(_are_in(points, process.seen), -np.inf, log_improvement(process, points, best))
-        first = np.argsort(-improvement, kind="stable")[:CLIMBERS]
-        points = points.rows(first)
+        improvement = log_improvement(process, points, best) + self._log_success(state, v, points)
+        taken = _are_in(points, v.read(state.points[: state.used])) | _are_in(points, process.seen)
+        first = np.argsort(np.where(taken, np.inf, -improvement), kind="stable")[:CLIMBERS]
+        points, improvement = points.rows(first), improvement[first]
         if v.free.any():
-            points, improvement = climbed(process, points, best, *self._region(state, v, center), v.free, CLIMB)
+            higher, risen = climbed(process, points, best, *self._region(state, v, center), v.free, CLIMB)
+            risen += self._log_success(state, v, higher)
+            gains = risen > improvement
+            points = points._replace(x=np.where(gains[:, None], higher.x, points.x))
+            improvement = np.where(gains, risen, improvement)
             points = points.rows(np.argsort(-improvement, kind="stable")[:1])
-        return self._placed(v.write(points)[0], state)
+        return self._placed(v.write(points.rows(slice(1)))[0], state)
+
+    def _log_success(self, state: TurboState, v: Variables, points: Points) -> Float[ndarray, "n"]:
+        """Logarithm of the share of evaluations nearby that did not fail, in sides of the region."""
+        succeeded = np.isfinite(state.values[: state.used])
+        if succeeded.all() or not succeeded.any():
+            return np.zeros(len(points.x))
+        known, half = v.read(state.points[: state.used]), self._sides(state, v)
+        x, z = points.x / half, known.x / half
+        apart = (x * x).sum(1)[:, None] + (z * z).sum(1) - 2 * x @ z.T + (len(v.options) - points.h @ known.h.T)
+        near = np.exp(-2 / v.size * np.maximum(apart, 0.0))
+        share = float(succeeded.mean())
+        return np.log((share + near @ succeeded) / (1 + near.sum(1)))
 
     def _sampled(self, state: TurboState, count: int) -> list[Float[ndarray, "d"]]:
         """Members 1 to count - 1: Thompson samples at the candidates, no point twice."""
@@ -285,7 +313,10 @@ class Turbo:
         z = normal(state.key, state.tells, (count - 1, len(mean)), leaf=_SAMPLE, first=1, like=mean)
         w, vectors = np.linalg.eigh(covariance)  # which rounding may have made indefinite
         samples = mean + (z * np.sqrt(np.maximum(w, 0.0))) @ vectors.T
-        taken = _are_in(points, process.seen) | _are_in(points, due)
+        succeeds = self._log_success(state, v, points)
+        taken = succeeds < succeeds.max() - 1
+        for others in (v.read(state.points[: state.used]), process.seen, due):
+            taken |= _are_in(points, others)
         chosen = []
         for sample in samples:
             i = int(np.argmin(np.where(taken, np.inf, sample) if not taken.all() else sample))
