@@ -10,6 +10,7 @@ from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.space import Space
 
 MODELLED = 20  # coordinates, or variables, up to which models are learned, and made, fast enough
+MODELLED_AT_ONCE = 12  # coordinates up to which a full quadratic model is there before a trust region has converged
 FEW = 25  # evaluations per coordinate up to which a trust region is ahead of whatever learns of the whole space
 COSTLY = 500  # evaluations up to which they are likely to cost more than a Gaussian process, some milliseconds each
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
@@ -32,7 +33,8 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
       evaluations of up to 20 variables, ``cat-cma`` for more;
     * up to 20 coordinates, and no more evaluations at once than coordinates: ``quadratic``, a trust region, for up to
       25 evaluations per coordinate; for more ``lq-cma-es+quadratic``, a CMA-ES that ranks its populations by a model
-      and takes turns with the trust region once it has converged or used 40 evaluations per coordinate;
+      and takes turns with the trust region once it has converged or used 40 evaluations per coordinate; beyond 12
+      coordinates, where that model takes more evaluations, ``quadratic+lq-cma-es``, the other way round;
     * up to 200 coordinates: ``cma-es``;
     * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
     """
@@ -52,7 +54,9 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
         return Chosen("cat-cma", f"{kinds}{short}")
     if d <= MODELLED and parallel <= d:
         few = f"{d} continuous coordinate{'s' * (d > 1)}, few enough for quadratic models"
-        method = "quadratic" if budget is not None and budget <= FEW * d else "lq-cma-es+quadratic"
+        method = "lq-cma-es+quadratic" if d <= MODELLED_AT_ONCE else "quadratic+lq-cma-es"
+        if budget is not None and budget <= FEW * d:
+            method = "quadratic"
         return Chosen(method, few + short)
     if d <= FULL_COVARIANCE:
         return Chosen("cma-es", f"{d} continuous coordinates, few enough for a full covariance{short}")
