@@ -80,7 +80,7 @@ def _least_squares(a: Float[ndarray, "n p"], b: Float[ndarray, "n"]) -> Float[nd
     """The c that minimizes ``|a c - b|``, by QR; the shortest of them, by singular values, where there are many."""
     n, p = a.shape
     if n >= p:
-        r = np.linalg.qr(np.column_stack([a, b]), mode="r")
+        r: Float[ndarray, "k q"] = np.asarray(np.linalg.qr(np.column_stack([a, b]), mode="r"))
         diagonal = np.abs(np.diagonal(r)[:p])
         if diagonal.min() > 1e-13 * diagonal.max():
             return np.linalg.solve(r[:p, :p], r[:p, p])
