@@ -9,7 +9,7 @@ best points. On BBOB within 100 D evaluations that gains a tenth of the area.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -80,7 +80,8 @@ def _least_squares(a: Float[ndarray, "n p"], b: Float[ndarray, "n"]) -> Float[nd
     """The c that minimizes ``|a c - b|``, by QR; the shortest of them, by singular values, where there are many."""
     n, p = a.shape
     if n >= p:
-        r: Float[ndarray, "k q"] = np.asarray(np.linalg.qr(np.column_stack([a, b]), mode="r"))
+        factor: Any = np.linalg.qr(np.column_stack([a, b]), mode="r")  # whose type NumPy's versions give differently
+        r: Float[ndarray, "k q"] = np.asarray(factor)
         diagonal = np.abs(np.diagonal(r)[:p])
         if diagonal.min() > 1e-13 * diagonal.max():
             return np.linalg.solve(r[:p, :p], r[:p, p])

@@ -307,7 +307,7 @@ class Search:
 
     def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of it between two generations, as arrays and as JSON."""
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for (name, ranking), lane in zip(_NAMES, self.lanes, strict=False):
             arrays |= flatten(lane.state, name) | flatten(lane.ranking, ranking) if lane is not None else {}
         if self.best.row is not None:
