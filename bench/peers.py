@@ -178,6 +178,15 @@ def _pycma_bipop(objective: Objective) -> None:
         )  # fmt: skip
 
 
+@solver("pycma:lq", "cma", heavy=True, note="fmin_lq_surr2, restarts")
+def _pycma_lq(objective: Objective) -> None:
+    import cma
+
+    for run in itertools.count():
+        options = {"seed": objective.seed + run + 1, "verbose": -9, "maxfevals": objective.left}
+        cma.fmin_lq_surr2(objective, objective.start(run), objective.sigma0, options)
+
+
 def _cmaes(objective: Objective, cls: str, growth: int = 1) -> None:
     import cmaes
 
