@@ -268,7 +268,7 @@ def not_numbers(scale: float, folder: Path) -> Outcome:
                     rows = [candidate._row for candidate in optimizer.ask(2 * optimizer.popsize)]
                     optimizer._gate.waiting.clear()
                     optimizer._member = 0
-                    found = finite_where(clean._search.state, optimizer._search.state)
+                    found = finite_where(clean._search.lane.state, optimizer._search.lane.state)
                     if not np.isfinite(rows).all() or not np.isfinite(optimizer.recommend()).all():
                         found.append("asks")
                     found = [array for array in found if not any(part in array for part in FITNESS)]

@@ -34,7 +34,7 @@ from blackbox.trust_region import least_in_box
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-_MOST_POINTS = 40  # by default, or 2 d + 1: more would take longer, and gain no more than they cost
+_MOST_POINTS = 80  # by default, or 2 d + 1: more would take longer than most evaluations
 _LARGEST = 1e30  # values beyond are taken as this large
 _DESIGN, _TRUST, _GEOMETRY = range(3)  # what the due point is for
 
@@ -80,7 +80,7 @@ class Quadratic:
     """Trust-region search by quadratic models, for few evaluations without much noise.
 
     Args:
-        points: that the model takes, from d + 2 to (d + 1)(d + 2) / 2; by default as many, at most 40 or 2 d + 1.
+        points: that the model takes, from d + 2 to (d + 1)(d + 2) / 2; by default as many, at most 80 or 2 d + 1.
         sigma0: distance of the first points, and the first radius of the trust region, in units of x.
         rho_end: the last radius, in units of sigma0, at which the run ends.
         low: lower bound of every coordinate.

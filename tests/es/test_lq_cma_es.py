@@ -326,10 +326,10 @@ def test_restarts_go_by_the_whole_population(restarts: Any) -> None:
     while optimizer.left:
         candidate = optimizer.ask()
         optimizer.tell(candidate, f(candidate.x))
-        sizes.append(len(optimizer._search.state.fitness))
+        sizes.append(len(optimizer._search.lane.state.fitness))
     assert optimizer.n_restarts > 1
     assert sizes[0] == 7 and 14 in sizes
-    assert optimizer._search.popsize0 == 7
+    assert optimizer._search.lane.popsize == 7
 
 
 def test_popsize_and_sigma0_are_used() -> None:

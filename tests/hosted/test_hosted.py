@@ -267,7 +267,7 @@ def test_ended_runs_are_restarted(method: str) -> None:
     for _ in range(1500):
         candidate = optimizer.ask()
         optimizer.tell(candidate, max(0.05, sphere(candidate.x)))
-    assert optimizer._search.run.number > 0
+    assert optimizer._search.lane.run.number > 0
 
 
 @pytest.mark.parametrize("method", ["nevergrad:DE", "nevergrad:CmaFmin2", "nevergrad:MultiDS"])
