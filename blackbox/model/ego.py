@@ -223,6 +223,10 @@ class Process(NamedTuple):
         return self.a * _matern(_distances(p * self.weights, scaled))
 
 
+_NEARBY = 0.3  # of a variable's width: so far at most a failure speaks of the points about it
+_ANYWHERE = 0.1  # what all evaluations weigh beside those nearby
+
+
 @algorithm
 class EGO:
     """Efficient global optimization, for up to some 1,000 evaluations of floats, integers and choices.
@@ -292,27 +296,32 @@ class EGO:
         if state.told < self.start:
             return self._design(state, v, count)
         used, pending = _used(state), state.pending[state.since >= 0]
-        seen, y = state.points[:used], _standardized(state.values[:used])
-        process = Process.knowing(v.features(seen), y, state.theta, v.owner)
+        seen, known_points, y = state.points[:used], *_modelled(state)
+        process = Process.knowing(v.features(known_points), y, state.theta, v.owner)
         least = float((y - process.noise * process.solved).min())  # of the mean at the known points
-        if len(pending):
-            y = np.concatenate([y, process.at(v.features(pending))[0]])
-            seen = np.concatenate([seen, pending])
-            process = Process.knowing(v.features(seen), y, state.theta, v.owner)
+        failed = (
+            state.points[:used][np.isinf(state.values[:used])] if state.values[:used].min() < np.inf else pending[:0]
+        )
+        # Of failed and of awaited points the model believes its mean: there is nothing more to find out.
+        if len(believed := np.concatenate([failed, pending])):
+            y = np.concatenate([y, process.at(v.features(believed))[0]])
+            known_points, seen = np.concatenate([known_points, believed]), np.concatenate([seen, pending])
+            process = Process.knowing(v.features(known_points), y, state.theta, v.owner)
         leaders = state.points[np.argsort(state.values[:used], kind="stable")[:_LEADERS]]
         u = self._noise(uniform, state, _RANDOM, len(v.first), 2)
         pool = np.concatenate([v.spread(u), self._near(state, v, leaders, _NEAR, 0)])
         mean, known = process.at(v.features(pool))
         for turn in (1, 2):
             score = _log_improvement(least, mean, process.a - (known**2).sum(1)) - _NOWHERE * _among(pool, seen)
+            score += _log_success(state, process, v, pool)
             more = self._near(state, v, pool[np.argsort(-score, kind="stable")[:_WINNERS]], _NEARER, turn)
             more_mean, more_known = process.at(v.features(more))
             pool, mean = np.concatenate([pool, more]), np.concatenate([mean, more_mean])
             known = np.concatenate([known, more_known])
         variance, features = process.a - (known**2).sum(1), v.features(pool)
-        is_taken, members = _among(pool, seen), []
+        is_taken, members, succeeds = _among(pool, seen), [], _log_success(state, process, v, pool)
         while True:
-            score = _log_improvement(least, mean, variance) - _NOWHERE * is_taken
+            score = _log_improvement(least, mean, variance) + succeeds - _NOWHERE * is_taken
             best = int(np.argmax(score))
             members.append(pool[best])
             if len(members) == count:
@@ -390,7 +399,8 @@ class EGO:
     def _fitted(self, state: EGOState, v: Variables) -> EGOState:
         """The state after some steps of Rprop up the posterior density of theta."""
         used = _used(state)
-        features, y = v.features(state.points[:used]), _standardized(state.values[:used])
+        points, y = _modelled(state)
+        features = v.features(points)
         mean, deviation = _prior(len(v.first))
         theta, step, slope = state.theta, state.step, state.slope
         if not slope.any():
@@ -440,8 +450,27 @@ def _prior(count: int) -> tuple[Float[ndarray, "v+2"], Float[ndarray, "v+2"]]:
     return mean, np.array([*[lengths] * count, noise, a])
 
 
+def _modelled(state: EGOState) -> tuple[Float[ndarray, "n v"], Float[ndarray, "n"]]:
+    """Points and values that the model takes: what failed has no value, unless all has failed."""
+    points, values = state.points[: _used(state)], state.values[: _used(state)]
+    is_known = np.isfinite(values)
+    if is_known.any():
+        points, values = points[is_known], values[is_known]
+    return points, _standardized(values)
+
+
+def _log_success(state: EGOState, process: Process, v: Variables, points: Float[ndarray, "n v"]) -> Float[ndarray, "n"]:
+    """Logarithm of the share of evaluations nearby that did not fail."""
+    succeeded = np.isfinite(state.values[: _used(state)])
+    if succeeded.all() or not succeeded.any():
+        return np.zeros(len(points))
+    weights = np.maximum(process.weights, 1 / _NEARBY)
+    near = _matern(_distances(v.features(points) * weights, v.features(state.points[: _used(state)]) * weights))
+    return np.log((_ANYWHERE * succeeded.mean() + near @ succeeded) / (_ANYWHERE + near.sum(1)))
+
+
 def _standardized(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-    """Values of mean 0 and deviation 1, those above the median on a logarithmic scale; failed ones are the worst."""
+    """Values of mean 0 and deviation 1, those above the median on a logarithmic scale."""
     is_known = np.isfinite(values)
     if not is_known.any():
         return np.zeros(len(values))

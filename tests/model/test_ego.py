@@ -257,7 +257,9 @@ def test_regions_that_fail_are_left() -> None:
         candidate = optimizer.ask()
         failed.append(candidate.x["a"] > 0.5)
         optimizer.tell(candidate, math.nan if failed[-1] else (candidate.x["a"] - 0.4) ** 2 + candidate.x["b"])
-    assert sum(failed[25:]) <= 5
+    assert (
+        sum(failed[25:]) <= 8
+    )  # of 25, half of which random points would lose; chance failures must not count as much
     assert optimizer.best is not None
     assert optimizer.best.value < 0.01
 
