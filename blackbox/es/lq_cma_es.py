@@ -10,6 +10,10 @@ author's pycma. In each generation, with the model linear, diagonal or full quad
     update    CMA-ES by the model's values if it is good, by the true ones once all are evaluated
     inject    the model's minimum, at most as far away as the sample it takes the place of
 
+The archive starts with 5. Unlike pycma's, the injected point is the minimum within that ball and the box (his
+is the model's stationary point, drawn nearer if it is too far), the weights of the regression also fall with the value
+(see lq_model.py), and points beyond the box are mirrored into it, and with its mean the whole distribution.
+
 Points to evaluate at once are what ``ask`` returns, so it gives parts of a generation, of one point at first. Points
 from elsewhere and late ones enter the archive. A failed evaluation ranks last and is not in the archive, and no
 generation is closed by a model of which none of its own members is a part.
