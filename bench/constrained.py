@@ -133,13 +133,13 @@ def main() -> None:
     note = (
         f"Share of targets reached within {arguments.multiplier} D evaluations and, in brackets, area under the curve "
         "of reached targets over the logarithm of evaluations; instance 1, one run each. Constraints come in six "
-        "numbers; those that are active at the optimum are 1, 2, 6, about D, 1.5 D and 3 D."
+        "numbers; those that are active at the optimum are 1, 2, 6, 6 + D / 2, 6 + D and 6 + 3 D."
     )
     columns = ["D", "active constraints", *chosen]
     write("constrained", "Constrained problems", columns, rows, ["blackbox-engine", "numpy", "cma"], note)
 
 
-GROUPS = ("1, 2", "6, D", "more")
+GROUPS = ("1, 2", "6, 6 + D / 2", "more")
 
 
 def _group(problem: Any) -> str:
