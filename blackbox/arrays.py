@@ -40,6 +40,18 @@ def is_cupy(array: Any) -> bool:
     return cupy is not None and isinstance(array, cupy.ndarray)
 
 
+def dtype_name(array: Array) -> str:
+    """Such as ``float32``: libraries have objects of their own for dtypes, which do not compare with each other's."""
+    return str(getattr(array, "dtype", None)).rpartition(".")[2]
+
+
+def described(value: Any) -> str:
+    """An array by dtype and shape, all else as it is written: what errors say was given."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return repr(value)
+
+
 def placed(array: Array, mesh: Any, spec: Any) -> Array:
     """``array`` laid out over a mesh, whose axes are explicit (of ``jax.make_mesh``) or automatic; in JAX programs."""
     import jax

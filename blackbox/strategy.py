@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, 
 
 import numpy as np
 
-from blackbox.arrays import Array, Key, namespace
+from blackbox.arrays import Array, Key, described, dtype_name, namespace
 from blackbox.errors import SettingError, TellError
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ _registered: set[type] = set()
 
 def require_key(key: Key) -> None:
     """Raise :class:`SettingError` unless ``key`` is two 32-bit words."""
-    if getattr(key, "shape", None) != (2,) or str(getattr(key, "dtype", None)).rpartition(".")[2] != "uint32":
-        raise SettingError(f"key must be two uint32 words, as made by bb.key(seed); got {_described(key)}")
+    if getattr(key, "shape", None) != (2,) or dtype_name(key) != "uint32":
+        raise SettingError(f"key must be two uint32 words, as made by bb.key(seed); got {described(key)}")
 
 
 def _start_point(x0: Any) -> Any:
@@ -128,7 +128,7 @@ def _start_point(x0: Any) -> Any:
     if not hasattr(x0, "dtype"):
         return x0
     if len(x0.shape) != 1 or x0.shape[0] < 1 or not namespace(x0).isdtype(x0.dtype, "real floating"):
-        raise SettingError(f"x0 must be floating-point numbers of shape (d,) with d >= 1; got {_described(x0)}")
+        raise SettingError(f"x0 must be floating-point numbers of shape (d,) with d >= 1; got {described(x0)}")
     return x0.copy() if isinstance(x0, np.ndarray) else x0
 
 
@@ -139,14 +139,14 @@ def _told_fitness(population: Any, fitness: Any, objectives: int) -> Any:
         if getattr(fitness, "shape", ())[:1] != (len(population),):
             raise TellError(
                 f"fitness must be an array with an entry for each of the {len(population)} members, "
-                f"got {_described(fitness)}"
+                f"got {described(fitness)}"
             )
         return fitness
     n = population.shape[0]
     due, numbers = ((n,), "one number") if objectives == 1 else ((n, objectives), f"{objectives} numbers")
     if getattr(fitness, "shape", None) != due or n < 1:
         expected = f"{numbers} for each of the {n} rows of population" if n else "of a population of at least one row"
-        raise TellError(f"fitness must be an array, {expected}; got {_described(fitness)}")
+        raise TellError(f"fitness must be an array, {expected}; got {described(fitness)}")
     if fitness.dtype == population.dtype:
         return fitness
     xp = namespace(fitness)
@@ -154,13 +154,7 @@ def _told_fitness(population: Any, fitness: Any, objectives: int) -> Any:
         return fitness  # of its own precision, so that close values are still told apart
     if xp.isdtype(fitness.dtype, ("bool", "integral")):
         return xp.astype(fitness, population.dtype)
-    raise TellError(f"fitness must be real numbers; got {_described(fitness)}")
-
-
-def _described(value: Any) -> str:
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return repr(value)
+    raise TellError(f"fitness must be real numbers; got {described(fitness)}")
 
 
 def require_number(
@@ -196,7 +190,7 @@ def require_box(low: object, high: object) -> None:
     """Raise :class:`SettingError` unless both are finite numbers and ``low < high``; arrays, traced or not, pass."""
     require_number("low", low)
     require_number("high", high)
-    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+    if isinstance(low, Real) and isinstance(high, Real) and not low < high:
         raise SettingError(f"low must be below high = {high!r}, got {low!r}")
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any, Literal
 
+from blackbox.arrays import described, dtype_name
 from blackbox.errors import SettingError
+
+_INTEGERS = ("int", "uint")
 
 
 def require_count(name: str, value: Any, least: int = 0) -> None:
@@ -23,14 +26,14 @@ def require_integer(name: str, value: Any) -> None:
 
 
 def _is_integer_array(value: Any) -> bool:
-    return getattr(value, "shape", None) == () and _dtype(value).startswith(_INTEGERS)
+    return getattr(value, "shape", None) == () and dtype_name(value).startswith(_INTEGERS)
 
 
 def require_words(name: str, value: Any, shape: tuple[int | None, ...]) -> None:
     """Raises SettingError unless ``value`` is an array of uint32 of this shape, of which None is any number."""
     own = getattr(value, "shape", None)
     fits = own is not None and len(own) == len(shape) and all(b in (a, None) for a, b in zip(own, shape, strict=True))
-    if not fits or _dtype(value) != "uint32":
+    if not fits or dtype_name(value) != "uint32":
         sizes = ", ".join("n" if size is None else str(size) for size in shape)
         raise SettingError(
             f"{name} must be an array of uint32 of shape ({sizes}{',' * (len(shape) == 1)}), got {described(value)}"
@@ -40,20 +43,5 @@ def require_words(name: str, value: Any, shape: tuple[int | None, ...]) -> None:
 def require_array(name: str, value: Any, of: Literal["integers", "real numbers"] = "real numbers") -> None:
     """Raises SettingError unless ``value`` is an array of any library of such numbers."""
     allowed = _INTEGERS if of == "integers" else (*_INTEGERS, "float", "bfloat16")
-    if not hasattr(value, "shape") or not hasattr(value, "dtype") or not _dtype(value).startswith(allowed):
+    if not hasattr(value, "shape") or not hasattr(value, "dtype") or not dtype_name(value).startswith(allowed):
         raise SettingError(f"{name} must be an array of {of}, got {described(value)}")
-
-
-_INTEGERS = ("int", "uint")
-
-
-def _dtype(value: Any) -> str:
-    """The name of an array's dtype, which libraries have objects of their own for."""
-    return str(value.dtype).rpartition(".")[2]
-
-
-def described(value: Any) -> str:
-    """An array by dtype and shape, all else as it is written."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return repr(value)

@@ -29,7 +29,7 @@ import numpy as np
 from blackbox.arrays import Array, Key, namespace, while_loop
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import uniform
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -115,10 +115,7 @@ class NSGA2:
         require_integer("popsize", self.popsize, low=4)
         require_integer("objectives", self.objectives, low=1, optional=False)
         require_integer("evaluations", self.evaluations, low=1)
-        require_number("low", self.low)
-        require_number("high", self.high)
-        if isinstance(self.low, int | float) and isinstance(self.high, int | float) and not self.low < self.high:
-            raise SettingError(f"low must be below high = {self.high!r}, got {self.low!r}")
+        require_box(self.low, self.high)
         if self.layout is not None:
             parts(self.layout)
 

@@ -35,7 +35,7 @@ from blackbox.kernels.noise import normal, uniform
 from blackbox.model.gaussian_process import Points, Prior, Process, conditioned, decay, fitted, loss
 from blackbox.model.improvement import climbed, log_improvement
 from blackbox.model.mixed_space import Layout, Variables, variables
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -105,10 +105,7 @@ class Turbo:
         require_integer("popsize", self.popsize, low=1, optional=False)
         require_integer("points", self.points, low=4, optional=False)
         require_integer("candidates", self.candidates, low=4, optional=False)
-        require_number("low", self.low)
-        require_number("high", self.high)
-        if not self.low < self.high:
-            raise SettingError(f"low must be below high = {self.high!r}, got {self.low!r}")
+        require_box(self.low, self.high)
         if any(entry != ("float",) for entry in self.layout or ()) and (self.low, self.high) != (0, 1):
             raise SettingError(f"low and high must be 0 and 1 with integers or choices, got {self.low}, {self.high}")
 
