@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from blackbox.arrays import Array, namespace
 
 if TYPE_CHECKING:
@@ -16,6 +18,12 @@ def finite_or_worst(fitness: Float[Array, "n"], dtype: Any = None) -> Float[Arra
     if dtype is not None and fitness.dtype != dtype:
         fitness = xp.astype(fitness, dtype)
     return xp.where(xp.isnan(fitness), xp.asarray(xp.inf, dtype=fitness.dtype), fitness)
+
+
+def bounded_or_failed(fitness: Float[Array, "n"], largest: float) -> Float[np.ndarray, "n"]:
+    """Fitness for models of values, in float64 of NumPy: at most ``largest`` in magnitude, or infinite if failed."""
+    values = finite_or_worst(np.asarray(fitness, np.float64))
+    return np.where(values == np.inf, np.inf, np.clip(values, -largest, largest))
 
 
 def best_first(fitness: Float[Array, "n"]) -> Int[Array, "n"]:

@@ -28,6 +28,7 @@ from numpy import ndarray
 
 from blackbox.arrays import Array, Key
 from blackbox.kernels.noise import normal
+from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_box, require_integer, require_number
 from blackbox.trust_region import least_in_box
 
@@ -156,9 +157,7 @@ class Quadratic:
     def tell(
         self, state: QuadraticState, population: Float[Array, "n d"], fitness: Float[Array, "n"]
     ) -> QuadraticState:
-        rows, values = np.asarray(population, np.float64), np.asarray(fitness, np.float64)
-        values = np.where(np.isnan(values), np.inf, np.clip(values, -_LARGEST, np.inf))
-        values = np.where((values > _LARGEST) & np.isfinite(values), _LARGEST, values)
+        rows, values = np.asarray(population, np.float64), bounded_or_failed(fitness, _LARGEST)
         state = state._replace(generation=state.generation + 1, points=state.points.copy(), values=state.values.copy())
         is_due = (np.asarray(population) == state.due).all(1)
         # The due point first, then the best: whatever the order in which they are told.

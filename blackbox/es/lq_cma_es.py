@@ -23,6 +23,7 @@ Cost per evaluation: O(d^6) in d <= 21 dimensions, where models are full: 0.6 ms
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -33,6 +34,7 @@ from blackbox.arrays import Array, Key
 from blackbox.box import reflect
 from blackbox.es.cma_es import CMAES, CMAESState, default_popsize
 from blackbox.es.lq_model import Model, fitted, kendall, parameters
+from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_box, require_integer, require_number
 from blackbox.trust_region import least_in_ball
 
@@ -83,7 +85,7 @@ class LQCMAES:
         require_number("sigma0", self.sigma0, above=0)
         require_box(self.low, self.high)
 
-    @property
+    @functools.cached_property
     def _cma(self) -> CMAES:
         return CMAES(popsize=self.popsize, sigma0=self.sigma0)
 
@@ -124,9 +126,7 @@ class LQCMAES:
         return np.where(is_in, x, np.clip(inside, self.low, self.high)).astype(x.dtype)
 
     def tell(self, state: LQCMAESState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> LQCMAESState:
-        rows, values = np.asarray(population), np.asarray(fitness, np.float64)
-        values = np.where(np.isnan(values), np.inf, np.maximum(values, -LARGEST))
-        values = np.where(np.isfinite(values), np.minimum(values, LARGEST), values)
+        rows, values = np.asarray(population), bounded_or_failed(fitness, LARGEST)
         order = np.lexsort((*rows.T, values))  # whatever the order in which they are told
         state = _archived(self._matched(state, rows[order], values[order]), rows[order], values[order])
         known, evaluated, popsize = int(state.known), int(state.evaluated), len(state.fitness)

@@ -35,6 +35,7 @@ from blackbox.kernels.noise import normal, uniform
 from blackbox.model.gaussian_process import Points, Prior, Process, conditioned, decay, fitted, loss
 from blackbox.model.improvement import climbed, log_improvement
 from blackbox.model.mixed_space import Layout, Variables, variables
+from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
@@ -139,9 +140,7 @@ class Turbo:
         return np.stack([*rows, *(self._sampled(state, members.stop)[members.start - 1 :] if members else ())])
 
     def tell(self, state: TurboState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> TurboState:
-        rows, values = np.asarray(population), np.asarray(fitness, np.float64)
-        values = np.where(np.isnan(values), np.inf, np.clip(values, -_LARGEST, np.inf))
-        values = np.where(values < np.inf, np.minimum(values, _LARGEST), np.inf)
+        rows, values = np.asarray(population), bounded_or_failed(fitness, _LARGEST)
         awaited = [row for row in (state.due, *state.pending) if not (rows == row).all(1).any()]
         order = np.lexsort((*rows.T[::-1], values))  # whatever the order in which they are told
         best = float(state.values.min())
