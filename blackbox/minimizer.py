@@ -31,8 +31,9 @@ from blackbox.workers import Executor, Outcome, Workers, start_workers
 
 __all__ = ["Result", "Stop", "minimize"]
 
-MIN_EVALUATIONS = 5  # before the share of errors counts
-MAX_ERRORS = 0.5  # share of evaluations that raise or crash beyond which a run stops
+MAX_ERRORS = 0.8  # share of evaluations that raise or crash beyond which a run stops, ...
+MIN_EVALUATIONS = 20  # ... once there are as many
+ALL_FAILED = 5  # evaluations from the first on that stop a run if none of them succeeds
 DEFAULT_BUDGET = 100  # evaluations per coordinate
 ALL = (Exception, SystemExit)  # all that an objective may end with; KeyboardInterrupt is meant for us
 
@@ -335,7 +336,8 @@ class _Run:
             self._optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
         self._errors += outcome.status in ("failed", "crashed")
         self._after(candidate)
-        if self._told >= MIN_EVALUATIONS and self._errors > MAX_ERRORS * self._told and "errors" not in self._stopped:
+        least = ALL_FAILED if self._errors == self._told else MIN_EVALUATIONS
+        if self._told >= least and self._errors > MAX_ERRORS * self._told and "errors" not in self._stopped:
             self._stopped["errors"] = (
                 f"{self._errors} of {self._told} evaluations raised or crashed, the last one with: {outcome.reason}"
             )

@@ -182,13 +182,17 @@ def test_some_failures_are_survived():
     assert list(result.stopped) == ["budget"]
 
 
-def test_more_than_half_failed_is_the_end():
+@pytest.mark.filterwarnings("ignore:generation .* has no finite value")
+def test_an_objective_that_is_probably_wrong_is_the_end():
+    with pytest.warns(RuntimeWarning, match="5 of 5 evaluations raised"):
+        assert run(fails_on(1.0), budget=1000).evaluations == 5
     with pytest.warns(RuntimeWarning, match="evaluations raised or crashed"):
         result = run(fails_on(0.9), budget=1000)
     assert list(result.stopped) == ["errors"]
     assert "ValueError: a tenth part" in result.stopped["errors"]
     assert "in objective" in result.stopped["errors"]
-    assert 5 <= result.evaluations < 20
+    assert 5 <= result.evaluations <= 20
+    assert list(run(fails_on(0.6), budget=200).stopped) == ["budget"]
 
 
 def test_errors_that_are_not_caught_are_raised():
