@@ -100,19 +100,9 @@ class Optimizer:
     ) -> None:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
         settings = Settings.check(
-            space,
-            method,
-            seed,
-            budget,
-            direction,
-            x0,
-            restarts,
-            policy,
-            hyperparameters,
-            parallel,
-            constraints,
+            space, method, seed, budget, direction, x0, restarts, policy, hyperparameters, parallel, constraints,
             objectives,
-        )
+        )  # fmt: skip
         search = Search(settings.plan())
         opened = None
         if journal is not None:
@@ -424,7 +414,7 @@ class Optimizer:
         schedules = ", ".join(member.schedule for member in search.plan.members)
         turns = ""
         if len(search.lanes) > 1:
-            name = self.method.split("+")[search.turn]
+            name = search.plan.members[search.turn].name
             shares = " and ".join(str(lane.total if lane else 0) for lane in search.lanes)
             turns = f"; it is the turn of {name}, after {shares} evaluations of the two"
         return (

@@ -1,12 +1,12 @@
-"""The rule behind ``method="auto"``."""
+"""The rules behind ``method="auto"``."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from blackbox.box import Box
 from blackbox.classic.sobol import MAX_DIMENSION
+from blackbox.es.cma_es import default_popsize
 from blackbox.space import Space
 
 MODELLED = 20  # coordinates, or variables, up to which models are learned, and made, fast enough
@@ -39,7 +39,7 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
     * more: ``lm-ma-es``, or ``sep-cma-es`` where the budget is below 100 evaluations per coordinate.
     """
     d = space.dimension
-    generation = 4 + int(3 * math.log(d))  # popsize of the CMA family
+    generation = default_popsize(d)  # of the CMA family
     if budget is not None and budget < 2 * generation:
         few = f"{budget} evaluations are too few for {d} coordinates to learn from"
         return Chosen("sobol", f"{few}: they cover evenly") if d <= MAX_DIMENSION else Chosen("random", few)
@@ -64,3 +64,25 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
         why = f"{d} continuous coordinates and {budget} evaluations, too few to learn correlations{short}"
         return Chosen("sep-cma-es", why)
     return Chosen("lm-ma-es", f"{d} continuous coordinates, too many for a full covariance{short}")
+
+
+def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -> Chosen:
+    """The method that ``method="auto"`` stands for where there are several objectives, or constraints.
+
+    Several objectives: ``nsga-ii``. With constraints, a method that ranks each generation anew:
+
+    * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
+    * integers of few values, Booleans or choices among the variables: ``cat-cma``;
+    * up to 200 coordinates: ``cma-es``; more: ``lm-ma-es``.
+    """
+    if objectives > 1:
+        return Chosen("nsga-ii", f"{objectives} objectives")
+    d = space.dimension
+    if budget is not None and budget < 2 * default_popsize(d):
+        few = f"{budget} evaluations are too few for {d} coordinates to learn from"
+        return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
+    if any(kind != "float" for kind, *_ in space.layout):
+        return Chosen("cat-cma", "constraints, and variables that are discrete")
+    if d <= FULL_COVARIANCE:
+        return Chosen("cma-es", f"constraints, and {d} continuous coordinates, few enough for a full covariance")
+    return Chosen("lm-ma-es", f"constraints, and {d} continuous coordinates, too many for a full covariance")

@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from blackbox.box import Box
-from blackbox.classic.sobol import MAX_DIMENSION
 from blackbox.errors import NonFinite, TellError
-from blackbox.shell.auto import Chosen
 from blackbox.shell.candidate import CandidateStatus
 from blackbox.shell.told import Policy, read_rows, read_value, read_values
-from blackbox.space import Space
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
 
 
 class Numbers(NamedTuple):
@@ -123,25 +117,3 @@ class Goals(NamedTuple):
         if status == "ok" and not all(g <= 0 for g in constraints or ()):  # NaN is not kept
             status = "infeasible"
         return Numbers(values[0], status, np.array([*values, *(constraints or ())]))
-
-
-def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -> Chosen:
-    """The method that ``method="auto"`` stands for where there are several objectives, or constraints.
-
-    Several objectives: ``nsga-ii``. With constraints, a method that ranks each generation anew:
-
-    * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
-    * integers of few values, Booleans or choices among the variables: ``cat-cma``;
-    * up to 200 coordinates: ``cma-es``; more: ``lm-ma-es``.
-    """
-    if objectives > 1:
-        return Chosen("nsga-ii", f"{objectives} objectives")
-    d = space.dimension
-    if budget is not None and budget < 2 * (4 + int(3 * math.log(d))):
-        few = f"{budget} evaluations are too few for {d} coordinates to learn from"
-        return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
-    if any(kind != "float" for kind, *_ in space.layout):
-        return Chosen("cat-cma", "constraints, and variables that are discrete")
-    if d <= FULL_COVARIANCE:
-        return Chosen("cma-es", f"constraints, and {d} continuous coordinates, few enough for a full covariance")
-    return Chosen("lm-ma-es", f"constraints, and {d} continuous coordinates, too many for a full covariance")

@@ -50,6 +50,7 @@ MIN_BARREN = 20  # evaluations in them, so that methods of few candidates a gene
 class Member(NamedTuple):
     """A method of an optimization."""
 
+    name: str
     strategy: Any
     schedule: Schedule
     horizon: int | None = None
@@ -68,9 +69,7 @@ class Plan:
     x0: Row
     goals: Goals
 
-    def begin(
-        self, number: int, run: Run, evaluations: int, best: Row | None = None, popsize: int | None = None
-    ) -> Lane:
+    def begin(self, number: int, run: Run, evaluations: int, best: Row | None = None) -> Lane:
         """The start of a member's run after ``evaluations``, when ``best`` is the best point.
 
         Args:
@@ -78,7 +77,6 @@ class Plan:
             run: its run.
             evaluations: of all members.
             best: where another member than the first begins.
-            popsize: of the member's very first run; None if this is it.
         """
         member, changes = self.members[number], dict[str, Any]()
         strategy = member.strategy
@@ -94,11 +92,8 @@ class Plan:
             start = start_point(key, run.number, len(self.x0))
         elif number and best is not None:
             start = best
-        state = strategy.init(run_key(key, run.number), start)
-        if popsize is None:
-            popsize = _popsize(strategy, strategy.ask(state))
         ranking = None if member.ranking is None else member.ranking.begin()
-        return Lane(strategy, state, ranking, popsize, run, evaluations)
+        return Lane(strategy, strategy.init(run_key(key, run.number), start), ranking, run, started=evaluations)
 
 
 class Closing(NamedTuple):
@@ -113,8 +108,6 @@ class Closing(NamedTuple):
     barren: tuple[int, int]
     """Generations in a row without any finite result, and the evaluations in them."""
     stopped: str | None
-    ranking: Any = None
-    """What ``plan.ranking`` has learned."""
 
 
 class Best(NamedTuple):
@@ -148,7 +141,8 @@ class Search:
         self.front = Front.empty(plan.goals.objectives, len(plan.x0), plan.goals.width)
         self.stopped: str | None = None
         lane = plan.begin(0, Run(), 0)
-        self._open(0, (lane, *[None] * (len(plan.members) - 1)), lane.strategy.ask(lane.state))
+        population = lane.strategy.ask(lane.state)
+        self._open(0, (_sized(lane, population), *[None] * (len(plan.members) - 1)), population)
 
     def _open(self, turn: int, lanes: tuple[Lane | None, ...], population: Float[np.ndarray, "popsize d"]) -> None:
         self.turn, self.lanes, self.population = turn, lanes, population
@@ -237,16 +231,16 @@ class Search:
             run = next_run(
                 plan.members[self.turn].schedule, lane.run, lane.used, lane.popsize, lane_key(plan.key, self.turn)
             )
-            begun = plan.begin(self.turn, run, evaluations, popsize=lane.popsize)
-            lane = begun._replace(used_before=lane.total)
+            begun = plan.begin(self.turn, run, evaluations)
+            lane = begun._replace(popsize=lane.popsize, used_before=lane.total)
         lanes[self.turn] = lane
         totals = [0 if other is None else other.total for other in lanes]
         first = lanes[0]
         has_converged = first is not None and first.run.number > 0
         turn = next_turn(self.turn, totals, len(plan.x0), has_converged)
-        if (due := lanes[turn]) is None:
-            lanes[turn] = due = plan.begin(turn, Run(), evaluations, self._best_with(told).row)
+        due = lanes[turn] or plan.begin(turn, Run(), evaluations, self._best_with(told).row)
         population = due.strategy.ask(due.state)
+        lanes[turn] = _sized(due, population)
         return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
@@ -319,7 +313,9 @@ class Search:
             arrays |= flatten(self.front, "front")
         counters = {name: getattr(self, name) for name in _COUNTERS}
         lanes = [None if lane is None else lane.to_json() for lane in self.lanes]
-        return arrays, {**counters, "barren": self.barren, "lanes": lanes, "best": self.best.rank[1]}
+        return arrays, {
+            **counters, "barren": self.barren, "turn": self.turn, "lanes": lanes, "best": self.best.rank[1]
+        }  # fmt: skip
 
     def restore(self, arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
         """Go to the state of a snapshot.
@@ -352,10 +348,12 @@ class Search:
         self._open(turn, tuple(lanes), population)
 
 
-def _popsize(strategy: Any, population: Float[np.ndarray, "popsize d"]) -> int:
-    """What a restart schedule takes for the population size: not of those who ask for a part of it at a time."""
-    size = getattr(strategy, "population_size", None)
-    return len(population) if size is None else int(size(population.shape[1]))
+def _sized(lane: Lane, population: Float[np.ndarray, "popsize d"]) -> Lane:
+    """A lane that knows the population size of its very first run, which restart schedules go by."""
+    if lane.popsize:
+        return lane
+    size = getattr(lane.strategy, "population_size", None)  # of those who ask for a part of it at a time
+    return lane._replace(popsize=len(population) if size is None else int(size(population.shape[1])))
 
 
 def _reasons(lane: Lane) -> str:
@@ -367,4 +365,4 @@ def _reasons(lane: Lane) -> str:
 
 
 _NAMES = (("state", "ranking"), ("state1", "ranking1"))  # of what the methods know, in a checkpoint
-_COUNTERS = ("generation", "generation_since", "evaluations", "failures", "injected", "stopped", "turn")
+_COUNTERS = ("generation", "generation_since", "evaluations", "failures", "injected", "stopped")

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,9 +17,9 @@ from blackbox.box import Box
 from blackbox.dimensions import show
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
-from blackbox.shell.auto import choose_method
+from blackbox.shell.auto import choose_method, choose_method_for
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
-from blackbox.shell.goals import Goals, choose_method_for
+from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import SCHEDULES, Schedule
 from blackbox.shell.search import Member, Plan
 from blackbox.shell.told import Policy
@@ -119,11 +119,13 @@ class Settings:
             SettingError: the strategy refuses its hyperparameters, or ``restarts`` does not fit it.
         """
         names = [self.method] if self.instance is not None else self.method.split("+")
-        if len(names) == 1:
-            members: tuple[Member, ...] = (self._member(self.method, self.hyperparameters),)
-            return Plan(members, key(self.seed), np.array(self.x0), self.goals)
-        if len(names) > 2 or names[0] == names[1]:
+        if len(names) > 2 or len(set(names)) < len(names):
             raise SettingError(f"method must be one, or two that take turns as local+global; got {self.method!r}")
+        shares = [self.hyperparameters] if len(names) == 1 else self._shares(names)
+        return Plan(tuple(map(self._member, names, shares)), key(self.seed), np.array(self.x0), self.goals)
+
+    def _shares(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Of the hyperparameters those that each of several methods has; SettingError for one that none has."""
         fields = [_fields(create(name)).keys() for name in names]
         for argument in self.hyperparameters:
             if not any(argument in own for own in fields):
@@ -132,9 +134,7 @@ class Settings:
                     f"{self.method} has no hyperparameter {argument!r}; it has {', '.join(known)}"
                     f"{nearest(argument, known)}"
                 )
-        shares = [{k: v for k, v in self.hyperparameters.items() if k in own} for own in fields]
-        members = tuple(map(self._member, names, shares))
-        return Plan(members, key(self.seed), np.array(self.x0), self.goals)
+        return [{k: v for k, v in self.hyperparameters.items() if k in own} for own in fields]
 
     def _member(self, name: str, given: Mapping[str, Any]) -> Member:
         """The method of this name with the hyperparameters that are given and those that follow from the settings."""
@@ -166,7 +166,7 @@ class Settings:
             strategy = dataclasses.replace(strategy, **defaults)
         horizon = self.budget if "evaluations" in fields and given.get("evaluations") is None else None
         schedule = self._schedule(name, hasattr(strategy, "stop"), fields.keys())
-        return Member(strategy, schedule, horizon, self._ranking(name, strategy))
+        return Member(name, strategy, schedule, horizon, self._ranking(name, strategy))
 
     def _ranking(self, name: str, strategy: Any) -> AugmentedLagrangian | FeasibleFirst | None:
         """How the strategy is to see constraints."""

@@ -32,9 +32,9 @@ class Lane(NamedTuple):
     state: Any
     ranking: Any
     """State of what makes one number of a value and its constraints, where there are any."""
-    popsize: int
-    """Of its very first run."""
     run: Run = Run()
+    popsize: int = 0
+    """Of its very first run; 0 before its first population."""
     started: int = 0
     """Evaluations of all methods when this run began."""
     used: int = 0
