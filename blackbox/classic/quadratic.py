@@ -4,7 +4,8 @@ Sources: Powell 2006, "The NEWUOA software for unconstrained optimization withou
 Powell 2009, "The BOBYQA algorithm for bound constrained optimization without derivatives" (DAMTP 2009/NA06). With
 x_k the best point, s a step from it, and Q the model that takes the known values of up to (d + 1)(d + 2) / 2 points:
 
-    start     x0, then x0 + rho e_i and x0 - rho e_i for each coordinate i
+    start     x0, then for each coordinate i in turn x_k + rho e_i, away from the nearer bound, and x_k + rho e_i or
+              x_k - rho e_i from the then best point, whichever of the two is new
     model     the Hessian changes as little as the values allow (Frobenius norm); all points determine it
     step      minimize Q(x_k + s) where |s| <= delta, in the box
     radius    r = (f(x_k) - f(x_k + s)) / (Q(x_k) - Q(x_k + s)):  delta is halved if r <= 0.1, and may double if r > 0.7
@@ -13,7 +14,8 @@ x_k the best point, s a step from it, and Q the model that takes the known value
 
 A point that is told makes room by its Lagrange functions: the one that it can stand in for best, and that is far, goes.
 Unlike Powell's codes this one takes any points, in any order, such as those of workers that run ahead, fits the model
-anew each time (O(points^3), where his updates take O(points^2)), and finds steps by eigenvalues.
+anew each time (O(points^3), where his updates take O(points^2)), and finds steps by eigenvalues. His start has all its
+points about x0: moving on with the best of them gains a tenth of the area within 60 evaluations of BBOB's functions.
 
 Cost per evaluation: O((points + d)^3): 0.4 ms at d = 5, 1 ms at d = 10. State O(points d).
 """
@@ -21,12 +23,14 @@ Cost per evaluation: O((points + d)^3): 0.4 ms at d = 5, 1 ms at d = 10. State O
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
 from blackbox.arrays import Array, Key
+from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_box, require_integer, require_number
@@ -109,38 +113,50 @@ class Quadratic:
         start = np.asarray(x0)
         d, rho = len(start), min(self.sigma0, 0.5 * (self.high - self.low))
         most = self.points or max(2 * d + 1, min(_MOST_POINTS, (d + 1) * (d + 2) // 2))
-        design = self._design(start.astype(np.float64), rho)[:most]
-        points = np.zeros((most, d))
-        points[: len(design)] = design
+        if not d + 2 <= most <= max(2 * d + 1, (d + 1) * (d + 2) // 2):
+            allowed = f"from {d + 2} to {(d + 1) * (d + 2) // 2} with {d} coordinates"
+            raise SettingError(f"points must be {allowed}; got {most}")
+        count = min(most, 2 * d + 1)
+        points, values = np.zeros((most, d)), np.full(most, np.nan)
+        points[0] = _inside(start.astype(np.float64), rho, self.low, self.high).astype(start.dtype)
+        points[:count] = self._design(points[:count], values[:count], rho, start.dtype)
         return QuadraticState(
             key=np.asarray(key),
             generation=np.asarray(0)[()],
             points=points,
-            values=np.full(most, np.nan),
-            used=np.asarray(len(design))[()],
+            values=values,
+            used=np.asarray(count)[()],
             hessian=np.zeros((d, d)),
             rho=np.float64(rho),
             delta=np.float64(rho),
-            due=design[0].astype(start.dtype),
+            due=points[0].astype(start.dtype),
             purpose=np.asarray(_DESIGN)[()],
             moved=np.asarray(0)[()],
             predicted=np.float64(0),
             done=np.bool_(False),
         )
 
-    def _design(self, x0: Float[ndarray, "d"], rho: float) -> Float[ndarray, "2d+1 d"]:
-        """The start and a pair of points along each axis; near a bound both of a pair lie on one side (BOBYQA)."""
-        d, x0 = len(x0), np.clip(x0, self.low, self.high)
-        for bound, inward in ((self.low, 1.0), (self.high, -1.0)):
-            distance = (x0 - bound) * inward
-            x0 = np.where(distance < 0.5 * rho, bound, np.where(distance < rho, bound + inward * rho, x0))
-        first = np.where(x0 + rho <= self.high, rho, -rho)
-        has_room = (x0 - first >= self.low) & (x0 - first <= self.high)
-        second = np.where(has_room, -first, 2 * first)
-        design: Float[ndarray, "2d+1 d"] = np.tile(x0, (2 * d + 1, 1))
-        design[1 : d + 1] += np.diag(first)
-        design[d + 1 :] += np.diag(second)
-        return np.clip(design, self.low, self.high)
+    def _design(
+        self, points: Float[ndarray, "n d"], values: Float[ndarray, "n"], rho: float, dtype: np.dtype[Any]
+    ) -> Float[ndarray, "n d"]:
+        """The points of the start, those that are awaited moved to where the values suggest.
+
+        The first is x0. Two more are on a line along each axis, or one for the last axes if there are too few.
+        """
+        points, best = points.copy(), points[0 if np.isnan(values).all() else np.nanargmin(values)]
+        x0, (low, high) = points[0], np.asarray([self.low, self.high], dtype)
+        for row, axis, is_second in _rows(*points.shape):
+            if not np.isnan(values[row]):
+                continue
+            points[row] = best
+            if is_second:  # beyond the better one, or the other, or between them
+                better, other = best[axis], points[row - 1, axis]
+                other = x0[axis] if better == other else other
+                beyond = 2 * better - other, 2 * other - better, 0.5 * (better + other)
+                points[row, axis] = next(to for to in beyond if low <= to <= high)
+            else:
+                points[row, axis] += -rho if x0[axis] - low > high - x0[axis] else rho
+        return np.clip(points, low, high).astype(dtype).astype(np.float64)
 
     def ask(self, state: QuadraticState, first: int = 0) -> Float[ndarray, "1 d"]:
         """The due point; further members are the points of the start that follow it, then some in the trust region."""
@@ -179,19 +195,24 @@ class Quadratic:
         self, state: QuadraticState, rows: Float[ndarray, "n d"], values: Float[ndarray, "n"]
     ) -> QuadraticState:
         """Values of the points of the start; when all are in, the first step."""
-        known, count = state.values, state.used
+        count = int(state.used)
+        points, known, dtype = state.points[:count], state.values[:count], state.due.dtype
         others = []
-        for row, value in zip(rows, values, strict=True):
-            own = state.points[:count].astype(state.due.dtype) == row.astype(state.due.dtype)
-            at = np.flatnonzero(own.all(1) & np.isnan(known[:count]))
+        for row, value in zip(rows.astype(dtype).astype(np.float64), values, strict=True):
+            at = np.flatnonzero((points == row).all(1) & np.isnan(known))
+            if not len(at):  # workers that run ahead have points along an axis from what was then the best
+                differs = points[~np.isnan(known)] != row
+                along = [int(differs_i.argmax()) for differs_i in differs if differs_i.sum() == 1]
+                at = [k for k, axis, _ in _rows(*points.shape) if axis in along[:1] and np.isnan(known[k])]
             if len(at):
-                known[at[0]] = value
+                points[at[0]], known[at[0]] = row, value
+                points[:] = self._design(points, known, float(state.rho), dtype)
             elif np.isfinite(value):
                 others.append((row, value))
-        awaited = np.flatnonzero(np.isnan(known[:count]))
+        awaited = np.flatnonzero(np.isnan(known))
         if len(awaited):
-            return state._replace(due=state.points[awaited[0]].astype(state.due.dtype))
-        state = _without(state, np.isinf(known))._replace(purpose=np.asarray(_TRUST)[()])
+            return state._replace(due=points[awaited[0]].astype(dtype))
+        state = _without(state, np.isinf(state.values))._replace(purpose=np.asarray(_TRUST)[()])
         if state.used == 0:  # nothing is known here
             return state._replace(done=np.bool_(True))
         for row, value in others:
@@ -293,6 +314,23 @@ class Quadratic:
         return {"rho_end": state.done}
 
 
+def _inside(x0: Float[ndarray, "d"], rho: float, low: float, high: float) -> Float[ndarray, "d"]:
+    """A start on the bounds or at least rho away from them (BOBYQA)."""
+    x0 = np.clip(x0, low, high)
+    for bound, inward in ((low, 1.0), (high, -1.0)):
+        distance = (x0 - bound) * inward
+        x0 = np.where(distance < 0.5 * rho, bound, np.where(distance < rho, bound + inward * rho, x0))
+    return x0
+
+
+def _rows(n: int, d: int) -> Iterator[tuple[int, int, bool]]:
+    """Of each of the n points of a start but x0: its row, its axis, and whether it is the second one there."""
+    pairs = n - 1 - d
+    for row in range(1, n):
+        axis = (row - 1) // 2 if row <= 2 * pairs else row - 1 - pairs
+        yield row, axis, row <= 2 * pairs and row % 2 == 0
+
+
 def _without(state: QuadraticState, failed: Bool[ndarray, "points"]) -> QuadraticState:
     """The state without some rows: what a failed evaluation would stand for, no number says."""
     kept = np.flatnonzero(~failed[: state.used])
@@ -327,10 +365,10 @@ def _fitted(state: QuadraticState) -> Model:
     matrix[n + 1 :, :n] = offsets.T
     try:
         inverse = np.linalg.inv(matrix)
-        is_usable = bool(np.isfinite(inverse).all())
+        is_usable = bool(np.abs(matrix @ inverse - np.eye(len(matrix))).max() < 1e-6)  # not NaN, either
     except np.linalg.LinAlgError:
         is_usable = False
-    if not is_usable:
+    if not is_usable:  # as where all points lie on two lines
         inverse = np.linalg.pinv(matrix, hermitian=True)
     hessian = state.hessian * state.delta**2
     rest = values - values[best] - 0.5 * np.einsum("ij,jk,ik->i", offsets, hessian, offsets)

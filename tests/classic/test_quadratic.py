@@ -93,6 +93,25 @@ def test_the_model_takes_all_values(d: int) -> None:
     assert np.allclose(made, known - known.min(), rtol=1e-6, atol=1e-9 * np.ptp(known))
 
 
+def test_the_start_moves_on_with_the_best_point() -> None:
+    slope = np.array([1.0, -2.0, 3.0])
+    strategy = Quadratic(sigma0=0.1)
+    _, points = run(lambda x: float(slope @ x), np.full(3, 0.5), 7, strategy)
+    assert np.allclose(points[2], [0.4, 0.5, 0.5])  # downhill along the first axis, and on from there
+    assert np.allclose(points[4], [0.4, 0.7, 0.5])
+    assert np.allclose(points[6], [0.4, 0.7, 0.4])
+
+
+@pytest.mark.parametrize("workers", [2, 4, 7])
+def test_workers_that_run_ahead_waste_no_point_of_the_start(workers: int) -> None:
+    strategy = Quadratic()
+    state, told = strategy.init(bb.key(0), np.full(3, 0.5)), 0
+    while state.purpose == 0:
+        rows = np.concatenate([strategy.ask(state, first) for first in range(min(workers, 7 - told))])
+        state, told = strategy.tell(state, rows, np.sum((rows - 0.9) ** 2, axis=1)), told + len(rows)
+    assert told == state.used == 7
+
+
 def test_with_all_points_a_quadratic_is_known() -> None:
     f, center = quadratic(4, condition=50)
     state, points = run(f, np.full(4, 0.9), 40)
