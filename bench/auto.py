@@ -14,11 +14,11 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from bbob import FUNCTIONS, Campaign, _numbers, run_all
+from bbob import FUNCTIONS, Campaign, run_all
 from peers import SOLVERS, select
 from record import RESULTS, write
 from rich.console import Console
-from runs import GROUPS, Ledger, Run, difference, mean_area
+from runs import GROUPS, Ledger, Run, difference, mean_area, numbers
 
 AUTO = "blackbox:auto:box"
 PEERS = f"{AUTO},blackbox:quadratic:box,blackbox:lq-cma-es:box,blackbox:cma-es:box,pycma:lq,pycma,scipy:l-bfgs-b"
@@ -57,9 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("budgets", nargs="*", type=int, default=[FEW, 100, 1000], help="evaluations by dimension")
     parser.add_argument("--solvers", default=PEERS, help="as for bench/bbob.py")
-    parser.add_argument("--dimensions", type=_numbers, help="such as 2,5; by default by the budget")
-    parser.add_argument("--instances", type=_numbers, default=(1, 2, 3))
-    parser.add_argument("--seeds", type=_numbers, default=(0,))
+    parser.add_argument("--dimensions", type=numbers, help="such as 2,5; by default by the budget")
+    parser.add_argument("--instances", type=numbers, default=(1, 2, 3))
+    parser.add_argument("--seeds", type=numbers, default=(0,))
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     ledger = Ledger(RESULTS / "auto.jsonl")

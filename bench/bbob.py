@@ -35,7 +35,7 @@ from peers import SOLVERS, select
 from report import write
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from runs import Key, Ledger, Run
+from runs import Key, Ledger, Run, numbers
 
 from blackbox.problems.bbob import BBOB
 
@@ -179,25 +179,16 @@ def run_all(keys: list[Key], ledger: Ledger, processes: int, console: Console, a
         console.print(f"{left} runs are missing: a worker died (exit codes {codes}); the same command tries again")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    """``1-3,7`` as (1, 2, 3, 7)."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
-    return tuple(numbers)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("solvers", help="list the solvers")
     run = commands.add_parser("run", help="run, then report; without choices the standard plan")
     run.add_argument("--solvers", help="comma-separated names or patterns such as 'fcmaes:*'")
-    run.add_argument("--dimensions", type=_numbers, help="such as 2,5 (default 2,5,10,20)")
-    run.add_argument("--functions", type=_numbers, help="such as 1-24 (default)")
-    run.add_argument("--instances", type=_numbers, help="such as 1-3 (default)")
-    run.add_argument("--seeds", type=_numbers, help="such as 0-4 (default 0)")
+    run.add_argument("--dimensions", type=numbers, help="such as 2,5 (default 2,5,10,20)")
+    run.add_argument("--functions", type=numbers, help="such as 1-24 (default)")
+    run.add_argument("--instances", type=numbers, help="such as 1-3 (default)")
+    run.add_argument("--seeds", type=numbers, help="such as 0-4 (default 0)")
     run.add_argument("--budget", type=int, help="evaluations by dimension (default 100)")
     run.add_argument("--processes", type=int, default=2)
     run.add_argument("--again", action="store_true", help="run even what is in the results")

@@ -37,6 +37,7 @@ import numpy as np
 from hpo_tasks import OTHER_TABLES, SKLEARN, TABLES, entries, task
 from hpo_tuners import TUNERS, select
 from record import RESULTS, markdown, write
+from runs import numbers
 
 KEPT = RESULTS / "hpo.jsonl"
 BUDGET = 50
@@ -206,19 +207,13 @@ def is_judged(key: Key, suite: str) -> bool:
     return key.task in SUITES[suite] and key.seed in SEEDS[suite]
 
 
-def seeds(text: str) -> range:
-    """``3`` or ``0-4``."""
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--suite", choices=list(SUITES), action="append", help="default: tables, sklearn")
     parser.add_argument("--tasks", help="by commas; default: all of the suites")
     parser.add_argument("--tuners", default="*", help="names or patterns, by commas; default: all")
-    parser.add_argument("--seeds", type=seeds, help="such as 0-4; default 0-19 for tables, 0-9 for sklearn")
+    parser.add_argument("--seeds", type=numbers, help="such as 0-4; default 0-19 for tables, 0-9 for sklearn")
     parser.add_argument("--again", action="store_true", help="make runs again that are in the file")
     parser.add_argument(
         "--results",

@@ -22,6 +22,15 @@ GROUPS = {
 """BBOB's groups of functions: separable, of low and high conditioning, multimodal with strong and weak structure."""
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """``1-3,7`` as (1, 2, 3, 7)."""
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        chosen += range(int(first), int(last or first) + 1)
+    return tuple(chosen)
+
+
 class Key(NamedTuple):
     """What a run is a function of."""
 

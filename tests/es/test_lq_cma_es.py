@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
+from es_runs import Function, evaluations, trajectory
 from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
@@ -14,8 +12,6 @@ from blackbox.es import CMAES, LQCMAES
 from blackbox.es.lq_model import fitted, kendall, parameters
 from blackbox.shell.states import flatten, unflatten
 from blackbox.testing import assert_same
-
-Function = Callable[[np.ndarray], np.ndarray]
 
 
 def quadratic(d: int, condition: float = 1e3, seed: int = 0) -> tuple[Function, np.ndarray]:
@@ -30,29 +26,6 @@ def quadratic(d: int, condition: float = 1e3, seed: int = 0) -> tuple[Function, 
 def rosenbrock(x: np.ndarray) -> np.ndarray:
     x = 4 * x - 2
     return np.sum(100 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2, axis=1)
-
-
-def trajectory(f: Function, x0: np.ndarray, tells: int, strategy: LQCMAES | None = None, seed: int = 0) -> list[Any]:
-    """The states of a run, the first one included."""
-    strategy = strategy or LQCMAES()
-    states = [strategy.init(bb.key(seed), x0)]
-    for _ in range(tells):
-        population = strategy.ask(states[-1])
-        states.append(strategy.tell(states[-1], population, f(population)))
-    return states
-
-
-def evaluations(strategy: Any, f: Function, x0: np.ndarray, target: float, budget: int, seed: int = 0) -> int:
-    """How many a run needs until one is below the target, at most the budget."""
-    state, count = strategy.init(bb.key(seed), x0), 0
-    while count < budget:
-        population = strategy.ask(state)
-        fitness = f(population)
-        count += len(population)
-        if fitness.min() < target:
-            break
-        state = strategy.tell(state, population, fitness)
-    return count
 
 
 # ---- models
@@ -134,7 +107,7 @@ def test_the_first_full_model_finds_the_minimum_of_a_quadratic(d: int, seed: int
 @pytest.mark.parametrize("d", [5, 10])
 def test_ever_fewer_of_a_generation_are_evaluated_on_a_quadratic(d: int) -> None:
     f, _ = quadratic(d)
-    states = trajectory(f, np.full(d, 0.9), parameters(d)[-1] + 40)
+    states = trajectory(LQCMAES(), f, np.full(d, 0.9), parameters(d)[-1] + 40, seed=0)
     generations = np.array([int(state.cma.generation) for state in states])
     told = np.array([0, *(len(LQCMAES().ask(state)) for state in states[:-1])]).cumsum()
     full = int(np.argmax(0.75 * told >= 1.1 * parameters(d)[-1]))
@@ -147,8 +120,8 @@ def test_ever_fewer_of_a_generation_are_evaluated_on_a_quadratic(d: int) -> None
 @pytest.mark.parametrize(("d", "factor"), [(5, 3.0), (10, 3.0)])
 def test_far_fewer_evaluations_than_cma_es(d: int, factor: float) -> None:
     f, _ = quadratic(d, condition=1e6)
-    ours = sum(evaluations(LQCMAES(), f, np.full(d, 0.9), 1e-8, 5000, seed) for seed in range(3))
-    theirs = sum(evaluations(CMAES(sigma0=0.2), f, np.full(d, 0.9), 1e-8, 20_000, seed) for seed in range(3))
+    ours = sum(evaluations(LQCMAES(), f, np.full(d, 0.9), 1e-8, seed, 5000) for seed in range(3))
+    theirs = sum(evaluations(CMAES(sigma0=0.2), f, np.full(d, 0.9), 1e-8, seed, 20_000) for seed in range(3))
     assert factor * ours < theirs
 
 
@@ -157,7 +130,7 @@ def test_no_more_evaluations_than_pycma() -> None:
     cma = pytest.importorskip("cma")
     ours, theirs, x0 = [], [], np.full(5, 0.3)
     for seed in range(7):
-        ours.append(evaluations(LQCMAES(), rosenbrock, x0, 1e-6, 1000, seed))
+        ours.append(evaluations(LQCMAES(), rosenbrock, x0, 1e-6, seed, 1000))
         options = {"verbose": -9, "seed": seed + 1, "ftarget": 1e-6, "maxfevals": 1000}
         theirs.append(cma.fmin_lq_surr2(lambda x: float(rosenbrock(x[None])[0]), x0, 0.2, options)[1].countevals)
     assert np.median(ours) < 1.25 * np.median(theirs)
@@ -166,14 +139,14 @@ def test_no_more_evaluations_than_pycma() -> None:
 def test_noise_makes_it_evaluate_all() -> None:
     """Where no model predicts the order, this is CMA-ES with the true values."""
     rng = np.random.default_rng(0)
-    states = trajectory(lambda x: rng.normal(size=len(x)), np.full(4, 0.5), 120)
+    states = trajectory(LQCMAES(), lambda x: rng.normal(size=len(x)), np.full(4, 0.5), 120, seed=0)
     told = sum(len(LQCMAES().ask(state)) for state in states[:-1])
     assert told > 0.8 * states[-1].cma.generation * len(states[-1].fitness)
 
 
 def test_the_minimum_may_lie_at_the_box() -> None:
     target = np.array([-0.5, 0.4, 1.7])
-    states = trajectory(lambda x: ((x - target) ** 2).sum(axis=1), np.full(3, 0.5), 40)
+    states = trajectory(LQCMAES(), lambda x: ((x - target) ** 2).sum(axis=1), np.full(3, 0.5), 40, seed=0)
     strategy = LQCMAES()
     asked = np.concatenate([strategy.ask(state) for state in states])
     assert asked.min() >= 0 and asked.max() <= 1
@@ -184,7 +157,7 @@ def test_the_minimum_may_lie_at_the_box() -> None:
 def test_any_box_will_do(low: float) -> None:
     f, _ = quadratic(4)
     strategy = LQCMAES(low=low, high=low + 8, sigma0=1.6)
-    count = evaluations(strategy, lambda x: f((x - low) / 8), low + 8 * np.full(4, 0.9), 1e-9, 400)
+    count = evaluations(strategy, lambda x: f((x - low) / 8), low + 8 * np.full(4, 0.9), 1e-9, 0, 400)
     assert count < 200
 
 
@@ -192,12 +165,16 @@ def test_any_box_will_do(low: float) -> None:
 
 
 def test_shifting_and_scaling_the_values_changes_nothing() -> None:
-    plain = trajectory(rosenbrock, np.full(4, 0.3), 60)[-1]
-    other = trajectory(lambda x: 1024 * rosenbrock(x), np.full(4, 0.3), 60)[-1]  # a power of two: exact
+    plain = trajectory(LQCMAES(), rosenbrock, np.full(4, 0.3), 60, seed=0)[-1]
+    other = trajectory(LQCMAES(), lambda x: 1024 * rosenbrock(x), np.full(4, 0.3), 60, seed=0)[
+        -1
+    ]  # a power of two: exact
     assert_array_equal(other.cma.mean, plain.cma.mean)
     assert_array_equal(other.cma.C, plain.cma.C)
-    shifted = trajectory(lambda x: rosenbrock(x) - 32, np.full(4, 0.3), 25)[-1]
-    assert_allclose(shifted.cma.mean, trajectory(rosenbrock, np.full(4, 0.3), 25)[-1].cma.mean, rtol=1e-5)
+    shifted = trajectory(LQCMAES(), lambda x: rosenbrock(x) - 32, np.full(4, 0.3), 25, seed=0)[-1]
+    assert_allclose(
+        shifted.cma.mean, trajectory(LQCMAES(), rosenbrock, np.full(4, 0.3), 25, seed=0)[-1].cma.mean, rtol=1e-5
+    )
 
 
 def test_with_full_models_a_rotated_run_is_the_run_rotated() -> None:
@@ -205,7 +182,7 @@ def test_with_full_models_a_rotated_run_is_the_run_rotated() -> None:
     d = 4
     f, _ = quadratic(d, condition=1e4, seed=1)
     strategy = LQCMAES(low=-1e3, high=1e3)  # the box does not rotate
-    plain = trajectory(lambda x: f(x) ** 0.6, np.full(d, 0.9), 60, strategy)[-1]
+    plain = trajectory(strategy, lambda x: f(x) ** 0.6, np.full(d, 0.9), 60, seed=0)[-1]
     rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(d, d)))
     c = plain.cma
     rotated = plain._replace(
@@ -288,14 +265,14 @@ def test_a_region_that_fails_is_left() -> None:
         return np.where(values < 0.01, np.nan, values)
 
     strategy = LQCMAES()
-    states = trajectory(f, np.full(3, 0.9), 300)
+    states = trajectory(LQCMAES(), f, np.full(3, 0.9), 300, seed=0)
     best = min(np.nanmin(state.values[: state.known]) for state in states[1:])
     assert best < 0.011
     assert ((strategy.recommend(states[-1]) - center) ** 2).sum() < 0.05
 
 
 def test_where_all_members_fail_others_are_drawn() -> None:
-    states = trajectory(lambda x: np.full(len(x), np.nan), np.full(3, 0.5), 20)
+    states = trajectory(LQCMAES(), lambda x: np.full(len(x), np.nan), np.full(3, 0.5), 20, seed=0)
     assert states[-1].cma.generation > 2 and states[-1].known == 0
     assert_array_equal(states[-1].cma.C, np.eye(3))
     assert len({state.population.tobytes() for state in states}) > 2
@@ -308,7 +285,7 @@ def test_where_all_members_fail_others_are_drawn() -> None:
 @pytest.mark.parametrize("tells", [0, 3, 40])
 def test_a_resumed_run_is_the_run(tells: int, dtype: str) -> None:
     strategy, x0 = LQCMAES(), np.full(4, 0.3, dtype)
-    state = trajectory(rosenbrock, x0, tells)[-1]
+    state = trajectory(LQCMAES(), rosenbrock, x0, tells, seed=0)[-1]
     again = unflatten(strategy.init(bb.key(9), x0), {k: np.array(a) for k, a in flatten(state).items()})
     for _ in range(20):
         population = strategy.ask(state)
