@@ -165,16 +165,13 @@ def test_any_box_will_do(low: float) -> None:
 
 
 def test_shifting_and_scaling_the_values_changes_nothing() -> None:
-    plain = trajectory(LQCMAES(), rosenbrock, np.full(4, 0.3), 60, seed=0)[-1]
-    other = trajectory(LQCMAES(), lambda x: 1024 * rosenbrock(x), np.full(4, 0.3), 60, seed=0)[
-        -1
-    ]  # a power of two: exact
-    assert_array_equal(other.cma.mean, plain.cma.mean)
-    assert_array_equal(other.cma.C, plain.cma.C)
-    shifted = trajectory(LQCMAES(), lambda x: rosenbrock(x) - 32, np.full(4, 0.3), 25, seed=0)[-1]
-    assert_allclose(
-        shifted.cma.mean, trajectory(LQCMAES(), rosenbrock, np.full(4, 0.3), 25, seed=0)[-1].cma.mean, rtol=1e-5
-    )
+    x0 = np.full(4, 0.3)
+    plain = trajectory(LQCMAES(), rosenbrock, x0, 60)
+    scaled = trajectory(LQCMAES(), lambda x: 1024 * rosenbrock(x), x0, 60)[-1]  # a power of two: exact
+    assert_array_equal(scaled.cma.mean, plain[-1].cma.mean)
+    assert_array_equal(scaled.cma.C, plain[-1].cma.C)
+    shifted = trajectory(LQCMAES(), lambda x: rosenbrock(x) - 32, x0, 25)[-1]
+    assert_allclose(shifted.cma.mean, plain[25].cma.mean, rtol=1e-5)
 
 
 def test_with_full_models_a_rotated_run_is_the_run_rotated() -> None:
@@ -296,7 +293,7 @@ def test_a_resumed_run_is_the_run(tells: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("restarts", ["ipop", "bipop"])
-def test_restarts_go_by_the_whole_population(restarts: Any) -> None:
+def test_restarts_go_by_the_whole_population(restarts: str) -> None:
     f = lambda x: float(np.floor(20 * np.abs(x - 0.5)).max())  # noqa: E731 -- flat about the minimum: runs stall
     optimizer = bb.Optimizer(bb.Box(0, 1, 3), method="lq-cma-es", seed=1, budget=3000, restarts=restarts)
     sizes = []
