@@ -13,32 +13,32 @@ import blackbox as bb
 
 pytest.importorskip("ConfigSpace")
 
-import ConfigSpace as CS
+import ConfigSpace
 
 from blackbox.integrations.config_space import Configurations, to_config_space
 
 
 def random_space(rng: np.random.Generator) -> Any:
     """A ConfigurationSpace in which later parameters depend on earlier ones, by all kinds of conditions."""
-    space = CS.ConfigurationSpace(seed=int(rng.integers(2**31)))
+    space = ConfigSpace.ConfigurationSpace(seed=int(rng.integers(2**31)))
     parents: list[Any] = []
     free: set[str] = set()
     for i in range(7):
         name = f"{'zyxwvut'[i]}"  # not in the order of the alphabet
         parameter = [
-            lambda n: CS.CategoricalHyperparameter(n, ["a", "b", "c"]),
-            lambda n: CS.CategoricalHyperparameter(n, [True, False]),
-            lambda n: CS.OrdinalHyperparameter(n, ["s", "m", "l"]),
-            lambda n: CS.UniformIntegerHyperparameter(n, 1, 3),
-            lambda n: CS.UniformFloatHyperparameter(n, 1e-3, 10, log=True),
-            lambda n: CS.NormalIntegerHyperparameter(n, 5, 2, lower=0, upper=60),
-            lambda n: CS.Constant(n, "fixed"),
+            lambda n: ConfigSpace.CategoricalHyperparameter(n, ["a", "b", "c"]),
+            lambda n: ConfigSpace.CategoricalHyperparameter(n, [True, False]),
+            lambda n: ConfigSpace.OrdinalHyperparameter(n, ["s", "m", "l"]),
+            lambda n: ConfigSpace.UniformIntegerHyperparameter(n, 1, 3),
+            lambda n: ConfigSpace.UniformFloatHyperparameter(n, 1e-3, 10, log=True),
+            lambda n: ConfigSpace.NormalIntegerHyperparameter(n, 5, 2, lower=0, upper=60),
+            lambda n: ConfigSpace.Constant(n, "fixed"),
         ][rng.integers(4 if i < 4 else 7)](name)
         space.add(parameter)
         if parents and rng.random() < 0.8:
             chosen = [parents[j] for j in rng.permutation(len(parents))[: rng.integers(1, 3)]]
             literals = [condition(rng, parameter, parent, parent.name in free) for parent in chosen]
-            joined = [CS.AndConjunction, CS.OrConjunction][rng.integers(2)]
+            joined = [ConfigSpace.AndConjunction, ConfigSpace.OrConjunction][rng.integers(2)]
             space.add(joined(*literals) if len(literals) > 1 else literals[0])
         else:
             free.add(name)
@@ -50,12 +50,12 @@ def random_space(rng: np.random.Generator) -> Any:
 def condition(rng: np.random.Generator, child: Any, parent: Any, is_free: bool) -> Any:
     values = list(getattr(parent, "choices", None) or getattr(parent, "sequence", None) or [1, 2, 3])
     if rng.random() < 0.3:
-        return CS.InCondition(child, parent, values[:2])
-    kinds = [CS.EqualsCondition]
+        return ConfigSpace.InCondition(child, parent, values[:2])
+    kinds = [ConfigSpace.EqualsCondition]
     if is_free:  # whether an absent value differs from others, ConfigSpace 1.2 answers in two ways
-        kinds.append(CS.NotEqualsCondition)
-    if not isinstance(parent, CS.CategoricalHyperparameter):
-        kinds += [CS.LessThanCondition, CS.GreaterThanCondition]
+        kinds.append(ConfigSpace.NotEqualsCondition)
+    if not isinstance(parent, ConfigSpace.CategoricalHyperparameter):
+        kinds += [ConfigSpace.LessThanCondition, ConfigSpace.GreaterThanCondition]
     return kinds[rng.integers(len(kinds))](child, parent, values[rng.integers(len(values))])
 
 
@@ -86,10 +86,10 @@ def test_configurations_are_points_and_points_are_configurations(seed: int) -> N
 
 
 def test_a_search() -> None:
-    config_space = CS.ConfigurationSpace(
-        {"optimizer": ["adam", "sgd"], "lr": CS.Float("lr", (1e-5, 1.0), log=True), "momentum": (0.0, 1.0)}
+    config_space = ConfigSpace.ConfigurationSpace(
+        {"optimizer": ["adam", "sgd"], "lr": ConfigSpace.Float("lr", (1e-5, 1.0), log=True), "momentum": (0.0, 1.0)}
     )
-    config_space.add(CS.EqualsCondition(config_space["momentum"], config_space["optimizer"], "sgd"))
+    config_space.add(ConfigSpace.EqualsCondition(config_space["momentum"], config_space["optimizer"], "sgd"))
     converted = Configurations(config_space)
     assert converted.space == bb.Space(
         {
@@ -109,26 +109,30 @@ def test_a_search() -> None:
 
 
 def test_independent_children_of_a_parent_do_not_multiply() -> None:
-    config_space = CS.ConfigurationSpace({"on": [True, False], **{f"x{i}": ["a", "b", "c"] for i in range(12)}})
-    config_space.add(*(CS.EqualsCondition(config_space[f"x{i}"], config_space["on"], True) for i in range(12)))
+    config_space = ConfigSpace.ConfigurationSpace(
+        {"on": [True, False], **{f"x{i}": ["a", "b", "c"] for i in range(12)}}
+    )
+    config_space.add(*(ConfigSpace.EqualsCondition(config_space[f"x{i}"], config_space["on"], True) for i in range(12)))
     assert Configurations(config_space).space.dimension == 2 + 12 * 3
 
 
 def test_what_a_space_cannot_express_is_refused() -> None:
-    config_space = CS.ConfigurationSpace({"a": ["x", "y"], "b": (0.0, 1.0), "c": (0, 100), "d": (0.0, 1.0)})
+    config_space = ConfigSpace.ConfigurationSpace({"a": ["x", "y"], "b": (0.0, 1.0), "c": (0, 100), "d": (0.0, 1.0)})
     with pytest.raises(bb.SpaceError, match="ConfigurationSpace"):
         Configurations({"a": (0, 1)})
-    many = CS.ConfigurationSpace({f"p{i}": [str(j) for j in range(9)] for i in range(6)} | {"x": (0.0, 1.0)})
-    many.add(CS.AndConjunction(*(CS.EqualsCondition(many["x"], many[f"p{i}"], "0") for i in range(6))))
+    many = ConfigSpace.ConfigurationSpace({f"p{i}": [str(j) for j in range(9)] for i in range(6)} | {"x": (0.0, 1.0)})
+    many.add(
+        ConfigSpace.AndConjunction(*(ConfigSpace.EqualsCondition(many["x"], many[f"p{i}"], "0") for i in range(6)))
+    )
     with pytest.raises(bb.SpaceError, match="at most 10000 variables"):
         Configurations(many)
-    forbidden = CS.ConfigurationSpace({"a": ["x", "y"]})
-    forbidden.add(CS.ForbiddenEqualsClause(forbidden["a"], "y"))
+    forbidden = ConfigSpace.ConfigurationSpace({"a": ["x", "y"]})
+    forbidden.add(ConfigSpace.ForbiddenEqualsClause(forbidden["a"], "y"))
     with pytest.raises(bb.SpaceError, match="free of forbidden clauses"):
         Configurations(forbidden)
     for parent, value in (("b", 0.5), ("c", 50)):
-        other = CS.ConfigurationSpace({name: config_space[name] for name in config_space})
-        other.add(CS.LessThanCondition(other["d"], other[parent], value))
+        other = ConfigSpace.ConfigurationSpace({name: config_space[name] for name in config_space})
+        other.add(ConfigSpace.LessThanCondition(other["d"], other[parent], value))
         with pytest.raises(bb.SpaceError, match=rf"config_space\['{parent}'\] must be categorical"):
             Configurations(other)
 
@@ -159,7 +163,7 @@ def test_points_are_the_configurations_of_the_space_that_is_made(parts: list[Any
     )
     config_space = to_config_space(space, seed=seed)
     for point in space.decode_many(np.random.default_rng(seed).random((5, space.dimension))):
-        configuration = CS.Configuration(config_space, values=point)
+        configuration = ConfigSpace.Configuration(config_space, values=point)
         configuration.check_valid_configuration()
         assert_close(dict(configuration), point)
     for configuration in config_space.sample_configuration(5):
