@@ -266,8 +266,7 @@ def _parameter(name: str, dimension: Dimension) -> Any:
 
 def _condition(name: str, parameters: Mapping[str, Any], paths: Mapping[str, list[Path]]) -> Any:
     """When a variable of branches is active."""
-    child, short = parameters[name], dict[str, list[Any]]()
-    alternatives = []
+    child, short, alternatives = parameters[name], dict[str, list[Any]](), list[Any]()
     for path in paths[name]:
         parent, option = path[-1]
         if len(paths[parent]) == 1:  # it being active says the rest

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blackbox.arrays import Array
 from blackbox.box import Box, reflect
 
 if TYPE_CHECKING:
