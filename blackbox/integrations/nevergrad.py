@@ -7,19 +7,28 @@ Importing this module registers them: ``ng.optimizers.registry["Blackbox"]`` is 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blackbox.errors import SettingError, SpaceError
+from blackbox.errors import SettingError, SpaceError, missing_extra
 from blackbox.integrations.line import Line
-from blackbox.integrations.nevergrad_spaces import Parametrized, ng, to_parametrization
 from blackbox.shell.search import INJECTED, Search
 from blackbox.shell.settings import Settings
 from blackbox.shell.told import Policy, Told
 from blackbox.space import Box, Choice, Space
 from blackbox.strategy import methods
+
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nevergrad as ng
+except ImportError as error:
+    raise missing_extra("nevergrad", "nevergrad") from error
+
+from blackbox.integrations.nevergrad_spaces import Parametrized, to_parametrization
 
 if TYPE_CHECKING:
     from jaxtyping import Float
