@@ -13,10 +13,12 @@ import sys
 import textwrap
 import time
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from killed_studies import STUDIES, search
 from recorder import D, Recorder, make, sphere, state_digest
 
 from blackbox.benchmark import dense_methods
@@ -449,6 +451,34 @@ def test_a_killed_run_has_lost_nothing(tmp_path):
         for _ in range(optimizer.evaluations):
             plain.tell(candidate := plain.ask(), sphere(candidate.x))
         assert without_waiting(optimizer) == without_waiting(plain)
+
+
+KILLS = 20
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_that_was_killed_twenty_times_gives_the_same_best(tmp_path, name):
+    study, journals = STUDIES[name], [str(tmp_path / "killed.db"), str(tmp_path / "plain.db")]
+    script = str(Path(__file__).with_name("killed_studies.py"))
+    command = [sys.executable, script, name, journals[0], str(KILLS), "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr
+    assert (
+        study.budget <= int(run.stdout) <= study.budget + KILLS
+    )  # no result was lost, no evaluation made in vain twice
+    plain = search(study, journals[1], study.objective)
+    with Optimizer.resume(journals[0]) as killed, Optimizer.resume(journals[1]) as uninterrupted:
+        assert killed.best.value == plain.value == uninterrupted.best.value
+        assert np.all(killed.best.x == plain.x)
+        assert killed.best.id == uninterrupted.best.id
+        assert killed.evaluations == plain.evaluations == study.budget
+        assert without_waiting(killed) == without_waiting(uninterrupted)
+    results = [Journal.open(journal) for journal in journals]
+    told = [[(e.generation, e.member, e.value, e.status) for e in journal.events()] for journal in results]
+    assert repr(told[0]) == repr(told[1])  # NaN included
+    for journal in results:
+        journal.close()
 
 
 # --- minimize -----------------------------------------------------------------------------------------------------

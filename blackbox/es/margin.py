@@ -115,9 +115,9 @@ def with_margin(
     tails = upper_tail(xp.stack([mean - low, high - mean]) / (deviation * margin.A))
     p_low, p_high = tails[0, :], tails[1, :]
 
-    # The mean is beyond the outermost edge (low = high): A lets a mean in the cell's center reach that edge with
+    # The mean is beyond the outermost edge, or on it: A lets a mean in the cell's center reach that edge with
     # probability alpha, then the distance from the edge sets the probability.
-    outside = xp.maximum(p_low, p_high) > 0.5
+    outside = low == high
     p_outside = xp.maximum(xp.minimum(p_low, p_high), xp.asarray(alpha, dtype=dtype))
     p_outside = xp.clip(xp.where(left, p_outside, xp.minimum(p_outside, margin.p_leave)), alpha, almost_half)
 

@@ -1,4 +1,4 @@
-"""What ``RandomizedSearchCV`` takes as distributions of parameters, as a search space.
+"""What ``RandomizedSearchCV`` takes as distributions of parameters, as a search space, and back.
 
 ========================================  ==========================================================
 there                                     here
@@ -14,6 +14,7 @@ a list of dictionaries                    a Choice of the dictionary, with its p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,12 +22,15 @@ from typing import Any
 import numpy as np
 
 from blackbox.dimensions import Dimension, refusal
-from blackbox.errors import SpaceError
-from blackbox.space import Bool, Choice, Float, Int, Permutation, Space
+from blackbox.errors import SpaceError, missing_extra
+from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_space
 
 VARIABLES = (Float, Int, Choice, Bool, Permutation)
 ALTERNATIVE = "(alternative)"  # the hidden variable that says which of several dictionaries
 TAIL = 2.0**-20  # quantiles stay this far from 0 and 1, where values may be infinite
+
+MAX_VALUES = 100_000  # of an integer on a log scale, whose probabilities are listed
+MAX_DICTIONARIES = 1000
 
 Decoder = Callable[[Any], Any]
 
@@ -122,3 +126,63 @@ def _distribution(argument: str, name: str, value: Any, quantile: Decoder, decod
         raise refusal(argument, "a distribution with finite quantiles", value)
     decoders[name] = lambda q: np.asarray(quantile(q)).item()
     return Float(TAIL, 1.0 - TAIL)
+
+
+def to_distributions(space: Space | Mapping[str, Dimension]) -> list[dict[str, Any]]:
+    """Dictionaries from name to list or distribution of scipy.stats, whose samples are the points of ``space``.
+
+    ``RandomizedSearchCV(estimator, to_distributions(space))`` draws first one of them: there is one for each
+    combination of the options that have variables of their own.
+
+    Raises:
+        SpaceError: a Permutation, an Int with ``log`` of more than 100,000 values, or more than 1000 combinations.
+        MissingExtra: SciPy is not installed.
+    """
+    named = as_space(space)
+    if not isinstance(named, Space):
+        raise refusal("space", "a Space, whose variables have names", space)
+    return _combinations(named)
+
+
+def _combinations(space: Space) -> list[dict[str, Any]]:
+    """For each variable the dictionaries of its alternatives, and of these the products."""
+    parts: list[list[dict[str, Any]]] = []
+    for name, dimension in space.dimensions.items():
+        if isinstance(dimension, Choice) and dimension.is_conditional:
+            options = zip(dimension.options, dimension.branches, strict=True)
+            parts.append(
+                [
+                    {name: [option], **inner}
+                    for option, branch in options
+                    for inner in ([{}] if branch is None else _combinations(branch))
+                ]
+            )
+        else:
+            parts.append([{name: _samples(name, dimension)}])
+    if (count := math.prod(map(len, parts))) > MAX_DICTIONARIES:
+        raise SpaceError(f"space must have at most {MAX_DICTIONARIES} combinations of options; got {count}")
+    return [{n: value for part in chosen for n, value in part.items()} for chosen in itertools.product(*parts)]
+
+
+def _samples(name: str, dimension: Dimension) -> Any:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise missing_extra("scipy", "scipy") from error
+
+    match dimension:
+        case Float(low, high, log):
+            return stats.loguniform(low, high) if log else stats.uniform(low, high - low)
+        case Int(low, high, False):
+            return stats.randint(low, high + 1)
+        case Int(low, high):
+            if high - low >= MAX_VALUES:
+                raise refusal(f"space[{name!r}]", f"of at most {MAX_VALUES} values with log", dimension)
+            values = np.arange(low, high + 1)
+            cells = np.log(values + 0.5) - np.log(values - 0.5)
+            return stats.rv_discrete(values=(values, cells / cells.sum()))
+        case Bool():
+            return [False, True]
+        case Choice():
+            return list(dimension.options)
+    raise refusal(f"space[{name!r}]", "a Float, Int, Bool or Choice for distributions", dimension)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blackbox.arrays import Array
-from blackbox.box import Box, reflect
 from blackbox.errors import SettingError, SpaceError, missing_extra
+from blackbox.integrations.line import Line
 from blackbox.optimizer import Optimizer
 from blackbox.shell.settings import positive_integer
 
@@ -26,7 +25,6 @@ __all__ = ["scipy_method"]
 
 BUDGET = 100  # evaluations per coordinate, without maxfev
 STEP = 0.3  # of max(1, |x0|): the first standard deviation of a coordinate without two bounds
-WIDTH = 5.0  # steps in the side of the unit cube, whose fifth is the default sigma0
 
 
 def scipy_method(method: Any = "auto", *, seed: int | None = None, **settings: Any) -> Callable[..., Any]:
@@ -119,7 +117,7 @@ def _minimize(
 
     if not free.any() or budget == 1:
         return finish(1, "maxfev reached") if free.any() else finish(0, "all coordinates are fixed")
-    line = Line(low[free], high[free], inside[free])
+    line = Line(low[free], high[free], inside[free], STEP * np.maximum(1.0, np.abs(inside[free])))
     # "auto" is to take no method that stays within the cube where coordinates are open.
     parallel = 1 if line.is_closed else math.inf
     optimizer = Optimizer(line, budget=budget - 1, x0=inside[free], **{"parallel": parallel, **settings})
@@ -150,41 +148,6 @@ def _minimize(
                 return finish(99, "ended by the callback")
         if tol is not None and len(last) == last.maxlen and max(last) - min(last) <= tol:
             return finish(0, "the last values differ by no more than tol")
-
-
-class Line(Box):
-    """A box that is open where bounds are infinite: coordinates of the unit cube go on beyond it there.
-
-    Args:
-        low: lower bounds, shape (d,); may be infinite.
-        high: upper bounds, likewise, above ``low``.
-        x0: what lies in the middle of the cube in coordinates without two bounds.
-    """
-
-    def __init__(self, low: Point, high: Point, x0: Point) -> None:
-        self._bounded = np.isfinite(low) & np.isfinite(high)
-        self._lower, self._upper = low, high
-        reach = 0.5 * WIDTH * STEP * np.maximum(1.0, np.abs(x0))
-        super().__init__(np.where(self._bounded, low, x0 - reach), np.where(self._bounded, high, x0 + reach))
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether all coordinates have two bounds."""
-        return bool(self._bounded.all())
-
-    def decode(self, u: Float[Array, "d"]) -> Point:
-        return self.decode_many(np.asarray(u)[None])[0]
-
-    def decode_many(self, u: Float[Array, "n d"]) -> list[Point]:
-        rows = np.asarray(u, dtype=np.float64)
-        line = self.low + rows * self._width
-        line = np.where(line < self._lower, 2.0 * self._lower - line, line)  # where only one bound is finite
-        line = np.where(line > self._upper, 2.0 * self._upper - line, line)
-        return list(np.where(self._bounded, self._point(reflect(rows)), line))
-
-    def encode(self, x: Any) -> Point:
-        u: Point = (np.asarray(x, dtype=np.float64) - self.low) / self._width
-        return u
 
 
 def _bounds(bounds: Any, dimension: int) -> tuple[Point, Point]:

@@ -209,6 +209,21 @@ def test_centering_and_margin_are_those_of_cmaes() -> None:
     assert len(kinds) == 4
 
 
+@pytest.mark.parametrize("rounding", [-1e-14, 0.0, 1e-14])
+@pytest.mark.parametrize("deviation", [1e-9, 0.01, 0.2, 1e6])
+def test_a_mean_exactly_on_an_edge(monkeypatch: pytest.MonkeyPatch, rounding: float, deviation: float) -> None:
+    """Whichever way the tail of half the probability is rounded: A stays positive, the mean between the edges."""
+    monkeypatch.setattr("blackbox.es.margin.upper_tail", lambda z: upper_tail(z) + rounding)
+    table = cells((integer(10)[1],) * 9)
+    edges = np.array(integer(10)[1])
+    for mean in (edges, np.nextafter(edges, 1.0), np.nextafter(edges, 0.0)):
+        for left in (True, False):
+            margin = Margin(np.ones(9), np.full(9, 0.3))
+            new, margin = with_margin(table, mean, np.full(9, deviation), margin, np.full(9, left), 0.07)
+            assert np.isfinite(margin.A).all() and (margin.A > 0).all()
+            assert (np.abs(new - mean)[1:-1] <= 0.1 + 1e-12).all()
+
+
 def square(x: np.ndarray) -> float:
     return float(np.sum((6 * x - 2) ** 2))
 

@@ -13,7 +13,7 @@ pytest.importorskip("scipy")
 
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, OptimizeWarning, minimize, rosen
 
-from blackbox.integrations.scipy import Line
+from blackbox.integrations.line import Line
 
 
 @pytest.mark.parametrize("bounds", [None, [(-5, 5)] * 3, [(-5, None), (None, 5), (None, None)], Bounds(-2, 3)])
@@ -136,7 +136,8 @@ def test_disp_prints(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_open_coordinates_go_on_beyond_the_cube_and_back() -> None:
-    line = Line(np.array([0.0, -np.inf, 2.0]), np.array([1.0, np.inf, np.inf]), np.array([0.5, 10.0, 3.0]))
+    low, high = np.array([0.0, -np.inf, 2.0]), np.array([1.0, np.inf, np.inf])
+    line = Line(low, high, np.array([0.5, 10.0, 3.0]), np.array([0.3, 3.0, 0.9]))
     assert line.decode(np.array([0.5, 0.5, 0.5])) == pytest.approx([0.5, 10.0, 3.0])
     assert line.decode(np.array([1.25, 2.0, 0.5]))[:2] == pytest.approx([0.75, 10 + 1.5 * 15.0])
     rows = np.random.default_rng(0).normal(0.5, 2.0, (100, 3))

@@ -16,13 +16,13 @@ from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris, make_classification
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import KFold, ShuffleSplit, cross_val_score
+from sklearn.model_selection import KFold, ParameterSampler, ShuffleSplit, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from blackbox.integrations.distributions import Parameters
+from blackbox.integrations.distributions import Parameters, to_distributions
 from blackbox.integrations.sklearn import BlackboxSearchCV
 
 X, Y = load_iris(return_X_y=True)
@@ -235,3 +235,40 @@ def test_malformed_spaces_are_refused(space: Any) -> None:
 def test_malformed_arguments_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         BlackboxSearchCV(FLAT, C, n_iter=2, cv=2).set_params(**setting).fit(X, Y)
+
+
+def test_a_space_as_distributions() -> None:
+    inner = bb.Choice({"u": bb.Space({"v": bb.Int(0, 3)}), "w": None})
+    space = bb.Space(
+        {
+            "x": bb.Float(-1, 1),
+            "l": bb.Float(1e-5, 1, log=True),
+            "n": bb.Int(1, 6),
+            "m": bb.Int(1, 64, log=True),
+            "b": bb.Bool(),
+            "k": bb.Choice({"rbf": bb.Space({"g": bb.Float(0, 1), "s": inner}), "linear": None}),
+            "c": bb.Choice([1, "a", None]),
+        }
+    )
+    distributions = to_distributions(space)
+    assert [(d["k"], d.get("s")) for d in distributions] == [(["rbf"], ["u"]), (["rbf"], ["w"]), (["linear"], None)]
+    points = list(ParameterSampler(distributions, 900, random_state=0))
+    assert all(space.explain(point) is None for point in points)
+    # On a log scale half of the values are below the middle of the range's logarithms.
+    assert np.mean([point["m"] <= 6 for point in points]) == pytest.approx(0.53, abs=0.06)
+    assert np.mean([point["l"] < 10**-2.5 for point in points]) == pytest.approx(0.5, abs=0.06)
+    assert Parameters(to_distributions(C)[0]).space == bb.Space(C)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"p": bb.Permutation(3)}, "Float, Int, Bool or Choice"),
+        ({"n": bb.Int(1, 10**6, log=True)}, "at most 100000 values"),
+        ({f"k{i}": bb.Choice({"a": bb.Space({f"x{i}": bb.Bool()}), "b": None}) for i in range(10)}, "at most 1000"),
+        (bb.Box(0, 1, 2), "names"),
+    ],
+)
+def test_what_distributions_cannot_express_is_refused(space: Any, message: str) -> None:
+    with pytest.raises(bb.SpaceError, match=message):
+        to_distributions(space)

@@ -1,0 +1,3 @@
+from blackbox.integrations.optuna import BlackboxSampler
+
+__all__ = ["BlackboxSampler"]
