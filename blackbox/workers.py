@@ -312,7 +312,11 @@ class _Executor:
         self._executor = executor
         self._futures: dict[int, tuple[Any, float]] = {}  # with the time from which its limit counts
         self.capacity = _capacity(executor)
-        self._is_dask = _dask_client(executor) is not None
+        self._name = os.urandom(8).hex()
+        self._dask = _dask_client(executor)
+        self._begun: set[str] = set()  # tokens of Dask's tasks, whose futures do not say when they begin
+        if self._dask is not None and timeout is not None:
+            self._dask.subscribe_topic(self._name, lambda event: self._begun.add(event[1]))
         self._stuck: list[Any] = []  # futures over their limit that could not be cancelled
 
     @property
@@ -320,8 +324,11 @@ class _Executor:
         return sum(not future.done() for future in self._stuck)
 
     def launch(self, token: int, x: object, post: Post) -> None:
+        call: Call | _Announced = replace(self._call, token=f"{self._name}-{token}")
+        if self._dask is not None and self._timeout is not None:
+            call = _Announced(self._name, call)
         try:
-            future = self._executor.submit(replace(self._call, token=token), x)
+            future = self._executor.submit(call, x)
         except Exception as error:
             if isinstance(error, RuntimeError):  # broken, or shut down
                 self.broken = f"the executor takes no more work: {error}"
@@ -354,19 +361,28 @@ class _Executor:
                     post(token, future)
             elif self._timeout is None:
                 continue
-            elif not self._is_dask and callable(running := getattr(future, "running", None)) and not running():
+            elif not self._has_begun(token, future):
                 self._futures[token] = future, now  # still in somebody else's queue: nothing has run yet
             elif now - begin > self._timeout:
                 reason = f"no result after {self._timeout:g} s"
-                # Dask's futures do not say when they begin, and forget a task that is cancelled while it runs on.
-                if self._is_dask or not future.cancel():
+                # Dask forgets a task that is cancelled, while it runs on.
+                if self._dask is not None or not future.cancel():
                     self._stuck.append(future)
                     reason += "; it could not be cancelled and holds up one worker of the executor"
                 post(token, Reply("timeout", math.nan, reason, now - begin))
         if self.lost >= self.capacity:
             self.broken = "every worker of the executor is stuck in an evaluation over its time limit"
 
+    def _has_begun(self, token: int, future: Any) -> bool:
+        """Whether the evaluation has left all queues, as far as the executor tells."""
+        if self._dask is not None:
+            return f"{self._name}-{token}" in self._begun
+        running = getattr(future, "running", None)
+        return not callable(running) or bool(running())
+
     def close(self, *, kill: bool) -> None:
+        if self._dask is not None and self._timeout is not None:
+            self._dask.unsubscribe_topic(self._name)
         for future, begin in self._futures.values():
             end = begin + (math.inf if self._timeout is None else self._timeout)
             while not (future.cancel() or kill or future.done()) and time.monotonic() < end:
@@ -390,3 +406,17 @@ def _dask_client(executor: Executor) -> Any:
         if callable(getattr(client, "nthreads", None)):
             return client
     return None
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """A call that a worker of Dask announces under ``topic`` when it begins."""
+
+    topic: str
+    call: Call
+
+    def __call__(self, x: object) -> Reply:
+        from distributed import get_worker
+
+        get_worker().log_event(self.topic, self.call.token)
+        return self.call(x)

@@ -337,9 +337,8 @@ class Killer:
 SPACE = {name: bb.Float(-5, 5) for name in "abcd"}
 
 
-@pytest.mark.parametrize("method", ["cma-es", "l-shade"])
-def test_synchronous_run_with_killed_workers_is_the_run_without(ray: Any, tmp_path: Path, method: str) -> None:
-    settings: dict[str, Any] = {"method": method, "budget": 120, "seed": 3, "popsize": 12, "synchronous": True}
+def test_synchronous_run_with_killed_workers_is_the_run_without(ray: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"method": "cma-es", "budget": 96, "seed": 3, "popsize": 12, "synchronous": True}
     alone = bb.minimize(sphere, SPACE, journal=tmp_path / "alone.db", **settings)
     (tmp_path / "at work").mkdir()
     killer = Killer(tmp_path / "at work", each=20)
@@ -349,7 +348,7 @@ def test_synchronous_run_with_killed_workers_is_the_run_without(ray: Any, tmp_pa
     assert killer.kills >= 4
     told = {name: list(bb.Optimizer.resume(tmp_path / name)._journal.events()) for name in ("alone.db", "run.db")}  # type: ignore[union-attr]
     counts = Counter((event.generation, event.member) for event in told["run.db"])
-    assert len(counts) == 120 and set(counts.values()) == {1} and result.failures == 0
+    assert len(counts) == 96 and set(counts.values()) == {1} and result.failures == 0
     values = [sorted((event.generation, event.member, event.value) for event in events) for events in told.values()]
     assert values[0] == values[1]
     assert (result.value, result.x) == (alone.value, alone.x)
@@ -359,13 +358,13 @@ def test_asynchronous_run_with_killed_workers_loses_nothing(ray: Any, tmp_path: 
     (tmp_path / "at work").mkdir()
     killer = Killer(tmp_path / "at work", each=20)
     result = bb.minimize(
-        killer.objective, SPACE, method="random", budget=100, seed=3, workers="ray", retries=5, callbacks=[killer],
+        killer.objective, SPACE, method="random", budget=60, seed=3, workers="ray", retries=5, callbacks=[killer],
         journal=tmp_path / "run.db",
     )  # fmt: skip
     events = list(bb.Optimizer.resume(tmp_path / "run.db")._journal.events())  # type: ignore[union-attr]
-    assert killer.kills >= 3 and len({(event.generation, event.member) for event in events}) == len(events) == 100
+    assert killer.kills >= 2 and len({(event.generation, event.member) for event in events}) == len(events) == 60
     # Points of random search do not depend on results, so neither do they on their order.
-    assert result.value == bb.minimize(sphere, SPACE, method="random", budget=100, seed=3).value
+    assert result.value == bb.minimize(sphere, SPACE, method="random", budget=60, seed=3).value
 
 
 # ---- a cluster of its own

@@ -251,7 +251,7 @@ class BlackboxSearch(Searcher):  # type: ignore[misc]  # Ray's classes are not t
 
     def _require_same(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         own, saved = self._identity(optimizer), state["settings"]
-        for name in own.keys() | saved.keys():
+        for name in {**saved, **own}:
             if own.get(name) != saved.get(name):
                 raise SettingError(
                     f"{name} must be {saved.get(name)!r}, as of the search that was saved; got {own.get(name)!r}"

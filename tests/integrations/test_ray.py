@@ -389,6 +389,12 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         assert self._x["constant"] == "kept"
         return {"loss": sphere(self._x), "done": True}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: a trial is one step."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Likewise."""
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._x = new_config
         return True
