@@ -324,9 +324,9 @@ class _Executor:
         return sum(not future.done() for future in self._stuck)
 
     def launch(self, token: int, x: object, post: Post) -> None:
-        call: Call | _Announced = replace(self._call, token=f"{self._name}-{token}")
-        if self._dask is not None and self._timeout is not None:
-            call = _Announced(self._name, call)
+        named = replace(self._call, token=f"{self._name}-{token}")
+        announces = self._dask is not None and self._timeout is not None
+        call = _Announced(self._name, named) if announces else named
         try:
             future = self._executor.submit(call, x)
         except Exception as error:

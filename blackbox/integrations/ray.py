@@ -91,6 +91,8 @@ class BlackboxSearch(Searcher):  # type: ignore[misc]  # Ray's classes are not t
         if taken := [name for name in settings if name in OURS]:
             raise SettingError(f"{taken[0]} is no setting of BlackboxSearch")
         super().__init__(metric=metric, mode=mode)
+        self._metric: Any = metric  # names that Tune's own classes read
+        self._mode: Any = mode
         self._method, self._seed, self._x0, self._settings = method, seed, x0, settings
         self._points = [dict(point) for point in points_to_evaluate]
         self._codec = None if space is None else _codec(space)
@@ -215,9 +217,10 @@ class BlackboxSearch(Searcher):  # type: ignore[misc]  # Ray's classes are not t
             if self._seed not in (None, given["seed"]):
                 raise SettingError(f"seed must be {given['seed']}, as of the search that was saved; got {self._seed!r}")
         several = isinstance(self._mode, list)
+        direction: Any = [DIRECTIONS[m] for m in self._mode] if several else DIRECTIONS[self._mode]
         optimizer = Optimizer(
             codec.space, self._method, x0=None if self._x0 is None else codec.point(self._x0),
-            direction=[DIRECTIONS[m] for m in self._mode] if several else DIRECTIONS[self._mode],  # type: ignore[arg-type]
+            direction=direction,
             objectives=len(self._mode) if several else 1, allow_neg_inf=True, **given,
         )  # fmt: skip
         optimizer.budget = None  # num_samples is Tune's affair, also after a restore with more of them
