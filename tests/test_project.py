@@ -80,6 +80,7 @@ print([name for name in ("jax", "scipy", "sklearn", "matplotlib") if name in sys
         ("sklearn", "from blackbox.problems import load; load('svc_digits')", "hpo"),
         ("sklearn", "import blackbox.integrations.sklearn", "sklearn"),
         ("optuna", "import blackbox.integrations.optuna", "optuna"),
+        ("ray", "import blackbox.integrations.ray", "tune"),
         ("scipy", "bb.scipy_method('cma-es')", "scipy"),
         ("gymnasium", "from blackbox.problems import load; load('Pendulum-v1')", "rl"),
     ],
@@ -217,8 +218,8 @@ def test_versions_agree() -> None:
 def test_extras_are_those_that_the_documentation_names() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert set(extras) == {
-        "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "scipy", "rl", "llm", "ray", "plot", "dev",
-        "all",
+        "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "scipy", "rl", "llm", "ray", "tune", "plot",
+        "dev", "all",
     }  # fmt: skip
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))
