@@ -52,7 +52,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 	$(call install,jax$(,)hpo$(,)plot)
 
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
-	$(call install,jax$(,)hpo$(,)rl$(,)ray$(,)plot$(,)dev)
+	$(call install,jax$(,)hpo$(,)rl$(,)tune$(,)plot$(,)dev)
 	@touch $(VENV)/demo.stamp
 
 , := ,

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "arrays": ["Array", "Key"],
+    "cluster": ["Ray"],
     "errors": [
         "BlackboxError",
         "BudgetExhausted",
@@ -48,6 +49,7 @@ __all__, __getattr__ = lazy_exports(
 if TYPE_CHECKING:
     from blackbox.arrays import Array as Array
     from blackbox.arrays import Key as Key
+    from blackbox.cluster import Ray as Ray
     from blackbox.errors import BlackboxError as BlackboxError
     from blackbox.errors import BudgetExhausted as BudgetExhausted
     from blackbox.errors import CheckpointError as CheckpointError

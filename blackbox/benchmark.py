@@ -139,7 +139,7 @@ def check_methods(names: Sequence[str]) -> None:
 
 
 def carry_out(
-    runs: Sequence[Callable[[], dict[str, Any]]], workers: int, done: Callable[[], object]
+    runs: Sequence[Callable[[], dict[str, Any]]], workers: int | str, done: Callable[[], object]
 ) -> list[dict[str, Any]]:
     """The results of all runs in order; ``done`` is called after each.
 

@@ -31,12 +31,13 @@ class Reply(NamedTuple):
 class Call:
     """The objective with its errors turned into replies; can be sent wherever the objective can.
 
-    ``token`` tells repeated evaluations of one point apart for executors that cache by argument (dask).
+    ``token`` tells repeated evaluations of one point apart for executors that cache by argument (dask), those of
+    another run included.
     """
 
     objective: Objective
     keep_exception: bool
-    token: int = 0
+    token: str = ""
 
     def __call__(self, x: object) -> Reply:
         begin = time.perf_counter()

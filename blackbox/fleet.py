@@ -13,7 +13,6 @@ others, a new worker takes its place), hang (with ``timeout``), drift.
 from __future__ import annotations
 
 import math
-import re
 import time
 import warnings
 from collections import Counter, deque
@@ -25,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from blackbox.errors import SettingError, TellError, WorkerError, missing_extra
+from blackbox.cluster import as_remote, cause, require_ray
+from blackbox.errors import SettingError, TellError, WorkerError
 from blackbox.replica import Replica
 from blackbox.strategy import Strategy, require_number
 
@@ -79,12 +79,6 @@ class Share:
                 self.done([i], [(math.nan, reason)])
             else:
                 self._pending.appendleft(i)
-
-
-def _cause(error: Exception) -> str:
-    """What Ray says on a death, without the table in the middle and the advice at the end."""
-    lines = re.sub(r"\x1b\[\d+m", "", str(error)).strip().splitlines()
-    return " ".join(dict.fromkeys([lines[0], lines[-1]])).partition(" Some common causes")[0] if lines else repr(error)
 
 
 @dataclass
@@ -156,19 +150,12 @@ class Fleet(Generic[S]):
             require_number("timeout", timeout, above=0)
         if not callable(objective):
             raise SettingError(f"objective must be callable, got {type(objective).__name__}")
-        try:
-            import ray
-        except ImportError:
-            raise missing_extra("ray", "ray") from None
         self.failures: dict[int, str] = {}
-        self._ray = ray
+        self._ray = ray = require_ray()
         self._batch, self._timeout, self._retries = batch, timeout, retries
         self._own = Replica((strategy, objective), 0, state)
         self._digest, _ = self._own.presence()
-        try:
-            self._class = ray.remote(**{"num_cpus": 1, **(options or {})})(Replica)
-        except (ValueError, TypeError) as error:
-            raise SettingError(f"options are not those of a Ray actor: {error}") from error
+        self._class = as_remote(ray, Replica, options or {}, "actor")
         self._task = self._put((strategy, objective), "strategy or objective")
         self._state = self._put(state, "state")  # of this generation, for workers that start; None until one does
         self._deaths = 0
@@ -268,7 +255,7 @@ class Fleet(Generic[S]):
             try:
                 answer = ray.get(call)
             except ray.exceptions.RayError as error:
-                self._replace(worker, f"{worker.name} died: {_cause(error)}")
+                self._replace(worker, f"{worker.name} died: {cause(error)}")
                 continue
             worker.call = None
             if worker.share is None:

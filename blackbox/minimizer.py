@@ -18,6 +18,7 @@ import numpy as np
 
 from blackbox.box import Box
 from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
+from blackbox.cluster import Ray
 from blackbox.dimensions import show
 from blackbox.errors import SettingError, TellError, WorkerError
 from blackbox.evaluation import describe
@@ -83,7 +84,8 @@ def minimize(
     seconds: float | None = None,
     target: float | None = None,
     patience: int | None = None,
-    workers: int | Executor = 0,
+    workers: int | str | Ray | Executor = 0,
+    synchronous: bool = False,
     kind: Literal["process", "thread"] = "process",
     timeout: float | None = None,
     retries: int = 1,
@@ -106,7 +108,7 @@ def minimize(
         result.x, result.value
 
     With one evaluation at a time the run is a function of its arguments; with several, also of the order in which
-    they end.
+    they end, unless it is ``synchronous``.
 
     Args:
         objective: from a point (a dictionary, or an array for a Box) to a number. None and NaN mean failed. With
@@ -118,7 +120,11 @@ def minimize(
         target: value to reach, of a single objective.
         patience: evaluations without improvement after which to stop; with several objectives, without a result that
             enters the front.
-        workers: evaluations at once: 0 runs them here, one after the other; or an executor with ``submit``.
+        workers: evaluations at once: 0 runs them here, one after the other; or "ray", an address of Ray, or
+            :class:`blackbox.Ray` with the resources of each; or an executor with ``submit``.
+        synchronous: whether to wait for a whole generation before the next one begins. Then the points and the best
+            are the same with any workers, however long evaluations take and however often they are repeated; but
+            workers wait for the slowest, and those of methods with one candidate a generation for each other.
         kind: "process" or "thread", where ``workers`` is a number.
         timeout: limit of one evaluation in seconds; over it, the evaluation ranks last.
         retries: how often an evaluation is repeated whose worker died.
@@ -141,6 +147,8 @@ def minimize(
     if not callable(objective):
         raise SettingError(f"objective must be callable; got {show(objective)}")
     limits = _Limits.check(budget, seconds, target, patience, workers, vectorized, timeout, kind, catch)
+    if not isinstance(synchronous, bool):
+        raise SettingError(f"synchronous must be True or False; got {show(synchronous)}")
     listeners = Callbacks(callbacks, Progress(limits.seconds) if progress else None)
     space = as_space(space)
     if target is not None and settings.get("objectives", 1) != 1:
@@ -162,7 +170,7 @@ def minimize(
             )  # fmt: skip
         with optimizer:
             run = _Run(optimizer, limits, listeners)
-            return run.serve(pool) if pool is not None else run.serve_batches(objective)
+            return run.serve(pool, synchronous) if pool is not None else run.serve_batches(objective)
     finally:
         if pool is not None:
             pool.close(kill=True)
@@ -242,11 +250,11 @@ class _Run:
         self._generation = optimizer.generation
         self._finished: deque[Outcome] = deque()  # not told yet
 
-    def serve(self, pool: Workers) -> Result:
+    def serve(self, pool: Workers, synchronous: bool) -> Result:
         """Keep the workers busy until a reason to stop."""
         running: dict[int, Candidate] = {}
         try:
-            self._keep_busy(pool, running)
+            self._keep_busy(pool, running, synchronous)
         except KeyboardInterrupt:
             self._finished += pool.wait(0.0)  # what has ended meanwhile is not lost
             while self._finished:
@@ -260,13 +268,15 @@ class _Run:
             self._emit("on_stop", None)
         return self._result()
 
-    def _keep_busy(self, pool: Workers, running: dict[int, Candidate]) -> None:
+    def _keep_busy(self, pool: Workers, running: dict[int, Candidate], synchronous: bool) -> None:
         optimizer, submitted = self._optimizer, 0
         self._begin()
         while not self._stopped:
             # Members of the open generation are needed anyway and may queue; others would only get stale.
             spare = min(pool.slots, optimizer.left_in_generation) if pool.slots > 1 else 0
             while len(running) < pool.slots + spare and optimizer.left >= 1:
+                if synchronous and running and optimizer.left_in_generation == 0:
+                    break
                 candidate = optimizer.ask()
                 running[submitted] = candidate
                 pool.submit(submitted, candidate.x)

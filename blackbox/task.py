@@ -21,7 +21,7 @@ from blackbox.space import Box, Space, space_from_dict
 from blackbox.strategy import nearest
 
 OBJECTIVE, SPACE = "objective", "space"
-EVALUATION = ("workers", "timeout", "retries", "seconds", "target", "patience")
+EVALUATION = ("workers", "synchronous", "timeout", "retries", "seconds", "target", "patience")
 """Settings that say how to evaluate and when to stop; all others determine the run."""
 COMMAND = "command"
 """Key of the journal's note that holds the objective's name and these settings."""
@@ -50,8 +50,8 @@ def read_task(path: Path) -> Task:
 
         objective = "train.py:loss"   # or "package.module:function", or a name of `blackbox problems`
         budget = 200                  # and the other arguments of minimize: method, seconds, target, patience,
-        workers = 2                   # timeout, retries, seed, direction, constraints, objectives, restarts,
-                                      # durability, x0
+        workers = 2                   # timeout, retries, synchronous, seed, direction, constraints, objectives,
+                                      # restarts, durability, x0
         journal = "runs/train.db"
 
         [hyperparameters]             # of the method

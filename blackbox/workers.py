@@ -1,4 +1,4 @@
-"""Evaluation of an objective: inline, in processes, in threads, or by anybody's executor.
+"""Evaluation of an objective: inline, in processes, in threads, on Ray, or by anybody's executor.
 
 :func:`start_workers` returns one of them behind a single interface, :class:`Workers`. Each submitted evaluation
 comes back exactly once as an :class:`Outcome`, whatever the objective does: raise, hang, exit, or die with its
@@ -9,6 +9,7 @@ What each kind can do about an evaluation that exceeds ``timeout``:
 * a *process* is killed, with every process that the objective started, and replaced;
 * a *thread* cannot be killed: the outcome is reported, a fresh thread takes the slot, and the old one runs on as
   a daemon until it returns or the interpreter exits;
+* a *task of Ray* is killed with its process (see :mod:`blackbox.cluster`);
 * an *executor's* future is cancelled; where that fails, one slot fewer is used, because the worker is stuck.
 
 Processes need an objective that another interpreter can import: see :mod:`blackbox.processes`.
@@ -29,10 +30,14 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
+from blackbox.cluster import Ray, RayTasks, is_address
+from blackbox.dimensions import show
 from blackbox.errors import SettingError, WorkerError
 from blackbox.evaluation import Call, Objective, Post, Reply, Status, describe
 from blackbox.processes import Processes
 
+ALLOWED = 'an integer >= 0, "ray", an address of Ray, blackbox.Ray(...) or an executor with submit(fn, x)'
+DEATHS = ("KilledWorker",)  # exceptions of executors whose workers died: dask, after it has repeated it a few times
 TICK = 0.05  # seconds between looks at deadlines and silent deaths; results wake a waiter at once
 
 
@@ -86,7 +91,7 @@ class Executor(Protocol):
 
 def start_workers(
     objective: Objective,
-    workers: int | Executor = 0,
+    workers: int | str | Ray | Executor = 0,
     *,
     kind: Literal["process", "thread"] = "process",
     timeout: float | None = None,
@@ -97,7 +102,8 @@ def start_workers(
     Args:
         objective: a function of one point.
         workers: how many evaluations run at once; 0 and 1 mean one after the other, in this process where there
-            is no ``timeout``. Or an executor, which stays the caller's: closing does not shut it down.
+            is no ``timeout``. Or "ray", an address of Ray, or :class:`blackbox.Ray`. Or an executor, which stays the
+            caller's: closing does not shut it down.
         kind: "process" (isolated and killable) or "thread" (any callable; shares memory and the interpreter lock).
         timeout: limit of one evaluation in seconds, > 0; the start of a process does not count.
         retries: how often an evaluation is repeated after its worker process died, >= 0.
@@ -105,6 +111,7 @@ def start_workers(
     Raises:
         SettingError: an argument outside its range.
         WorkerError: ``objective`` cannot be sent to a process, or no process can be started.
+        MissingExtra: Ray is not installed.
     """
     if not callable(objective):
         raise SettingError(f"objective must be callable, got {type(objective).__name__}")
@@ -118,15 +125,20 @@ def start_workers(
         raise SettingError(f"retries must be an integer >= 0, got {retries!r}")
     if isinstance(workers, Integral):
         if isinstance(workers, bool) or workers < 0:
-            raise SettingError(f"workers must be an integer >= 0 or an executor, got {workers!r}")
+            raise SettingError(f"workers must be {ALLOWED}, got {workers!r}")
         if workers <= 1 and timeout is None:
             return _Inline(objective)
         slots = max(int(workers), 1)
         if kind == "thread":
             return _Pool(_Threads(objective, timeout), slots, retries)
         return _Pool(Processes(objective, timeout), slots, retries)
-    if not callable(getattr(workers, "submit", None)):
-        raise SettingError(f"workers must be an integer >= 0 or have submit(fn, x), got {type(workers).__name__}")
+    if isinstance(workers, str) and (workers == "ray" or is_address(workers)):
+        workers = Ray(None if workers == "ray" else workers)
+    if isinstance(workers, Ray):
+        tasks = RayTasks(objective, timeout, workers)
+        return _Pool(tasks, tasks.slots, retries)
+    if isinstance(workers, str) or not callable(getattr(workers, "submit", None)):
+        raise SettingError(f"workers must be {ALLOWED}, got {show(workers)}")
     executor = _Executor(objective, timeout, workers)
     return _Pool(executor, executor.capacity, retries)
 
@@ -300,6 +312,11 @@ class _Executor:
         self._executor = executor
         self._futures: dict[int, tuple[Any, float]] = {}  # with the time from which its limit counts
         self.capacity = _capacity(executor)
+        self._name = os.urandom(8).hex()
+        self._dask = _dask_client(executor)
+        self._begun: set[str] = set()  # tokens of Dask's tasks, whose futures do not say when they begin
+        if self._dask is not None and timeout is not None:
+            self._dask.subscribe_topic(self._name, lambda event: self._begun.add(event[1]))
         self._stuck: list[Any] = []  # futures over their limit that could not be cancelled
 
     @property
@@ -307,8 +324,11 @@ class _Executor:
         return sum(not future.done() for future in self._stuck)
 
     def launch(self, token: int, x: object, post: Post) -> None:
+        named = replace(self._call, token=f"{self._name}-{token}")
+        announces = self._dask is not None and self._timeout is not None
+        call = _Announced(self._name, named) if announces else named
         try:
-            future = self._executor.submit(replace(self._call, token=token), x)
+            future = self._executor.submit(call, x)
         except Exception as error:
             if isinstance(error, RuntimeError):  # broken, or shut down
                 self.broken = f"the executor takes no more work: {error}"
@@ -329,27 +349,40 @@ class _Executor:
             self.broken = f"the executor is broken: {error}"
             return Reply("crashed", math.nan, describe(error), seconds)
         except (Exception, CancelledError) as error:
-            return Reply("failed", math.nan, describe(error), seconds)
+            status: Status = "crashed" if type(error).__name__ in DEATHS else "failed"
+            return Reply(status, math.nan, describe(error), seconds)
         return reply if isinstance(reply, Reply) else Reply(*reply)
 
     def tick(self, post: Post) -> None:
         now = time.monotonic()
         for token, (future, begin) in self._futures.items():
-            if not hasattr(future, "add_done_callback") and future.done():
-                post(token, future)
-            elif self._timeout is not None and now - begin > self._timeout and not future.done():
-                if callable(running := getattr(future, "running", None)) and not running():
-                    self._futures[token] = future, now  # still in somebody else's queue: nothing has run yet
-                    continue
+            if future.done():
+                if not hasattr(future, "add_done_callback"):
+                    post(token, future)
+            elif self._timeout is None:
+                continue
+            elif not self._has_begun(token, future):
+                self._futures[token] = future, now  # still in somebody else's queue: nothing has run yet
+            elif now - begin > self._timeout:
                 reason = f"no result after {self._timeout:g} s"
-                if not future.cancel():
+                # Dask forgets a task that is cancelled, while it runs on.
+                if self._dask is not None or not future.cancel():
                     self._stuck.append(future)
                     reason += "; it could not be cancelled and holds up one worker of the executor"
                 post(token, Reply("timeout", math.nan, reason, now - begin))
         if self.lost >= self.capacity:
             self.broken = "every worker of the executor is stuck in an evaluation over its time limit"
 
+    def _has_begun(self, token: int, future: Any) -> bool:
+        """Whether the evaluation has left all queues, as far as the executor tells."""
+        if self._dask is not None:
+            return f"{self._name}-{token}" in self._begun
+        running = getattr(future, "running", None)
+        return not callable(running) or bool(running())
+
     def close(self, *, kill: bool) -> None:
+        if self._dask is not None and self._timeout is not None:
+            self._dask.unsubscribe_topic(self._name)
         for future, begin in self._futures.values():
             end = begin + (math.inf if self._timeout is None else self._timeout)
             while not (future.cancel() or kill or future.done()) and time.monotonic() < end:
@@ -362,6 +395,28 @@ def _capacity(executor: Executor) -> int:
     for attribute in ("_max_workers", "num_workers"):  # concurrent.futures and loky; mpi4py
         if isinstance(count := getattr(executor, attribute, None), int) and count > 0:
             return count
-    if callable(nthreads := getattr(executor, "nthreads", None)):  # dask: threads of each worker, by address
-        return max(1, int(sum(nthreads().values())))
+    if (client := _dask_client(executor)) is not None:  # threads of each worker, by address
+        return max(1, int(sum(client.nthreads().values())))
     return os.cpu_count() or 1
+
+
+def _dask_client(executor: Executor) -> Any:
+    """The client that an executor of Dask is, or belongs to; None for others."""
+    for client in (executor, getattr(executor, "_client", None)):
+        if callable(getattr(client, "nthreads", None)):
+            return client
+    return None
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """A call that a worker of Dask announces under ``topic`` when it begins."""
+
+    topic: str
+    call: Call
+
+    def __call__(self, x: object) -> Reply:
+        from distributed import get_worker
+
+        get_worker().log_event(self.topic, self.call.token)
+        return self.call(x)

@@ -253,6 +253,7 @@ def test_nothing_found_is_exit_code_1() -> None:
         ("objectives:loss --space space.toml --budget many", "--budget"),
         ("objectives:loss --space space.toml --timeout -1", "timeout"),
         ("objectives:loss --space space.toml --workers -1", "workers"),
+        ("objectives:loss --space space.toml --workers two", "workers"),
         ("objectives:loss --space space.toml --seed -1", "seed must be"),
         ("objectives:loss --space space.toml --direction up", "--direction"),
         ("objectives:loss --space space.toml --budgett 3", "No such option"),

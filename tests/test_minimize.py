@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import random
 import re
 import signal
 import threading
@@ -562,3 +563,34 @@ def test_progress_is_an_argument(capsys):
 def test_arguments_are_checked(arguments, named):
     with pytest.raises((SettingError, JournalError), match=named):
         run(**arguments)
+
+
+@pytest.mark.parametrize("method", ["cma-es", "l-shade", "nelder-mead", "quadratic", "lq-cma-es+quadratic", "nsga-ii"])
+def test_synchronous_run_does_not_depend_on_the_order_of_results(method: str) -> None:
+    """Evaluations of three threads end in any order; points and best are those of one after the other."""
+    space = {"x": Float(-5, 5), "y": Float(-5, 5)}
+    objectives = 2 if method == "nsga-ii" else 1
+    chance = random.Random(1)
+
+    def objective(x: Any) -> Any:
+        values = ((x["x"] - 1) ** 2 + x["y"] ** 2, x["x"] ** 2)
+        return values[0] if objectives == 1 else values
+
+    def slow(x: Any) -> Any:
+        time.sleep(chance.random() * 0.004)
+        return objective(x)
+
+    runs = [
+        minimize(f, space, method=method, budget=90, seed=2, objectives=objectives, parallel=3, **workers)
+        for f, workers in (
+            (objective, {}),
+            (slow, {"workers": 3, "kind": "thread", "synchronous": True}),
+            (slow, {"workers": 2, "kind": "thread", "synchronous": True}),
+        )
+    ]
+    states = [run.optimizer._search.snapshot() for run in runs]
+    for arrays, counters in states[1:]:
+        assert counters == states[0][1]
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, states[0][0][name])
+    assert runs[0].x == runs[1].x == runs[2].x and runs[0].evaluations == 90

@@ -82,6 +82,7 @@ print([name for name in ("jax", "scipy", "sklearn", "matplotlib") if name in sys
         ("optuna", "import blackbox.integrations.optuna", "optuna"),
         ("nevergrad", "import blackbox.integrations.nevergrad", "nevergrad"),
         ("ConfigSpace", "import blackbox.integrations.config_space", "configspace"),
+        ("ray", "import blackbox.integrations.ray", "tune"),
         ("scipy", "bb.scipy_method('cma-es')", "scipy"),
         ("gymnasium", "from blackbox.problems import load; load('Pendulum-v1')", "rl"),
     ],
@@ -220,7 +221,7 @@ def test_extras_are_those_that_the_documentation_names() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert set(extras) == {
         "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "configspace", "scipy", "rl", "llm", "ray",
-        "plot", "dev", "all",
+        "tune", "plot", "dev", "all",
     }  # fmt: skip
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))

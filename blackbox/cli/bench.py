@@ -29,7 +29,7 @@ def bbob(
     functions: Annotated[str, typer.Option(help="Numbers, as in 1-5,8.")] = "1-24",
     instances: Annotated[int, typer.Option(help="How many of each function.", min=1)] = 1,
     budget_multiplier: Annotated[int, typer.Option(help="Evaluations per dimension.", min=1)] = 100,
-    workers: Workers = 0,
+    workers: Workers = None,
     progress: Progress = None,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +52,7 @@ def hpo(
     tasks: Annotated[str, typer.Option(help="Names, separated by commas; default: all of `blackbox problems`.")] = "",
     seeds: Annotated[int, typer.Option(help="Runs of each method on each task.", min=1)] = 1,
     budget: Annotated[int, typer.Option(help="Evaluations of each run.", min=1)] = 40,
-    workers: Workers = 0,
+    workers: Workers = None,
     progress: Progress = None,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +71,7 @@ def _compare(
     runs: Sequence[Any],
     summarize: Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]],
     note: str,
-    workers: int | None,
+    workers: Any,
     progress: bool | None,
     as_json: bool,
 ) -> None:

@@ -20,7 +20,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 Progress = Annotated[
     bool | None, typer.Option("--progress/--no-progress", help="A live line on stderr; default: on a terminal.")
 ]
-Workers = Annotated[int | None, typer.Option(help="Evaluations at once, each in a process; 0: one, in this process.")]
+
+
+def _workers(given: str | int) -> Any:
+    """A number; all else is for ``start_workers`` to judge."""
+    try:
+        return int(given)
+    except ValueError:
+        return given
+
+
+Workers = Annotated[
+    str | None,  # for Typer: what the parser returns is an int or a str
+    typer.Option(
+        parser=_workers,
+        metavar="N|ray|ADDRESS",
+        help="Evaluations at once, each in a process; 0: one, in this process; or a cluster of Ray.",
+    ),
+]
 
 
 class Commands(TyperGroup):

@@ -5,6 +5,7 @@ module                                   offers
 =======================================  ==============================================================================
 ``blackbox.integrations.sklearn``        ``BlackboxSearchCV``, a search of scikit-learn
 ``blackbox.integrations.optuna``         ``BlackboxSampler``, a sampler of Optuna; spaces in both directions
+``blackbox.integrations.ray``            ``BlackboxSearch``, a search algorithm of Ray Tune
 ``blackbox.integrations.nevergrad``      ``BlackboxOptimizer``, names in nevergrad's registry; spaces in both directions
 ``blackbox.integrations.scipy``          ``scipy_method``, a method of ``scipy.optimize.minimize``
 ``blackbox.integrations.distributions``  dictionaries of scipy.stats' distributions as spaces, and back
