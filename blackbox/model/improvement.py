@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy import ndarray
 
-from blackbox.model.gaussian_process import Points, Process
+from blackbox.model.gaussian_process import Features, Process
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -34,29 +34,28 @@ def log_h(z: Float[ndarray, "n"]) -> tuple[Float[ndarray, "n"], Float[ndarray, "
     return np.where(z > _FAR, np.log(h), tail), np.where(z > _FAR, distribution / h, -far)
 
 
-def log_improvement(process: Process, points: Points, best: float) -> Float[ndarray, "n"]:
-    """log EI at each point."""
-    mean, variance = process.at(points)
+def log_improvement(best: float, mean: Float[ndarray, "n"], variance: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    """log EI where the values have such means and variances, which are above zero."""
     deviation = np.sqrt(variance)
     return np.log(deviation) + log_h((best - mean) / deviation)[0]
 
 
 def climbed(
     process: Process,
-    points: Points,
+    points: Features,
     best: float,
-    low: Float[ndarray, "m"],
-    high: Float[ndarray, "m"],
-    free: Bool[ndarray, "m"],
+    low: Float[ndarray, "f"] | float,
+    high: Float[ndarray, "f"] | float,
+    is_free: Bool[ndarray, "n f"],
     steps: int,
-) -> tuple[Points, Float[ndarray, "n"]]:
+) -> tuple[Features, Float[ndarray, "n"]]:
     """Points of more expected improvement, and log EI there: steps along the gradient, which grow while they gain.
 
-    Only the ``free`` numbers move, within their bounds.
+    Only what is free moves, within its bounds.
     """
-    width = np.where(free, high - low, 0.0)
+    width = np.where(is_free, np.subtract(high, low), 0.0)
 
-    def value_and_gradient(points: Points) -> tuple[Float[ndarray, "n"], Float[ndarray, "n m"]]:
+    def value_and_gradient(points: Features) -> tuple[Float[ndarray, "n"], Float[ndarray, "n f"]]:
         mean, variance, by_mean, by_variance = process.slopes(points)
         deviation = np.sqrt(variance)
         z = (best - mean) / deviation
@@ -72,10 +71,29 @@ def climbed(
         outward = ((points.x <= low) & (gradient < 0)) | ((points.x >= high) & (gradient > 0))
         direction = np.where(outward, 0.0, gradient * width)
         direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
-        tried = points._replace(x=np.where(free, np.clip(points.x + size * direction * width, low, high), points.x))
+        tried = points._replace(x=np.where(is_free, np.clip(points.x + size * direction * width, low, high), points.x))
         new, slope = value_and_gradient(tried)
         gains = (new > value)[:, None]
         points = points._replace(x=np.where(gains, tried.x, points.x))
         value, gradient = np.where(gains[:, 0], new, value), np.where(gains, slope, gradient)
         size = np.where(gains, 1.5 * size, 0.3 * size)
     return points, value
+
+
+def log_success(
+    points: Float[ndarray, "q f"], known: Float[ndarray, "n f"], succeeded: Bool[ndarray, "n"], others: float
+) -> Float[ndarray, "q"]:
+    """Logarithm of the share of evaluations that did not fail, of those nearby and, as ``others``, of all.
+
+    Features are in units of the distance that is near.
+    """
+    apart = (points * points).sum(1)[:, None] + (known * known).sum(1) - 2 * points @ known.T
+    near = np.exp(-np.maximum(apart, 0.0))
+    share: Float[ndarray, "q"] = (others * succeeded.mean() + near @ succeeded) / (others + near.sum(1))
+    return np.log(share)
+
+
+def among(points: Float[ndarray, "n v"], others: Float[ndarray, "m v"]) -> Bool[ndarray, "n"]:
+    """Which of the points are among others."""
+    known = {row.tobytes() for row in others}
+    return np.array([row.tobytes() in known for row in points], dtype=bool)
