@@ -24,9 +24,8 @@ Cost per evaluation: O(points^3), which are at most 150: beyond, the better half
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -35,18 +34,9 @@ from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Conditions, Layout
-from blackbox.model.gaussian_process import (
-    LEAST_VARIANCE,
-    Features,
-    Process,
-    conditioned,
-    covariance,
-    diagonal,
-    fitted,
-    prior,
-    relative,
-)
-from blackbox.model.improvement import among, climbed, log_improvement, log_success
+from blackbox.model.candidates import DRAWN, RANDOM, most_improving
+from blackbox.model.gaussian_process import Features, Process, conditioned, fitted, prior, relative
+from blackbox.model.improvement import among, log_success
 from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_integer
@@ -55,14 +45,10 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _LARGEST = 1e100  # values beyond are taken as this large
-_NOWHERE = 1e9  # less improvement than anywhere
 _PENDING = 32  # points under evaluation that are remembered, ...
 _PATIENCE = 16  # ... for as many generations
 _AHEAD = 128  # members of a generation that the process chooses; any further ones are random
-_RANDOM, _NEAR, _NEARER = 100, 150, 60  # candidates of each kind
-_LEADERS, _WINNERS = 5, 3  # known points, and candidates, that others are near
-_STEPS = (0.01, 0.5)  # least and largest deviation of a changed number
-_CLIMBERS, _CLIMB = 2, 10  # candidates that are moved along the gradient, and steps
+_LEADERS = 5  # known points that candidates are near
 _NEARBY = 0.3  # of a variable's width: so far at most a failure speaks of the points about it
 _ANYWHERE = 0.1  # what all evaluations weigh beside those nearby
 _FIRST_STEPS, _FIT = 30, 4  # steps of the fit
@@ -156,58 +142,34 @@ class EGO:
             return self._design(state, v, count)
         told, pending = state.points[: _used(state)], state.pending[state.since >= 0]
         process, least = self._believing(state, v, pending)
-        seen = np.concatenate([told, pending])
-
-        def assessed(points: Float[ndarray, "n v"]) -> Candidates:
-            features = v.features(points)
-            mean, half = process.half(features)
-            variance = diagonal(features, state.theta) - (half * half).sum(1)
-            succeeds = _log_success(state, v, points) - _NOWHERE * among(points, seen)
-            return Candidates(points, mean, half, variance, succeeds)
-
-        def best(pool: Candidates, n: int) -> Float[ndarray, "n v"]:
-            return pool.points[np.argsort(-pool.score(least, process.s2), kind="stable")[:n]]
-
         leaders = told[np.argsort(state.values[: len(told)], kind="stable")[:_LEADERS]]
-        u = self._noise(uniform, state, _RANDOM, len(v.first), 2)
-        pool = assessed(np.concatenate([v.spread(u), self._near(state, v, leaders, _NEAR, 0)]))
-        for turn in (1, 2):
-            pool = pool.joined(assessed(self._near(state, v, best(pool, _WINNERS), _NEARER, turn)))
-        if v.is_free.any():
-            start = best(pool, _CLIMBERS)
-            is_free = v.is_free & v.active(start)
-            risen = climbed(process, v.features(start), least, 0.0, 1.0, is_free[:, v.owner], _CLIMB)[0]
-            pool = pool.joined(assessed(np.where(is_free, risen.x[:, v.first], start)))
-        members: list[Float[ndarray, "v"]] = []
-        while True:
-            at = int(np.argmax(pool.score(least, process.s2)))
-            members.append(pool.points[at])
-            if len(members) == count:
-                return np.array(members)
-            pool = pool.believing(at, v.features(pool.points), process)
+        size, seen = len(v.first), np.concatenate([told, pending])
+        u = uniform(state.key, state.generation, (RANDOM + DRAWN, 3 * size), leaf=2, like=state.values)
+        z = normal(state.key, state.generation, (DRAWN, size), leaf=3, like=state.values)
+        return most_improving(process, least, v, leaders, seen, partial(_log_success, state, v), u, z, count)
 
     def _believing(self, state: EGOState, v: Variables, pending: Float[ndarray, "n v"]) -> tuple[Process, float]:
         """The process, with its mean for a value of failed and of awaited points, and the least mean of the others.
 
         There is nothing more to find out there, nor to gain: what failed is believed no less than the least.
         """
-        process = self._process(state, v)[0]
+        points, t = self._seen(state)
+        process = conditioned(v.features(points), t, state.theta, prior(len(v.first)))
         least = float(process.means.min())
         failed = state.points[: _used(state)][~_modelled(state)]
         if len(failed) + len(pending):
             features = v.features(np.concatenate([failed, pending]))
             mean = process.at(features)[0]
-            process = process.believing(
-                features, np.where(np.arange(len(mean)) < len(failed), np.maximum(mean, least), mean)
-            )
+            mean[: len(failed)] = np.maximum(mean[: len(failed)], least)
+            process = process.believing(features, mean)
         return process, least
 
-    def _process(self, state: EGOState, v: Variables) -> tuple[Process, Float[ndarray, "n"]]:
-        """The process after the values, and these."""
-        used, modelled = _used(state), _modelled(state)
-        t = relative(state.values[:used][modelled]) if np.isfinite(state.values).any() else np.zeros(used)
-        seen = v.features(state.points[:used][modelled])
-        return conditioned(seen, t, state.theta, prior(len(v.first))), t
+    def _seen(self, state: EGOState) -> tuple[Float[ndarray, "n v"], Float[ndarray, "n"]]:
+        """The points that the model takes values of, and these; if all have failed, as if they were equal."""
+        modelled = _modelled(state)
+        values = state.values[: len(modelled)][modelled]
+        t = relative(values) if np.isfinite(values).all() else np.zeros(len(values))
+        return state.points[: len(modelled)][modelled], t
 
     def _design(self, state: EGOState, v: Variables, count: int) -> Float[ndarray, "count v"]:
         """x0, then the rows of a Latin hypercube; each further page of members has a hypercube of its own."""
@@ -222,21 +184,6 @@ class EGO:
         if state.generation == 0:
             members[0] = v.points(state.x0[None].astype(np.float64))[0]
         return members
-
-    def _near(
-        self, state: EGOState, v: Variables, points: Float[ndarray, "m v"], n: int, turn: int
-    ) -> Float[ndarray, "n v"]:
-        count = len(v.first)
-        u = self._noise(uniform, state, n, 3 * count, 3 + 2 * turn).reshape(n, 3, count).transpose(1, 0, 2)
-        z = self._noise(normal, state, n, count, 4 + 2 * turn)
-        # Every one of the points has each variable changed before any has it changed again.
-        largest = _STEPS[1] * 0.4**turn
-        return v.changed(points[np.arange(n) // count % len(points)], u, z, (_STEPS[0], largest))
-
-    def _noise(
-        self, kind: Callable[..., Any], state: EGOState, n: int, count: int, leaf: int
-    ) -> Float[ndarray, "n count"]:
-        return kind(state.key, state.generation, (n, count), leaf=leaf, like=state.values)
 
     def tell(self, state: EGOState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> EGOState:
         v, used = self._variables(state.x0), _used(state)
@@ -276,11 +223,11 @@ class EGO:
 
     def _fitted(self, state: EGOState, v: Variables) -> EGOState:
         """The state with hyperparameters of greater posterior density, now and then."""
-        if state.fitted_at and state.told - state.fitted_at < min(max(1, state.told // 25), _RARELY):
+        if state.fitted_at and state.told - state.fitted_at < min(max(1, state.told // 10), _RARELY):
             return state
-        process, t = self._process(state, v)
+        points, t = self._seen(state)
         steps = _FIT if state.fitted_at else _FIRST_STEPS
-        theta = fitted(process.seen, t, state.theta, prior(len(v.first)), steps)
+        theta = fitted(v.features(points), t, state.theta, prior(len(v.first)), steps)
         return state._replace(theta=theta, fitted_at=state.told)
 
     def recommend(self, state: EGOState) -> Float[ndarray, "d"]:
@@ -288,41 +235,12 @@ class EGO:
         if not np.isfinite(state.values[: _used(state)]).any():
             return state.x0
         v = self._variables(state.x0)
-        process, t = self._process(state, v)
-        point = state.points[: _used(state)][_modelled(state)][process.best(t)]
-        return v.rows(point[None])[0].astype(state.x0.dtype)
+        points, t = self._seen(state)
+        best = conditioned(v.features(points), t, state.theta, prior(len(v.first))).best(t)
+        return v.rows(points[best][None])[0].astype(state.x0.dtype)
 
     def _variables(self, x0: Float[ndarray, "d"]) -> Variables:
         return variables(self.layout or (("float",),) * len(x0), self.conditions)
-
-
-class Candidates(NamedTuple):
-    """Points and what the process knows of them."""
-
-    points: Float[ndarray, "n v"]
-    mean: Float[ndarray, "n"]
-    half: Float[ndarray, "n m"]
-    """What of its covariances is known: products of these rows."""
-    variance: Float[ndarray, "n"]
-    """In units of s2."""
-    succeeds: Float[ndarray, "n"]
-    """Logarithm of how likely it is an evaluation that succeeds and is new."""
-
-    def score(self, least: float, s2: float) -> Float[ndarray, "n"]:
-        return log_improvement(least, self.mean, s2 * np.maximum(self.variance, LEAST_VARIANCE)) + self.succeeds
-
-    def joined(self, others: Candidates) -> Candidates:
-        return Candidates(*map(np.concatenate, zip(self, others, strict=True)))
-
-    def believing(self, at: int, features: Features, process: Process) -> Candidates:
-        """The same after one of them is taken, and its value is its mean."""
-        rest = covariance(features, features.rows(slice(at, at + 1)), process.theta)[:, 0] - self.half @ self.half[at]
-        rest /= math.sqrt(max(float(self.variance[at]), 0.0) + process.eta)
-        return self._replace(
-            half=np.concatenate([self.half, rest[:, None]], axis=1),
-            variance=self.variance - rest**2,
-            succeeds=np.where((self.points == self.points[at]).all(1), -_NOWHERE, self.succeeds),
-        )
 
 
 def _used(state: EGOState) -> int:
@@ -342,11 +260,11 @@ def _modelled(state: EGOState) -> Bool[ndarray, "n"]:
     return is_known if is_known.any() else ~is_known
 
 
-def _log_success(state: EGOState, v: Variables, points: Float[ndarray, "n v"]) -> Float[ndarray, "n"]:
+def _log_success(state: EGOState, v: Variables, points: Features) -> Float[ndarray, "n"]:
     """Logarithm of the share of evaluations nearby that did not fail."""
     succeeded = _modelled(state)
     if succeeded.all():
-        return np.zeros(len(points))
+        return np.zeros(len(points.x))
     weights = np.maximum(np.exp(-state.theta[:-3]), 1 / _NEARBY)[v.owner]
     known = v.features(state.points[: len(succeeded)]).x
-    return log_success(v.features(points).x * weights, known * weights, succeeded, _ANYWHERE)
+    return log_success(points.x * weights, known * weights, succeeded, _ANYWHERE)

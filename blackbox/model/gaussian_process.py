@@ -17,6 +17,7 @@ nearly everything. lambda tells whether differences of large values count (0) or
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,7 +48,9 @@ class Features(NamedTuple):
 
     @property
     def u(self) -> Float[ndarray, "n f"]:
-        return np.where(self.is_number, 2 * self.x - 1, 0.0)
+        u = self.x + self.x
+        u -= self.is_number
+        return u if self.is_number.all() else u * self.is_number
 
 
 class Prior(NamedTuple):
@@ -108,27 +111,30 @@ class Process(NamedTuple):
         mean, half = self.half(points)
         return mean, self.s2 * (covariance(points, points, self.theta) - half @ half.T)
 
-    def slopes(
-        self, points: Features
-    ) -> tuple[Float[ndarray, "q"], Float[ndarray, "q"], Float[ndarray, "q f"], Float[ndarray, "q f"]]:
-        """Mean and variance of f at each point, and the gradients of both by its features."""
-        theta, seen = self.theta, self.seen
-        r, fall = decay(points, seen, theta)
-        u, v = points.u, seen.u
-        dot, tau = 1 + u @ v.T, math.exp(theta[-3])
-        k = (1 + r + r * r / 3) * fall + tau * dot**2
-        solved = (k @ self.root.T) @ self.root
-        matern = -5 / 3 * (1 + r) * fall  # its derivative by x is this, times (x - x') / l^2
-        squares = np.exp(-2 * theta)[seen.owner]
+    def slopes(self) -> Callable[[Float[ndarray, "q f"]], tuple[ndarray, ndarray, ndarray, ndarray]]:
+        """A function: mean and variance of f at places, shape (q,), and the gradients of both by them, (q, f)."""
+        seen, root, tau = self.seen, self.root, math.exp(self.theta[-3])
+        weights, v, number = _weights(self.theta, seen), seen.u, seen.is_number
+        scaled = seen.x * weights
+        lengths = (scaled * scaled).sum(1)
+        by_square = -weights * weights / 3  # the derivative of Matern by x is this, times (x - x') (1 + r) exp(-r)
+        signs = np.array([1.0, -2.0])[:, None, None]
 
-        def gradient(weights: Float[ndarray, "q n"]) -> Float[ndarray, "q f"]:
-            w = weights * matern
-            return (points.x * w.sum(1)[:, None] - w @ seen.x) * squares + 4 * tau * (weights * dot) @ v
+        def at(x: Float[ndarray, "q f"]) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+            y, u = x * weights, (2 * x - 1) * number
+            r = np.sqrt(np.maximum((y * y).sum(1)[:, None] + lengths - 2 * y @ scaled.T, 0.0))
+            fall, dot = np.exp(-r), 1 + u @ v.T
+            k = (1 + r * (1 + r / 3)) * fall + tau * dot * dot
+            solved = (k @ root.T) @ root
+            both = np.stack([np.broadcast_to(self.alpha, k.shape), solved]) * signs
+            w = both * ((1 + r) * fall)
+            slopes = (x * w.sum(2)[..., None] - w @ seen.x) * by_square + (4 * tau) * ((both * dot) @ v)
+            square = 1 + (u * u).sum(1)
+            variance = self.s2 * np.maximum(1 + tau * square**2 - (k * solved).sum(1), LEAST_VARIANCE)
+            alone = 8 * tau * square[:, None] * u  # of the variance without values
+            return k @ self.alpha, variance, slopes[0], self.s2 * (alone + slopes[1])
 
-        square = 1 + (u * u).sum(1)
-        variance = np.maximum(1 + tau * square**2 - (k * solved).sum(1), LEAST_VARIANCE)
-        alone = 8 * tau * square[:, None] * u  # of the variance without values
-        return k @ self.alpha, self.s2 * variance, gradient(self.alpha), self.s2 * (alone - 2 * gradient(solved))
+        return at
 
     def believing(self, points: Features, y: Float[ndarray, "q"] | None = None) -> Process:
         """The process after further values ``y``, by default its means: these leave it, and take variance."""
@@ -140,11 +146,17 @@ class Process(NamedTuple):
 
 def decay(a: Features, b: Features, theta: Float[ndarray, "p"]) -> tuple[Float[ndarray, "n q"], Float[ndarray, "n q"]]:
     """r between points, and exp(-r)."""
-    weights = ROOT5 * np.exp(-theta)[a.owner]
+    weights = _weights(theta, a)
     x, z = a.x * weights, b.x * weights
-    squares = (x * x).sum(1)[:, None] + (z * z).sum(1) - 2 * x @ z.T
-    r = np.sqrt(np.maximum(squares, 0.0, out=squares), out=squares)
+    r = (-2 * x) @ z.T
+    r += (x * x).sum(1)[:, None] + (z * z).sum(1)
+    np.sqrt(np.maximum(r, 0.0, out=r), out=r)
     return r, np.exp(-r)
+
+
+def _weights(theta: Float[ndarray, "p"], points: Features) -> Float[ndarray, "f"]:
+    """What features are multiplied with to be in units of r."""
+    return ROOT5 * np.exp(-theta)[points.owner]
 
 
 def covariance(a: Features, b: Features, theta: Float[ndarray, "p"]) -> Float[ndarray, "n q"]:

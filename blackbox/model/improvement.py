@@ -55,29 +55,30 @@ def climbed(
     """
     width = np.where(is_free, np.subtract(high, low), 0.0)
 
-    def value_and_gradient(points: Features) -> tuple[Float[ndarray, "n"], Float[ndarray, "n f"]]:
-        mean, variance, by_mean, by_variance = process.slopes(points)
+    slopes = process.slopes()
+
+    def value_and_gradient(x: Float[ndarray, "n f"]) -> tuple[Float[ndarray, "n"], Float[ndarray, "n f"]]:
+        mean, variance, by_mean, by_variance = slopes(x)
         deviation = np.sqrt(variance)
         z = (best - mean) / deviation
         value, slope = log_h(z)
-        relative = 0.5 * by_variance / variance[:, None]  # of log deviation
-        return np.log(deviation) + value, relative - slope[:, None] * (
-            by_mean / deviation[:, None] + z[:, None] * relative
-        )
+        # log deviation has half of the gradient of the variance by the variance.
+        by_log = (0.5 * (1 - slope * z) / variance)[:, None] * by_variance
+        return np.log(deviation) + value, by_log - (slope / deviation)[:, None] * by_mean
 
-    value, gradient = value_and_gradient(points)
+    x = points.x
+    value, gradient = value_and_gradient(x)
     size = np.full((len(value), 1), 0.1)
     for _ in range(steps):
-        outward = ((points.x <= low) & (gradient < 0)) | ((points.x >= high) & (gradient > 0))
+        outward = np.where(gradient < 0, x <= low, x >= high)
         direction = np.where(outward, 0.0, gradient * width)
-        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
-        tried = points._replace(x=np.where(is_free, np.clip(points.x + size * direction * width, low, high), points.x))
+        direction /= np.maximum(np.sqrt((direction * direction).sum(1, keepdims=True)), 1e-150)
+        tried = np.where(is_free, np.minimum(np.maximum(x + size * direction * width, low), high), x)
         new, slope = value_and_gradient(tried)
         gains = (new > value)[:, None]
-        points = points._replace(x=np.where(gains, tried.x, points.x))
-        value, gradient = np.where(gains[:, 0], new, value), np.where(gains, slope, gradient)
-        size = np.where(gains, 1.5 * size, 0.3 * size)
-    return points, value
+        x, gradient = np.where(gains, tried, x), np.where(gains, slope, gradient)
+        value, size = np.maximum(new, value), np.where(gains, 1.5 * size, 0.3 * size)
+    return points._replace(x=x), value
 
 
 def log_success(
@@ -95,5 +96,11 @@ def log_success(
 
 def among(points: Float[ndarray, "n v"], others: Float[ndarray, "m v"]) -> Bool[ndarray, "n"]:
     """Which of the points are among others."""
-    known = {row.tobytes() for row in others}
-    return np.array([row.tobytes() in known for row in points], dtype=bool)
+    known = set(_bytes(others))
+    return np.array([row in known for row in _bytes(points)], dtype=bool)
+
+
+def _bytes(points: Float[ndarray, "n v"]) -> list[bytes]:
+    size = points.shape[1] * points.itemsize
+    whole = points.tobytes()
+    return [whole[i : i + size] for i in range(0, len(whole), size)]

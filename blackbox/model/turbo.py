@@ -157,7 +157,7 @@ class Turbo:
             state = _resized(state, values.min() < best, FAILURES if v.is_free.all() else FAILURES_DISCRETE)
         if state.told < self._start(state):
             return state._replace(due=self._started(state, 0))
-        if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 25), RARELY):
+        if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 10), RARELY):
             steps = FIRST_STEPS if state.fitted_at == 0 else STEPS
             theta = self._fitted(state, steps)
             state = state._replace(theta=theta, fitted_at=state.told)

@@ -95,7 +95,7 @@ class Variables(NamedTuple):
             to = np.where(to == at, at + side, to)
             to = np.where((to < 0) | (to > len(edges) - 2), at - side, to)
             moved[:, v] = 0.5 * (edges[to] + edges[to + 1])
-        return self.settled(np.where(is_changed, moved, points))
+        return self._without_inactive(np.where(is_changed, moved, points))
 
     def around(
         self,
@@ -124,6 +124,10 @@ class Variables(NamedTuple):
         for v, edges in self.edges:
             cell = np.searchsorted(edges[1:-1], points[:, v], side="right")
             points[:, v] = 0.5 * (edges[cell] + edges[cell + 1])
+        return self._without_inactive(points)
+
+    def _without_inactive(self, points: Float[ndarray, "n v"]) -> Float[ndarray, "n v"]:
+        """The points with inactive variables at one place."""
         if self.parents:
             points = np.where(self.active(points), points, np.where(self.options > 0, 0.0, 0.5))
         return points + 0.0  # no -0.0
