@@ -21,7 +21,7 @@ DRAWN = NEAR + 2 * NEARER  # rows of noise
 _WINNERS = 3  # candidates that others are near
 _STEPS = (0.01, 0.5)  # least and largest deviation of a changed number
 _CLIMBERS, _CLIMB = 2, 8  # candidates that are moved along the gradient, and steps
-_NOWHERE = 1e9  # less improvement than anywhere
+_NOWHERE = 1e17  # less logarithm of improvement than any, of s2 times the least variance
 
 
 class Candidates(NamedTuple):

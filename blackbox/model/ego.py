@@ -24,7 +24,6 @@ Cost per evaluation: O(points^3), which are at most 150: beyond, the better half
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Conditions, Layout
 from blackbox.model.candidates import DRAWN, RANDOM, most_improving
-from blackbox.model.gaussian_process import Features, Process, conditioned, fitted, prior, relative
+from blackbox.model.gaussian_process import Process, conditioned, fitted, prior, relative
 from blackbox.model.improvement import among, log_success
 from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
@@ -49,8 +48,6 @@ _PENDING = 32  # points under evaluation that are remembered, ...
 _PATIENCE = 16  # ... for as many generations
 _AHEAD = 128  # members of a generation that the process chooses; any further ones are random
 _LEADERS = 5  # known points that candidates are near
-_NEARBY = 0.3  # of a variable's width: so far at most a failure speaks of the points about it
-_ANYWHERE = 0.1  # what all evaluations weigh beside those nearby
 _FIRST_STEPS, _FIT = 30, 4  # steps of the fit
 _RARELY = 16  # evaluations between two fits, once there are many
 
@@ -144,9 +141,10 @@ class EGO:
         process, least = self._believing(state, v, pending)
         leaders = told[np.argsort(state.values[: len(told)], kind="stable")[:_LEADERS]]
         size, seen = len(v.first), np.concatenate([told, pending])
+        succeeds = log_success(v.features(told), ~_modelled(state))
         u = uniform(state.key, state.generation, (RANDOM + DRAWN, 3 * size), leaf=2, like=state.values)
         z = normal(state.key, state.generation, (DRAWN, size), leaf=3, like=state.values)
-        return most_improving(process, least, v, leaders, seen, partial(_log_success, state, v), u, z, count)
+        return most_improving(process, least, v, leaders, seen, succeeds, u, z, count)
 
     def _believing(self, state: EGOState, v: Variables, pending: Float[ndarray, "n v"]) -> tuple[Process, float]:
         """The process, with its mean for a value of failed and of awaited points, and the least mean of the others.
@@ -258,13 +256,3 @@ def _modelled(state: EGOState) -> Bool[ndarray, "n"]:
     """Which of the told points the model takes values of: what failed has none, unless all has failed."""
     is_known = np.isfinite(state.values[: _used(state)])
     return is_known if is_known.any() else ~is_known
-
-
-def _log_success(state: EGOState, v: Variables, points: Features) -> Float[ndarray, "n"]:
-    """Logarithm of the share of evaluations nearby that did not fail."""
-    succeeded = _modelled(state)
-    if succeeded.all():
-        return np.zeros(len(points.x))
-    weights = np.maximum(np.exp(-state.theta[:-3]), 1 / _NEARBY)[v.owner]
-    known = v.features(state.points[: len(succeeded)]).x
-    return log_success(points.x * weights, known * weights, succeeded, _ANYWHERE)

@@ -9,17 +9,19 @@ Source: Ament et al. 2023, "Unexpected improvements to expected improvement" (ar
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy import ndarray
 
-from blackbox.model.gaussian_process import Features, Process
+from blackbox.model.gaussian_process import Features, Process, conditioned, prior
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
+_CHANCE = 0.5  # variance of the noise of failures
 _FAR = -25.0  # below, phi + z Phi would cancel; the asymptotic series errs by 105 / z^6
 
 
@@ -81,17 +83,25 @@ def climbed(
     return points._replace(x=x), value
 
 
-def log_success(
-    points: Float[ndarray, "q f"], known: Float[ndarray, "n f"], succeeded: Bool[ndarray, "n"], others: float
-) -> Float[ndarray, "q"]:
-    """Logarithm of the share of evaluations that did not fail, of those nearby and, as ``others``, of all.
+def log_success(known: Features, failed: Bool[ndarray, "n"]) -> Callable[[Features], Float[ndarray, "q"]]:
+    """A function of points: log of the probability that evaluations there fail less often than not, or than elsewhere.
 
-    Features are in units of the distance that is near.
+    By a process of what failed, with the prior's lengths, and noise by which a failure here and there says little.
     """
-    apart = (points * points).sum(1)[:, None] + (known * known).sum(1) - 2 * points @ known.T
-    near = np.exp(-np.maximum(apart, 0.0))
-    share: Float[ndarray, "q"] = (others * succeeded.mean() + near @ succeeded) / (others + near.sum(1))
-    return np.log(share)
+    if failed.all() or not failed.any():
+        return lambda points: np.zeros(len(points.x))
+    known_prior = prior(int(known.owner[-1]) + 1)
+    theta = known_prior.mean.copy()
+    theta[-2] = math.log(_CHANCE)
+    process = conditioned(known, failed.astype(np.float64), theta, known_prior)
+    share, deviation = float(failed.mean()), float(failed.std())
+
+    def log_share(points: Features) -> Float[ndarray, "q"]:
+        mean, variance = process.at(points)
+        value, slope = log_h((max(0.5, share) - share - deviation * mean) / (deviation * np.sqrt(variance)))
+        return value + np.log(slope)  # Phi
+
+    return log_share
 
 
 def among(points: Float[ndarray, "n v"], others: Float[ndarray, "m v"]) -> Bool[ndarray, "n"]:

@@ -23,7 +23,6 @@ Cost per evaluation: O(points^3 + candidates points^2), with 50 points 4 ms, wit
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -283,13 +282,9 @@ class Turbo:
         return self._placed(v, points[0], state)
 
     def _log_success(self, state: TurboState, v: Variables, points: Float[ndarray, "n v"]) -> Float[ndarray, "n"]:
-        """Logarithm of the share of evaluations nearby that did not fail, in sides of the region."""
-        succeeded = np.isfinite(state.values[: state.used])
-        if succeeded.all() or not succeeded.any():
-            return np.zeros(len(points))
-        near = math.sqrt(2 / len(v.first)) / np.where(v.options > 0, 1.0, self._sides(state, v))[v.owner]
+        """Logarithm of how likely evaluations are that do not fail."""
         known = v.features(state.points[: state.used])
-        return log_success(v.features(points).x * near, known.x * near, succeeded, 1.0)
+        return log_success(known, np.isinf(state.values[: state.used]))(v.features(points))
 
     def _sampled(self, state: TurboState, count: int) -> list[Float[ndarray, "d"]]:
         """Members 1 to count - 1: Thompson samples at the candidates, no point twice."""
