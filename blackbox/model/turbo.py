@@ -15,14 +15,15 @@ section 2 and supplement; Wan et al. 2021, "Think global and act local" (Casmopo
 Departures: the paper takes Thompson samples, max(4, d) failures, and needs improvements of a thousandth. Here only
 further members are Thompson samples: with 60 evaluations of BBOB in 5 dimensions, expected improvement reaches more.
 What is asked and not told, member 0 of former generations, counts as if its value were the model's mean, so that it is
-not asked again nearby. Failed evaluations are no values of the model; where they are frequent, the improvement is
-multiplied with the share of the others.
+not asked again nearby. Failed evaluations are no values of the model; another process tells where they are likely, and
+the improvement is multiplied with the probability that it is not.
 
 Cost per evaluation: O(points^3 + candidates points^2), with 50 points 4 ms, with 160 some 10 ms. State O(points d).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -32,8 +33,9 @@ from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Layout
-from blackbox.model.gaussian_process import Process, conditioned, decay, fitted, prior, relative
+from blackbox.model.gaussian_process import Features, Process, conditioned, decay, fitted, prior, relative
 from blackbox.model.improvement import among, climbed, log_improvement, log_success
+from blackbox.model.region import SHORTEST, Region
 from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_box, require_integer
@@ -41,8 +43,6 @@ from blackbox.strategy import algorithm, require_box, require_integer
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-LENGTH, LONGEST, SHORTEST = 0.8, 1.6, 2.0**-7  # of the region's sides, in widths of the space (TuRBO, supplement)
-SUCCESSES, FAILURES, FAILURES_DISCRETE = 3, 3, 5  # in a row; integers and choices have no small improvements
 CLIMBERS, CLIMB = 4, 15  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
 FIT, FIRST_STEPS, STEPS = 100, 30, 4  # points and steps of the fit
@@ -69,9 +69,7 @@ class TurboState(NamedTuple):
     """Hyperparameters of the process."""
     fitted_at: Int[Array, ""]
     """What ``told`` was when they were last fitted."""
-    length: Float[Array, ""]
-    successes: Int[Array, ""]
-    failures: Int[Array, ""]
+    region: Region
 
 
 @algorithm
@@ -124,9 +122,7 @@ class Turbo:
             pending=np.full((PENDING, len(due)), np.nan, due.dtype),
             theta=prior(len(v.first)).mean,
             fitted_at=np.asarray(0)[()],
-            length=np.float64(LENGTH),
-            successes=np.asarray(0)[()],
-            failures=np.asarray(0)[()],
+            region=Region.at_first(),
         )
 
     def ask(self, state: TurboState, first: int = 0) -> Float[ndarray, "n d"]:
@@ -153,7 +149,7 @@ class Turbo:
         for point, value in zip(self._read(v, rows[order]), values[order], strict=True):
             state = self._taken(state, point, value)
         if was_started and values.min() < np.inf:
-            state = _resized(state, values.min() < best, FAILURES if v.is_free.all() else FAILURES_DISCRETE)
+            state = state._replace(region=state.region.resized(values.min() < best, v))
         if state.told < self._start(state):
             return state._replace(due=self._started(state, 0))
         if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 10), RARELY):
@@ -173,7 +169,7 @@ class Turbo:
 
     def stop(self, state: TurboState) -> dict[str, Bool[Array, ""]]:
         """The one reason to restart: the region has shrunk to nothing."""
-        return {"length": state.length < SHORTEST}
+        return {"length": state.region.length < SHORTEST}
 
     def _variables(self, state: TurboState) -> Variables:
         return variables(self.layout or (("float",),) * len(state.due))
@@ -238,53 +234,35 @@ class Turbo:
     def _pending(self, state: TurboState, v: Variables) -> Float[ndarray, "n v"]:
         return self._read(v, state.pending[~np.isnan(state.pending[:, 0])])
 
-    def _sides(self, state: TurboState, v: Variables) -> Float[ndarray, "v"]:
-        """Half the sides of the region, by the lengths of the process; of integers a cell at least."""
-        logs = state.theta[:-3]
-        half = (
-            0.5 * state.length * np.exp(logs - np.mean(logs, where=v.options == 0) if (v.options == 0).any() else logs)
-        )
-        return np.maximum(half, v.gap)
-
-    def _region(
-        self, state: TurboState, v: Variables, center: Float[ndarray, "v"]
-    ) -> tuple[Float[ndarray, "v"], Float[ndarray, "v"]]:
-        """Bounds of the numbers."""
-        half = self._sides(state, v)
-        return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+    def _bounds(self, state: TurboState, v: Variables, center: Float[ndarray, "v"]) -> tuple[ndarray, ndarray]:
+        return state.region.bounds(v, center, state.theta[:-3])
 
     def _candidates(self, state: TurboState, v: Variables, center: Float[ndarray, "v"]) -> Float[ndarray, "n v"]:
-        """Points of the region, half of which differ from the center in few variables."""
-        count, choices = len(center), int((v.options > 0).sum())
-        u = uniform(state.key, state.tells, (2, self.candidates, count), leaf=_CANDIDATES, like=np.empty(0))
-        change = min(0.5, max(0.5 * state.length / LENGTH, 1 / max(1, choices)))
-        chance = np.tile(np.where(v.options > 0, change, min(1.0, 20 / count)), (self.candidates, 1))
-        chance[1::2] = min(1.0, 2 / count)
-        return v.around(center, *self._region(state, v, center), chance, u)
+        u = uniform(state.key, state.tells, (2, self.candidates, len(center)), leaf=_CANDIDATES, like=np.empty(0))
+        return state.region.candidates(v, center, self._bounds(state, v, center), u)
 
     def _improving(self, state: TurboState) -> Float[ndarray, "d"]:
         """The point of greatest expected improvement."""
         v = self._variables(state)
         process, center, best = self._model(state, v)
         points = self._candidates(state, v, center)
-        improvement = log_improvement(best, *process.at(v.features(points))) + self._log_success(state, v, points)
+        features, succeeds = v.features(points), self._succeeds(state, v)
+        improvement = log_improvement(best, *process.at(features)) + succeeds(features)
         taken = among(points, np.concatenate([state.points[: state.used], self._pending(state, v)]))
         first = np.argsort(np.where(taken, np.inf, -improvement), kind="stable")[:CLIMBERS]
         points, improvement = points[first], improvement[first]
         if v.is_free.any():
-            low, high = (bound[v.owner] for bound in self._region(state, v, center))
+            low, high = (bound[v.owner] for bound in self._bounds(state, v, center))
             is_free = np.tile(v.is_free[v.owner], (len(points), 1))
             risen, gained = climbed(process, v.features(points), best, low, high, is_free, CLIMB)
             higher = np.where(v.is_free, risen.x[:, v.first], points)
-            gained = gained + self._log_success(state, v, higher)
+            gained = gained + succeeds(v.features(higher))
             points = np.where((gained > improvement)[:, None], higher, points)
             points = points[np.argsort(-np.maximum(gained, improvement), kind="stable")]
         return self._placed(v, points[0], state)
 
-    def _log_success(self, state: TurboState, v: Variables, points: Float[ndarray, "n v"]) -> Float[ndarray, "n"]:
-        """Logarithm of how likely evaluations are that do not fail."""
-        known = v.features(state.points[: state.used])
-        return log_success(known, np.isinf(state.values[: state.used]))(v.features(points))
+    def _succeeds(self, state: TurboState, v: Variables) -> Callable[[Features], Float[ndarray, "n"]]:
+        return log_success(v.features(state.points[: state.used]), np.isinf(state.values[: state.used]))
 
     def _sampled(self, state: TurboState, count: int) -> list[Float[ndarray, "d"]]:
         """Members 1 to count - 1: Thompson samples at the candidates, no point twice."""
@@ -295,7 +273,7 @@ class Turbo:
         z = normal(state.key, state.tells, (count - 1, len(mean)), leaf=_SAMPLE, first=1, like=mean)
         w, vectors = np.linalg.eigh(covariance)  # which rounding may have made indefinite
         samples = mean + (z * np.sqrt(np.maximum(w, 0.0))) @ vectors.T
-        succeeds = self._log_success(state, v, points)
+        succeeds = self._succeeds(state, v)(v.features(points))
         known = [state.points[: state.used], self._pending(state, v), self._read(v, state.due[None])]
         taken = (succeeds < succeeds.max() - 1) | among(points, np.concatenate(known))
         chosen = []
@@ -304,16 +282,3 @@ class Turbo:
             taken |= (points == points[i]).all(1)
             chosen.append(self._placed(v, points[i], state))
         return chosen
-
-
-def _resized(state: TurboState, improves: bool, patience: int) -> TurboState:
-    """The state with a larger region after a number of improvements in a row, a smaller one after others."""
-    successes, failures = (state.successes + 1, 0) if improves else (0, state.failures + 1)
-    length = float(state.length)
-    if successes == SUCCESSES:
-        length, successes = min(2 * length, LONGEST), 0
-    if failures == patience:
-        length, failures = max(0.5 * length, 0.25 * SHORTEST), 0
-    return state._replace(
-        length=np.float64(length), successes=np.asarray(successes)[()], failures=np.asarray(failures)[()]
-    )

@@ -225,7 +225,7 @@ def test_bbob_takes_fewer_evaluations_than_cma_es_and_sobol() -> None:
 
 def test_the_region_shrinks_to_nothing_and_the_search_restarts() -> None:
     state, _ = run(lambda x: float(np.round(20 * sphere(x))), 60)
-    assert state.length < 0.8
+    assert state.region.length < 0.8
     optimizer = search(lambda x: 1.0 - (x == 0.5).all(), bb.Box(0, 1, dimension=2), 60)
     assert optimizer.n_restarts > 0 and optimizer.best is not None and optimizer.best.value == 0.0
 
