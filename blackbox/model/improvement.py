@@ -83,16 +83,19 @@ def climbed(
     return points._replace(x=x), value
 
 
-def log_success(known: Features, failed: Bool[ndarray, "n"]) -> Callable[[Features], Float[ndarray, "q"]]:
+def log_success(
+    known: Features, failed: Bool[ndarray, "n"], longest: Float[ndarray, "v"] | float = math.inf
+) -> Callable[[Features], Float[ndarray, "q"]]:
     """A function of points: log of the probability that evaluations there fail less often than not, or than elsewhere.
 
-    By a process of what failed, with the prior's lengths, and noise by which a failure here and there says little.
+    By a process of what failed, with the prior's lengths, but ``longest`` at most (logarithms), and noise: a failure
+    here and there says little.
     """
     if failed.all() or not failed.any():
         return lambda points: np.zeros(len(points.x))
     known_prior = prior(int(known.owner[-1]) + 1)
     theta = known_prior.mean.copy()
-    theta[-2] = math.log(_CHANCE)
+    theta[:-3], theta[-2] = np.minimum(theta[:-3], longest), math.log(_CHANCE)
     process = conditioned(known, failed.astype(np.float64), theta, known_prior)
     share, deviation = float(failed.mean()), float(failed.std())
 

@@ -39,11 +39,15 @@ class Region(NamedTuple):
     def bounds(
         self, v: Variables, center: Float[ndarray, "v"], lengths: Float[ndarray, "v"]
     ) -> tuple[Float[ndarray, "v"], Float[ndarray, "v"]]:
-        """Of the numbers, by the logarithms of the lengths of the process; of integers a cell at least to each side."""
+        """Of the numbers, by the logarithms of the lengths of the process."""
+        half = 0.5 * self.sides(v, lengths)
+        return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+
+    def sides(self, v: Variables, lengths: Float[ndarray, "v"]) -> Float[ndarray, "v"]:
+        """Of integers two cells at least."""
         is_number = v.options == 0
         middle = lengths.mean(where=is_number) if is_number.any() else 0.0
-        half = np.maximum(0.5 * self.length * np.exp(lengths - middle), v.gap)
-        return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+        return np.maximum(self.length * np.exp(lengths - middle), 2 * v.gap)
 
     def candidates(
         self,

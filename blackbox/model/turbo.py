@@ -262,7 +262,10 @@ class Turbo:
         return self._placed(v, points[0], state)
 
     def _succeeds(self, state: TurboState, v: Variables) -> Callable[[Features], Float[ndarray, "n"]]:
-        return log_success(v.features(state.points[: state.used]), np.isinf(state.values[: state.used]))
+        known, failed = v.features(state.points[: state.used]), np.isinf(state.values[: state.used])
+        return log_success(
+            known, failed, np.where(v.options > 0, np.inf, np.log(state.region.sides(v, state.theta[:-3])))
+        )
 
     def _sampled(self, state: TurboState, count: int) -> list[Float[ndarray, "d"]]:
         """Members 1 to count - 1: Thompson samples at the candidates, no point twice."""
