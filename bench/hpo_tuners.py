@@ -161,7 +161,10 @@ def cmaes(space: Space, budget: int, seed: int) -> Search:
 
 
 TUNERS: dict[str, tuple[Tuner, str]] = {
-    **{f"blackbox:{method}": (partial(ours, method=method), "blackbox") for method in ("ego", "cat-cma", "sobol")},
+    **{
+        f"blackbox:{method}": (partial(ours, method=method), "blackbox")
+        for method in ("ego", "turbo", "cat-cma", "sobol")
+    },
     "optuna:tpe": (partial(optuna, sampler="TPESampler"), "optuna"),
     "optuna:tpe-univariate": (partial(optuna, sampler="TPESampler", multivariate=False), "optuna"),
     "optuna:gp": (partial(optuna, sampler="GPSampler"), "torch"),

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blackbox.arrays import Array, namespace
-from blackbox.dimensions import MAX_LENGTH, Layout, integer, nearest, real, refusal, tagged
+from blackbox.dimensions import MAX_LENGTH, integer, nearest, real, refusal, tagged
 from blackbox.errors import SpaceError
+from blackbox.layout import Layout
 
 if TYPE_CHECKING:
     from jaxtyping import Bool as BoolArray

@@ -17,15 +17,13 @@ import numpy as np
 
 from blackbox.arrays import Array
 from blackbox.errors import SpaceError
+from blackbox.layout import Layout
 
 if TYPE_CHECKING:
     from jaxtyping import Float as FloatArray
 
 Option = str | int | float | bool | None
 """A value that ``Choice`` and ``Permutation`` can hold."""
-
-Layout = tuple[tuple[Any, ...], ...]
-"""Kinds of variables in coordinate order: ``("float",)``, ``("int", inner cell edges)``, ``("choice", k)``."""
 
 MAX_EDGES = 128  # cells; an integer with more of them has cells too narrow to matter and is laid out as a float
 MAX_LENGTH = 2**27  # coordinates; 1 GiB as float64

@@ -47,7 +47,6 @@ from blackbox.dimensions import (
     Dimension,
     Float,
     Int,
-    Layout,
     Option,
     Permutation,
     Scaling,
@@ -60,6 +59,7 @@ from blackbox.dimensions import (
     unknown,
 )
 from blackbox.errors import SpaceError
+from blackbox.layout import Conditions, Layout
 
 if TYPE_CHECKING:
     from jaxtyping import Bool as BoolArray
@@ -186,7 +186,7 @@ class Space:
         self.names = tuple(dict.fromkeys(variable.name for variable in self._variables))
         self.layout: Layout = tuple(entry for variable in self._variables for entry in variable.dimension.layout)
         positions = np.cumsum([0, *(len(variable.dimension.layout) for variable in self._variables)]).tolist()
-        self.conditions: tuple[tuple[int, int], ...] = tuple(
+        self.conditions: Conditions = tuple(
             (positions[variable.parent] if variable.parent >= 0 else -1, variable.branch)
             for variable in self._variables
             for _ in variable.dimension.layout

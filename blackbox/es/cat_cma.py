@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -36,13 +36,12 @@ from blackbox.es.cma_es import CMAES, CMAESState, constants, default_popsize
 from blackbox.es.margin import Cells, Margin, cells, centered, with_margin
 from blackbox.es.stall import Stall, no_stall, watch
 from blackbox.kernels.noise import uniform
+from blackbox.layout import Layout, variables_of
 from blackbox.shaping import best_first
 from blackbox.strategy import algorithm, require_integer, require_number
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-
-Layout = tuple[tuple[Any, ...], ...]
 
 STAY = 0.73  # probability that a member differs from the mode in no discrete variable, once all have converged
 ALPHA_SNR = 1.5  # threshold of the signal-to-noise ratio, Akimoto et al. 2019
@@ -80,23 +79,17 @@ def parts(layout: Layout) -> Parts:
     choices: list[tuple[list[int], list[float]]] = []  # options and rivals
     scale: list[float] = []
     shift: list[float] = []
-    for entry in layout:
-        d = len(scale)
-        columns, units, offsets = [d], [1.0], [0.0]
-        match entry:
-            case ("float",) | ("int", ()):
-                floats.append(d)
-            case ("int", (edge,)):
-                choices.append(([d, d], [math.nan, edge]))  # the upper value first: it has the edge itself
-                units, offsets = [0.5], [0.5 * edge]
-            case ("int", tuple(edges)):
-                integers.append((d, edges))
-            case ("choice", int(k)) if k >= 1:
-                columns, units, offsets = list(range(d, d + k)), [1.0] * k, [0.0] * k
-                choices.append((columns, [math.nan] * k))
-            case _:
-                allowed = '("float",), ("int", inner cell edges) or ("choice", number of options)'
-                raise SettingError(f"layout must consist of {allowed}; got {entry!r}")
+    for _, d, edges, k in variables_of(layout):
+        units, offsets = [1.0] * max(1, k), [0.0] * max(1, k)
+        if k:
+            choices.append((list(range(d, d + k)), [math.nan] * k))
+        elif len(edges) == 1:
+            choices.append(([d, d], [math.nan, edges[0]]))  # the upper value first: it has the edge itself
+            units, offsets = [0.5], [0.5 * edges[0]]
+        elif edges:
+            integers.append((d, edges))
+        else:
+            floats.append(d)
         scale += units
         shift += offsets
     numeric = np.array([*floats, *(column for column, _ in integers)], dtype=int)

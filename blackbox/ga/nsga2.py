@@ -22,19 +22,18 @@ Cost per generation: O(N d + N^2 (k + fronts)) for k objectives. State O(N (d + 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from blackbox.arrays import Array, Key, namespace, while_loop
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import uniform
+from blackbox.layout import Layout, variables_of
 from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-
-Layout = tuple[tuple[Any, ...], ...]
 
 PAIRED = 0.9  # probability of crossover
 MOST = 100  # members by default, as in the paper
@@ -62,18 +61,10 @@ class Parts(NamedTuple):
 def parts(layout: Layout) -> Parts:
     """The arrays that a layout stands for; SettingError for a malformed one."""
     columns: list[tuple[int, int, int, int, float, float]] = []
-    for number, entry in enumerate(layout):
-        first = len(columns)
-        match entry:
-            case ("float",):
-                columns.append((first, 0, number, 0, 15.0, 20.0))
-            case ("int", tuple()):
-                columns.append((first, 0, number, 0, 3.0, 3.0))
-            case ("choice", int(k)) if k >= 1:
-                columns += [(first, option, number, k, 15.0, 20.0) for option in range(k)]
-            case _:
-                allowed = '("float",), ("int", inner cell edges) or ("choice", number of options)'
-                raise SettingError(f"layout must consist of {allowed}; got {entry!r}")
+    for number, variable in enumerate(variables_of(layout)):
+        etas = (3.0, 3.0) if variable.kind == "int" else (15.0, 20.0)
+        options = range(max(1, variable.options))
+        columns += [(variable.first, option, number, variable.options, *etas) for option in options]
     owner, option, variable, options, crossover, mutation = map(np.array, zip(*columns, strict=True))
     return Parts(owner, option, variable, options, crossover, mutation, len(layout))
 

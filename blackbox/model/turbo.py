@@ -15,15 +15,15 @@ section 2 and supplement; Wan et al. 2021, "Think global and act local" (Casmopo
 Departures: the paper takes Thompson samples, max(4, d) failures, and needs improvements of a thousandth. Here only
 further members are Thompson samples: with 60 evaluations of BBOB in 5 dimensions, expected improvement reaches more.
 What is asked and not told, member 0 of former generations, counts as if its value were the model's mean, so that it is
-not asked again nearby. Failed evaluations are no values of the model; where they are frequent, the improvement is
-multiplied with the share of the others.
+not asked again nearby. Failed evaluations are no values of the model; another process tells where they are likely, and
+the improvement is multiplied with the probability that it is not.
 
 Cost per evaluation: O(points^3 + candidates points^2), with 50 points 4 ms, with 160 some 10 ms. State O(points d).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -32,24 +32,23 @@ from numpy import ndarray
 from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
-from blackbox.model.gaussian_process import Points, Prior, Process, conditioned, decay, fitted, loss
-from blackbox.model.improvement import climbed, log_improvement
-from blackbox.model.mixed_space import Layout, Variables, variables
+from blackbox.layout import Layout
+from blackbox.model.gaussian_process import Features, Process, conditioned, decay, fitted, prior, relative
+from blackbox.model.improvement import among, climbed, log_improvement, log_success
+from blackbox.model.region import SHORTEST, Region
+from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-LENGTH, LONGEST, SHORTEST = 0.8, 1.6, 2.0**-7  # of the region's sides, in widths of the space (TuRBO, supplement)
-SUCCESSES, FAILURES, FAILURES_DISCRETE = 3, 3, 5  # in a row; integers and choices have no small improvements
 CLIMBERS, CLIMB = 4, 15  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
 FIT, FIRST_STEPS, STEPS = 100, 30, 4  # points and steps of the fit
-NOISY = math.log(0.05)  # log eta of the other start of the fit
 RARELY = 16  # evaluations between two fits, once there are many
 PENDING = 16  # unanswered points that are remembered
-_LARGEST = 1e30  # values beyond are taken as this large
+_LARGEST = 1e100  # values beyond are taken as this large
 _DESIGN, _FURTHER, _CANDIDATES, _SAMPLE = range(1, 5)  # leaves of the noise
 
 
@@ -58,8 +57,7 @@ class TurboState(NamedTuple):
     tells: Int[Array, ""]
     due: Float[ndarray, "d"]
     """Member 0, which is asked next."""
-    points: Float[ndarray, "points d"]
-    """In [0, 1]."""
+    points: Float[ndarray, "points v"]
     values: Float[ndarray, "points"]
     """Infinite where the evaluation failed."""
     used: Int[Array, ""]
@@ -71,9 +69,7 @@ class TurboState(NamedTuple):
     """Hyperparameters of the process."""
     fitted_at: Int[Array, ""]
     """What ``told`` was when they were last fitted."""
-    length: Float[Array, ""]
-    successes: Int[Array, ""]
-    failures: Int[Array, ""]
+    region: Region
 
 
 @algorithm
@@ -113,22 +109,20 @@ class Turbo:
     def init(self, key: Key, x0: Float[Array, "d"]) -> TurboState:
         due = np.asarray(x0)
         v = variables(self.layout or (("float",),) * len(due))
-        if len(due) != len(v.numeric) + len(v.columns):
+        if len(due) != len(v.owner):
             raise SettingError(f"layout must be of {len(due)} coordinates as x0 is; got {self.layout!r}")
         return TurboState(
             key=np.asarray(key),
             tells=np.asarray(0)[()],
             due=due,
-            points=np.zeros((self.points, len(due))),
+            points=np.zeros((self.points, len(v.first))),
             values=np.full(self.points, np.inf),
             used=np.asarray(0)[()],
             told=np.asarray(0)[()],
             pending=np.full((PENDING, len(due)), np.nan, due.dtype),
-            theta=_prior(v).mean,
+            theta=prior(len(v.first)).mean,
             fitted_at=np.asarray(0)[()],
-            length=np.float64(LENGTH),
-            successes=np.asarray(0)[()],
-            failures=np.asarray(0)[()],
+            region=Region.at_first(),
         )
 
     def ask(self, state: TurboState, first: int = 0) -> Float[ndarray, "n d"]:
@@ -151,34 +145,38 @@ class Turbo:
             values=state.values.copy(),
         )
         was_started = state.told >= self._start(state)
-        inside = np.clip((rows - self.low) / (self.high - self.low), 0, 1)
-        for row, value in zip(inside[order], values[order], strict=True):
-            state = self._taken(state, row, value)
+        v = self._variables(state)
+        for point, value in zip(self._read(v, rows[order]), values[order], strict=True):
+            state = self._taken(state, point, value)
         if was_started and values.min() < np.inf:
-            v = self._variables(state)
-            state = _resized(state, values.min() < best, FAILURES if v.free.sum() == v.size else FAILURES_DISCRETE)
+            state = state._replace(region=state.region.resized(values.min() < best, v))
         if state.told < self._start(state):
             return state._replace(due=self._started(state, 0))
-        if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 25), RARELY):
+        if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 10), RARELY):
             steps = FIRST_STEPS if state.fitted_at == 0 else STEPS
             theta = self._fitted(state, steps)
             state = state._replace(theta=theta, fitted_at=state.told)
         return state._replace(due=self._improving(state))
 
     def recommend(self, state: TurboState) -> Float[ndarray, "d"]:
-        """The point of the least value told."""
-        return state.due if state.used == 0 else self._placed(state.points[np.argmin(state.values)], state)
+        """The point of the least value told, or, where values are noisy, of the least mean."""
+        if state.used == 0:
+            return state.due
+        v = self._variables(state)
+        points, t = self._seen(state, v)
+        best = conditioned(v.features(points), t, state.theta, prior(len(v.first))).best(t)
+        return self._placed(v, points[best], state)
 
     def stop(self, state: TurboState) -> dict[str, Bool[Array, ""]]:
         """The one reason to restart: the region has shrunk to nothing."""
-        return {"length": state.length < SHORTEST}
+        return {"length": state.region.length < SHORTEST}
 
     def _variables(self, state: TurboState) -> Variables:
         return variables(self.layout or (("float",),) * len(state.due))
 
     def _start(self, state: TurboState) -> int:
         """Number of points before the model's."""
-        return min(2 * self._variables(state).size, self.points)
+        return min(2 * len(state.points[0]), self.points)
 
     def _started(self, state: TurboState, member: int) -> Float[ndarray, "d"]:
         """A point of the start: one of the Latin hypercube, or, for evaluations that run ahead, any."""
@@ -189,159 +187,101 @@ class Turbo:
         else:
             row = uniform(state.key, state.tells, (1, d), leaf=_FURTHER, first=member, like=np.empty(0))[0]
         v = self._variables(state)
-        return self._placed(v.write(v.read(MARGIN + (1 - 2 * MARGIN) * row[None]))[0], state)
+        return self._placed(v, v.points(MARGIN + (1 - 2 * MARGIN) * row[None])[0], state)
 
-    def _placed(self, row: Float[ndarray, "d"], state: TurboState) -> Float[ndarray, "d"]:
-        """Coordinates of the unit cube as those of x."""
-        return (self.low + (self.high - self.low) * row).astype(state.due.dtype)
+    def _placed(self, v: Variables, point: Float[ndarray, "v"], state: TurboState) -> Float[ndarray, "d"]:
+        """The coordinates of a point."""
+        return (self.low + (self.high - self.low) * v.rows(point[None])[0]).astype(state.due.dtype)
 
-    def _taken(self, state: TurboState, row: Float[ndarray, "d"], value: float) -> TurboState:
+    def _read(self, v: Variables, rows: Float[ndarray, "n d"]) -> Float[ndarray, "n v"]:
+        """The points of coordinates."""
+        return v.points(np.clip((rows.astype(np.float64) - self.low) / (self.high - self.low), 0, 1))
+
+    def _taken(self, state: TurboState, point: Float[ndarray, "v"], value: float) -> TurboState:
         """The state with one more point, or one instead of that which the best one depends on least."""
         at = int(state.used)
         if at == len(state.points):
-            known = self._variables(state).read(state.points)
+            known = self._variables(state).features(state.points)
             best = int(np.argmin(state.values))
-            at = int(np.argmin(decay(known, known.rows(slice(best, best + 1)), state.theta)[1]))
-        state.points[at], state.values[at] = row, value
+            at = int(np.argmax(decay(known, known.rows(slice(best, best + 1)), state.theta)[0]))
+        state.points[at], state.values[at] = point, value
         return state._replace(used=np.maximum(state.used, at + 1)[()], told=state.told + 1)
 
-    def _seen(self, state: TurboState, v: Variables) -> tuple[Points, Float[ndarray, "n"]]:
-        """The points that have values, from 0 in units of the difference between the median and the least.
-
-        If all have failed, all of them, as if they were equal.
-        """
-        values = state.values[: state.used]
-        if not (finite := np.isfinite(values)).any():
-            return v.read(state.points[: state.used]), np.zeros(len(values))
-        t = values[finite]
-        if t.max() > t.min():
-            t = t / np.abs(t).max()
-            t -= t.min()
-            t = np.minimum(t / (float(np.median(t)) or t.max()), _LARGEST)
-        else:
-            t = np.zeros(len(t))
-        return v.read(state.points[: state.used][finite]), t
+    def _seen(self, state: TurboState, v: Variables) -> tuple[Float[ndarray, "n v"], Float[ndarray, "n"]]:
+        """The points that have values, and these; if all have failed, all of them, as if they were equal."""
+        points, values = state.points[: state.used], state.values[: state.used]
+        succeeded = np.isfinite(values)
+        return (points[succeeded], relative(values[succeeded])) if succeeded.any() else (points, np.zeros(len(points)))
 
     def _fitted(self, state: TurboState, steps: int) -> Float[ndarray, "p"]:
         """Hyperparameters by the points that the best one depends on most."""
         v = self._variables(state)
-        seen, t = self._seen(state, v)
-        best = int(np.argmin(t))
-        near = np.argsort(-decay(seen, seen.rows(slice(best, best + 1)), state.theta)[1][:, 0], kind="stable")[:FIT]
-        seen, t, prior = seen.rows(near), t[near], _prior(v)
-        # Without noise, lengths become short to explain it, and no small step leads from there to noise.
-        noisy = prior.mean.copy()
-        noisy[-2] = NOISY
-        start = min((state.theta, noisy), key=lambda theta: loss(seen, t, theta, prior)[0])
-        return fitted(seen, t, start, prior, steps)
+        points, t = self._seen(state, v)
+        seen, best = v.features(points), int(np.argmin(t))
+        near = np.argsort(decay(seen, seen.rows(slice(best, best + 1)), state.theta)[0][:, 0], kind="stable")[:FIT]
+        return fitted(seen.rows(near), t[near], state.theta, prior(len(v.first)), steps)
 
-    def _model(self, state: TurboState, v: Variables) -> tuple[Process, Points, float]:
+    def _model(self, state: TurboState, v: Variables) -> tuple[Process, Float[ndarray, "v"], float]:
         """The process, with its mean for a value of what is pending, the known point of least mean, and that mean."""
-        seen, t = self._seen(state, v)
-        process = conditioned(seen, t, state.theta, _prior(v))
-        mean = process.at(seen)[0]
-        center = int(np.argmin(mean))
-        pending = state.pending[~np.isnan(state.pending[:, 0])]
-        if len(pending):
-            process = process.believing(v.read((pending - self.low) / (self.high - self.low)))
-        return process, seen.rows(slice(center, center + 1)), float(mean[center])
+        points, t = self._seen(state, v)
+        process = conditioned(v.features(points), t, state.theta, prior(len(v.first)))
+        center = int(np.argmin(process.means))
+        best = float(process.means[center])
+        if len(pending := self._pending(state, v)):
+            process = process.believing(v.features(pending))
+        return process, points[center], best
 
-    def _sides(self, state: TurboState, v: Variables) -> Float[ndarray, "m"]:
-        """Half the sides of the region, by the lengths of the process; of integers a cell at least."""
-        logs = state.theta[: len(v.numeric)]
-        half = 0.5 * state.length * np.exp(logs - logs.sum() / max(1, len(logs)))
-        return np.maximum(half, v.gap)
+    def _pending(self, state: TurboState, v: Variables) -> Float[ndarray, "n v"]:
+        return self._read(v, state.pending[~np.isnan(state.pending[:, 0])])
 
-    def _region(
-        self, state: TurboState, v: Variables, center: Points
-    ) -> tuple[Float[ndarray, "m"], Float[ndarray, "m"]]:
-        """Bounds of the numbers."""
-        half = self._sides(state, v)
-        return np.maximum(center.x[0] - half, 0.0), np.minimum(center.x[0] + half, 1.0)
+    def _bounds(self, state: TurboState, v: Variables, center: Float[ndarray, "v"]) -> tuple[ndarray, ndarray]:
+        return state.region.bounds(v, center, state.theta[:-3])
 
-    def _candidates(self, state: TurboState, v: Variables, center: Points) -> Points:
-        """Points of the region, half of which differ from the center in few variables."""
-        m, count = len(v.numeric), v.size
-        u = uniform(state.key, state.tells, (2, self.candidates, count), leaf=_CANDIDATES, like=np.empty(0))
-        chance = np.full((self.candidates, count), min(1.0, 20 / count))
-        choices = count - m
-        chance[:, m:] = min(0.5, max(0.5 * state.length / LENGTH, 1 / max(1, choices)))
-        chance[1::2] = min(1.0, 2 / count)
-        return v.around(center, *self._region(state, v, center), chance, u)
+    def _candidates(self, state: TurboState, v: Variables, center: Float[ndarray, "v"]) -> Float[ndarray, "n v"]:
+        u = uniform(state.key, state.tells, (2, self.candidates, len(center)), leaf=_CANDIDATES, like=np.empty(0))
+        return state.region.candidates(v, center, self._bounds(state, v, center), u)
 
     def _improving(self, state: TurboState) -> Float[ndarray, "d"]:
         """The point of greatest expected improvement."""
         v = self._variables(state)
         process, center, best = self._model(state, v)
         points = self._candidates(state, v, center)
-        improvement = log_improvement(process, points, best) + self._log_success(state, v, points)
-        taken = _are_in(points, v.read(state.points[: state.used])) | _are_in(points, process.seen)
+        features, succeeds = v.features(points), self._succeeds(state, v)
+        improvement = log_improvement(best, *process.at(features)) + succeeds(features)
+        taken = among(points, np.concatenate([state.points[: state.used], self._pending(state, v)]))
         first = np.argsort(np.where(taken, np.inf, -improvement), kind="stable")[:CLIMBERS]
-        points, improvement = points.rows(first), improvement[first]
-        if v.free.any():
-            higher, risen = climbed(process, points, best, *self._region(state, v, center), v.free, CLIMB)
-            risen += self._log_success(state, v, higher)
-            gains = risen > improvement
-            points = points._replace(x=np.where(gains[:, None], higher.x, points.x))
-            improvement = np.where(gains, risen, improvement)
-            points = points.rows(np.argsort(-improvement, kind="stable")[:1])
-        return self._placed(v.write(points.rows(slice(1)))[0], state)
+        points, improvement = points[first], improvement[first]
+        if v.is_free.any():
+            low, high = (bound[v.owner] for bound in self._bounds(state, v, center))
+            is_free = np.tile(v.is_free[v.owner], (len(points), 1))
+            risen, gained = climbed(process, v.features(points), best, low, high, is_free, CLIMB)
+            higher = np.where(v.is_free, risen.x[:, v.first], points)
+            gained = gained + succeeds(v.features(higher))
+            points = np.where((gained > improvement)[:, None], higher, points)
+            points = points[np.argsort(-np.maximum(gained, improvement), kind="stable")]
+        return self._placed(v, points[0], state)
 
-    def _log_success(self, state: TurboState, v: Variables, points: Points) -> Float[ndarray, "n"]:
-        """Logarithm of the share of evaluations nearby that did not fail, in sides of the region."""
-        succeeded = np.isfinite(state.values[: state.used])
-        if succeeded.all() or not succeeded.any():
-            return np.zeros(len(points.x))
-        known, half = v.read(state.points[: state.used]), self._sides(state, v)
-        x, z = points.x / half, known.x / half
-        apart = (x * x).sum(1)[:, None] + (z * z).sum(1) - 2 * x @ z.T + (len(v.options) - points.h @ known.h.T)
-        near = np.exp(-2 / v.size * np.maximum(apart, 0.0))
-        share = float(succeeded.mean())
-        return np.log((share + near @ succeeded) / (1 + near.sum(1)))
+    def _succeeds(self, state: TurboState, v: Variables) -> Callable[[Features], Float[ndarray, "n"]]:
+        known, failed = v.features(state.points[: state.used]), np.isinf(state.values[: state.used])
+        return log_success(
+            known, failed, np.where(v.options > 0, np.inf, np.log(state.region.sides(v, state.theta[:-3])))
+        )
 
     def _sampled(self, state: TurboState, count: int) -> list[Float[ndarray, "d"]]:
         """Members 1 to count - 1: Thompson samples at the candidates, no point twice."""
         v = self._variables(state)
         process, center, _ = self._model(state, v)
-        due = v.read(((state.due - self.low) / (self.high - self.low))[None])
         points = self._candidates(state, v, center)
-        mean, covariance = process.jointly(points)
+        mean, covariance = process.jointly(v.features(points))
         z = normal(state.key, state.tells, (count - 1, len(mean)), leaf=_SAMPLE, first=1, like=mean)
         w, vectors = np.linalg.eigh(covariance)  # which rounding may have made indefinite
         samples = mean + (z * np.sqrt(np.maximum(w, 0.0))) @ vectors.T
-        succeeds = self._log_success(state, v, points)
-        taken = succeeds < succeeds.max() - 1
-        for others in (v.read(state.points[: state.used]), process.seen, due):
-            taken |= _are_in(points, others)
+        succeeds = self._succeeds(state, v)(v.features(points))
+        known = [state.points[: state.used], self._pending(state, v), self._read(v, state.due[None])]
+        taken = (succeeds < succeeds.max() - 1) | among(points, np.concatenate(known))
         chosen = []
         for sample in samples:
             i = int(np.argmin(np.where(taken, np.inf, sample) if not taken.all() else sample))
-            taken |= _are_in(points, points.rows(slice(i, i + 1)))
-            chosen.append(self._placed(v.write(points.rows(slice(i, i + 1)))[0], state))
+            taken |= (points == points[i]).all(1)
+            chosen.append(self._placed(v, points[i], state))
         return chosen
-
-
-def _prior(v: Variables) -> Prior:
-    """Lengths grow with the root of the number of variables, so that distances do not; little noise."""
-    length = 0.5 * math.log(v.size) - 1.0
-    means = [*[length] * len(v.numeric), *[length + 0.5] * len(v.options), 0.0, -13.0, -2.0]
-    return Prior(np.array(means), np.array([*[0.8] * v.size, 2.0, 4.0, 2.0]), 1.0)
-
-
-def _resized(state: TurboState, improves: bool, patience: int) -> TurboState:
-    """The state with a larger region after a number of improvements in a row, a smaller one after others."""
-    successes, failures = (state.successes + 1, 0) if improves else (0, state.failures + 1)
-    length = float(state.length)
-    if successes == SUCCESSES:
-        length, successes = min(2 * length, LONGEST), 0
-    if failures == patience:
-        length, failures = max(0.5 * length, 0.25 * SHORTEST), 0
-    return state._replace(
-        length=np.float64(length), successes=np.asarray(successes)[()], failures=np.asarray(failures)[()]
-    )
-
-
-def _are_in(points: Points, others: Points) -> Bool[ndarray, "n"]:
-    """Which points are among others."""
-    known = {row.tobytes() for row in np.hstack([others.x, others.h])}
-    return np.array([row.tobytes() in known for row in np.hstack([points.x, points.h])])

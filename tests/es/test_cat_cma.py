@@ -15,10 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
 from blackbox import testing
-from blackbox.es.cat_cma import CatCMA, Layout, parts
+from blackbox.es.cat_cma import CatCMA, parts
 from blackbox.es.cma_es import CMAES, constants
 from blackbox.es.margin import Margin, cells, centered, with_margin
 from blackbox.es.normal_tail import upper_tail
+from blackbox.layout import Layout
 
 cmaes = pytest.importorskip("cmaes")
 
