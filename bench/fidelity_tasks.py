@@ -1,33 +1,41 @@
-"""Hyperparameter searches whose evaluations may be stopped early: learning curves of scikit-learn's estimators.
+"""Tables of learning curves: every point of a grid of scikit-learn's hyperparameters, at every rung of a ladder of budgets.
 
-A budget of 81 is the whole training: 81 epochs of a network, 81 trees of a boosting, 891 samples for support vectors.
-Every rung of a curve is computed once: a line of ``results/fidelity-curves.jsonl``.
+    python bench/fidelity_tasks.py [TASK ...]     makes what is missing: some minutes a task on an idle core
+
+A budget of 81 is the whole training: 81 epochs of a network, 81 trees of a boosting, 81/81 of the samples for support
+vectors. A point's curve is a line of ``results/fidelity-curves.jsonl``; its value is that on the half of the data that
+was not learned from. Grids in order are integers, names are choices, as in ``hpo_tasks.py``.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import dataclasses
+import itertools
 import json
 import math
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hpo_tasks import BOOSTING, NETWORK, SVC, Point, boosting, entries
+from hpo_tasks import entries
 
-from blackbox import Space
+from blackbox import Choice, Int, Space
 
-CURVES = Path(__import__("os").environ.get("CURVES", Path(__file__).parent / "results" / "fidelity-curves.jsonl"))
+CURVES = Path(__file__).parent / "results" / "fidelity-curves.jsonl"
 RUNGS = (1, 3, 9, 27, 81)
 MOST = RUNGS[-1]
-WORST = 10.0  # what counts at most, and for what an estimator refuses
-RANDOM = 60  # random points whose median at full budget is the scale of a task
+WORST = 10.0  # what a value counts at most
 
-Curve = Callable[[dict[str, Any], int], dict[int, float]]
-"""From a point and a budget to the values at that budget and, where training passes them, at smaller ones."""
+Grid = Mapping[str, Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,47 +43,24 @@ class Task:
     """A search: lower is better."""
 
     name: str
-    space: Space
-    curve: Curve
-
-    def evaluate(self, point: Point, budget: int) -> float:
-        """The value of a point at a budget among RUNGS."""
-        return curves().of(self.name, point, budget, self.curve)
+    grid: Grid
+    curve: Callable[[dict[str, Any]], list[float]]
+    """Values of one point at all RUNGS."""
 
     @property
-    def median(self) -> float:
-        """Of random points at full budget."""
-        return _median(self.name)
+    def space(self) -> Space:
+        return Space({k: Choice(list(v)) if isinstance(v[0], str) else Int(0, len(v) - 1) for k, v in self.grid.items()})
 
+    def value(self, point: Mapping[str, Any], budget: float) -> float:
+        """The value of a point of the space at one of RUNGS."""
+        indices = [values.index(point[k]) if isinstance(values[0], str) else point[k] for k, values in self.grid.items()]
+        return table(self.name)[tuple(indices)][RUNGS.index(round(budget))]
 
-class Curves:
-    """Values of points at budgets, in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._values: dict[str, float] = dict(entries(path))
-
-    def of(self, task: str, point: Point, budget: int, curve: Curve) -> float:
-        key = f"{task} {json.dumps(dict(point), sort_keys=True)} "
-        if key + str(budget) not in self._values:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    found = curve(dict(point), budget)
-                except ValueError:
-                    found = {budget: WORST}
-            with self._path.open("a", encoding="utf-8") as file:
-                for rung, value in found.items():
-                    value = min(value, WORST) if math.isfinite(value) else WORST
-                    if key + str(rung) not in self._values:
-                        self._values[key + str(rung)] = value
-                        file.write(json.dumps([key + str(rung), value]) + "\n")
-        return self._values[key + str(budget)]
-
-
-@cache
-def curves() -> Curves:
-    return Curves(CURVES)
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The best and the median value at full budget."""
+        full = [curve[-1] for curve in table(self.name).values()]
+        return min(full), float(np.median(full))
 
 
 @cache
@@ -91,67 +76,93 @@ def data(name: str) -> tuple[Any, Any, Any, Any]:
     return x[:half], y[:half], x[half:], y[half:]
 
 
-def network(name: str) -> Curve:
+def network(name: str, point: dict[str, Any]) -> list[float]:
     """Log loss by epochs."""
+    from sklearn.metrics import log_loss
+    from sklearn.neural_network import MLPClassifier
 
-    def curve(point: dict[str, Any], budget: int) -> dict[int, float]:
-        from sklearn.metrics import log_loss
-        from sklearn.neural_network import MLPClassifier
-
-        x, y, x_test, y_test = data(name)
-        layers = (point.pop("hidden"),) * point.pop("layers")
-        model, classes, found = MLPClassifier(layers, random_state=0, **point), np.unique(y), dict[int, float]()
-        for epoch in range(1, budget + 1):
-            model.partial_fit(x, y, **({"classes": classes} if epoch == 1 else {}))
-            if epoch in RUNGS:
-                found[epoch] = float(log_loss(y_test, model.predict_proba(x_test)))
-        return found
-
-    return curve
+    x, y, x_test, y_test = data(name)
+    model, found = MLPClassifier((point.pop("hidden"),), random_state=0, **point), []
+    classes = np.unique(y)
+    for epoch in range(1, MOST + 1):
+        model.partial_fit(x, y, **({"classes": classes} if epoch == 1 else {}))
+        if epoch in RUNGS:
+            found.append(float(log_loss(y_test, model.predict_proba(x_test))))
+    return found
 
 
-def trees(name: str) -> Curve:
+def trees(name: str, point: dict[str, Any]) -> list[float]:
     """Log loss by trees."""
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.metrics import log_loss
 
-    def curve(point: dict[str, Any], budget: int) -> dict[int, float]:
-        from sklearn.metrics import log_loss
-
-        x, y, x_test, y_test = data(name)
-        model = boosting({**point, "n_estimators": budget}).fit(x, y)
-        stages = enumerate(model.staged_predict_proba(x_test), 1)
-        return {number: float(log_loss(y_test, p)) for number, p in stages if number in RUNGS}
-
-    return curve
+    x, y, x_test, y_test = data(name)
+    model = GradientBoostingClassifier(n_estimators=MOST, random_state=0, **point).fit(x, y)
+    stages = list(model.staged_predict_proba(x_test))
+    return [float(log_loss(y_test, stages[rung - 1])) for rung in RUNGS]
 
 
-def samples(name: str) -> Curve:
+def samples(name: str, point: dict[str, Any]) -> list[float]:
     """Share of errors by samples."""
+    from sklearn.svm import SVC
 
-    def curve(point: dict[str, Any], budget: int) -> dict[int, float]:
-        from sklearn.svm import SVC as Machine
-
-        x, y, x_test, y_test = data(name)
-        count = len(y) * budget // MOST
-        return {budget: 1 - float(Machine(max_iter=2000, **point).fit(x[:count], y[:count]).score(x_test, y_test))}
-
-    return curve
+    x, y, x_test, y_test = data(name)
+    found = []
+    for rung in RUNGS:
+        count = len(y) * rung // MOST
+        found.append(1 - float(SVC(max_iter=2000, **point).fit(x[:count], y[:count]).score(x_test, y_test)))
+    return found
 
 
-_NO_TREES = Space({key: value for key, value in BOOSTING.dimensions.items() if key != "n_estimators"})
+NETWORK: Grid = {
+    "hidden": [4, 16, 64],
+    "learning_rate_init": np.geomspace(1e-4, 0.3, 8).tolist(),
+    "batch_size": [16, 32, 64],
+    "activation": ["relu", "tanh", "logistic"],
+    "alpha": [1e-5, 1e-1, 10.0],
+}
+BOOSTING: Grid = {
+    "learning_rate": np.geomspace(1e-2, 1, 8).tolist(),
+    "max_depth": [1, 2, 3, 5],
+    "subsample": [0.3, 0.6, 1.0],
+    "max_features": ["sqrt", "log2"],
+    "min_samples_leaf": [1, 4, 16],
+}
+SVC: Grid = {
+    "C": np.geomspace(1e-2, 1e3, 10).tolist(),
+    "gamma": np.geomspace(1e-5, 1e1, 10).tolist(),
+    "coef0": [0.0, 1.0],
+    "kernel": ["rbf", "poly", "sigmoid"],
+}
 TASKS = {
-    name: Task(name, space, curve)
-    for name, space, curve in (
-        ("network:wine", NETWORK, network("wine")),
-        ("network:breast_cancer", NETWORK, network("breast_cancer")),
-        ("network:digits", NETWORK, network("digits")),
-        ("boosting:breast_cancer", _NO_TREES, trees("breast_cancer")),
-        ("svc:digits", SVC, samples("digits")),
+    task.name: task
+    for task in (
+        Task("svc:digits", SVC, lambda point: samples("digits", point)),
+        Task("boosting:breast_cancer", BOOSTING, lambda point: trees("breast_cancer", point)),
+        Task("network:wine", NETWORK, lambda point: network("wine", point)),
+        Task("network:breast_cancer", NETWORK, lambda point: network("breast_cancer", point)),
     )
 }
 
 
 @cache
-def _median(name: str) -> float:
+def table(name: str) -> dict[tuple[int, ...], list[float]]:
+    """The curves of all points by their places in the grid; those that are missing are made."""
     task = TASKS[name]
-    points = task.space.decode_many(np.random.default_rng(0).random((RANDOM, task.space.dimension)))
-    return float(np.median([task.evaluate(point, MOST) for point in points]))
+    known = {(of, *place): curve for of, place, curve in entries(CURVES)}
+    known = {key[1:]: curve for key, curve in known.items() if key[0] == name}
+    for place in itertools.product(*(range(len(values)) for values in task.grid.values())):
+        if place not in known:
+            point = {key: values[i] for i, (key, values) in zip(place, task.grid.items(), strict=True)}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                curve = [min(v, WORST) if math.isfinite(v) else WORST for v in task.curve(point)]
+            known[place] = curve
+            with CURVES.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, place, curve]) + "\n")
+    return known
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or TASKS:
+        print(chosen, len(table(chosen)), TASKS[chosen].scale, flush=True)

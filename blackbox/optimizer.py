@@ -202,8 +202,8 @@ class Optimizer:
             candidates += new
             if self.left <= sum(map(self._cost, candidates[:-1])):
                 raise BudgetExhausted(
-                    f"n must be less: of a budget of {self._budget} full evaluations {self.left:g} are left, and {count}"
-                    f" candidates may take {sum(map(self._cost, candidates)):g}"
+                    f"n must be less than {count}: a budget of {self._budget} full evaluations has {self.left:g} left, and "
+                    f"as many candidates take {sum(map(self._cost, candidates)):g}"
                 )
             waiting.update((candidate.id, candidate) for candidate in candidates)
             if new:
@@ -432,7 +432,7 @@ class Optimizer:
             return math.inf
         waiting = self._gate.waiting
         awaited = len(waiting) if self.settings.fidelity is None else sum(map(self._cost, waiting.values()))
-        return max(0, self._budget - self._search.spent - awaited)
+        return max(0, round(self._budget - self._search.spent - awaited, 9))  # fractions do not quite add up
 
     @property
     def left_in_generation(self) -> int:

@@ -112,32 +112,37 @@ class Rungs(NamedTuple):
     """What is known of each configuration, in the order of their first results."""
 
     rows: Float[np.ndarray, "n d"]
-    ids: Int[np.ndarray, "n 2"]
-    """Of the first candidate of each."""
+    ids: Int[np.ndarray, "n rungs 2"]
+    """Of the candidate that has the result."""
     values: Float[np.ndarray, "n rungs"]
     """Lower is better; NaN where there is no result, infinity where it failed."""
 
     @classmethod
     def empty(cls, dimension: int, rungs: int) -> Rungs:
         """Those of nothing told."""
-        return cls(np.zeros((0, dimension)), np.zeros((0, 2), dtype=np.int64), np.zeros((0, rungs)))
+        return cls(np.zeros((0, dimension)), np.zeros((0, rungs, 2), dtype=np.int64), np.zeros((0, rungs)))
 
     def joined(self, told: Told, fitness: float) -> Rungs:
         """With one more result. A point from outside that is known, but not on that rung, is no new one."""
-        fitness = math.inf if math.isnan(fitness) else fitness
-        place = told.member if told.generation < INJECTED else None
-        if told.generation == INJECTED and len(self.rows):
-            same = np.flatnonzero((self.rows == told.row).all(1) & np.isnan(self.values[:, told.rung]))
-            place = int(same[0]) if len(same) else None
-        if place is not None:
-            values = self.values.copy()
-            values[place, told.rung] = fitness
-            return self._replace(values=values)
-        added = np.full((1, self.values.shape[1]), np.nan)
-        added[0, told.rung] = fitness
-        id = np.array([[told.generation, told.member]])
-        rows = np.concatenate([self.rows, np.asarray(told.row, np.float64)[None]])
-        return Rungs(rows, np.concatenate([self.ids, id]), np.concatenate([self.values, added]))
+        rows, ids, values = self.rows, self.ids.copy(), self.values.copy()
+        place = told.member if told.generation < INJECTED else len(rows)
+        if told.generation == INJECTED:
+            same = np.flatnonzero((rows == told.row).all(1) & np.isnan(values[:, told.rung]))
+            place = int(same[0]) if len(same) else place
+        if place == len(rows):
+            count = values.shape[1]
+            rows = np.concatenate([rows, np.asarray(told.row, np.float64)[None]])
+            ids = np.concatenate([ids, np.zeros((1, count, 2), dtype=np.int64)])
+            values = np.concatenate([values, np.full((1, count), np.nan)])
+        ids[place, told.rung] = told.generation, told.member
+        values[place, told.rung] = math.inf if math.isnan(fitness) else fitness
+        return Rungs(rows, ids, values)
+
+    def places(self) -> dict[tuple[int, int], int]:
+        """The number of the configuration of each candidate that has a result."""
+        places, rungs = np.nonzero(~np.isnan(self.values))
+        ids = self.ids[places, rungs].tolist()
+        return {(generation, member): place for (generation, member), place in zip(ids, places.tolist(), strict=True)}
 
     def promotions(self, factor: int, waiting: Container[tuple[int, int]]) -> list[tuple[int, int]]:
         """Ids of the candidates that are due: what belongs on a higher rung and is not waited for.
@@ -164,14 +169,11 @@ class Rungs(NamedTuple):
 
     def before(self, generation: int, member: int) -> tuple[int, int] | None:
         """The id of the candidate that a promotion goes on with; None for others, and for points from outside."""
-        if generation >= INJECTED:
-            return None
         rung = INJECTED - generation - 1
-        is_first = rung == 0 or np.isnan(self.values[member, :rung]).all()
-        first, number = self.ids[member].tolist()
-        if is_first:
-            return None if first == INJECTED else (first, number)
-        return (INJECTED - rung, member)
+        if rung < 0:
+            return None
+        earlier, number = self.ids[member, rung].tolist()
+        return None if earlier == INJECTED else (earlier, number)
 
     def scores(self) -> Float[np.ndarray, "n"]:
         """One number for each configuration, all on the scale of the highest rung reached so far, lower is better.

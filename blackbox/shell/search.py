@@ -305,16 +305,15 @@ class Search:
     def _scored(self, lane: Lane, told: Sequence[Told], results: dict[int, Any], outside: dict[Any, Any]) -> Any:
         """The state of the strategy with the present scores of what it knows; writes those of others into the rest."""
         rungs = self._rungs_with(told)
-        scores, places = rungs.scores(), {(g, m): i for i, (g, m) in enumerate(rungs.ids.tolist())}
-        new = [((self.generation, member), member, results) for member in results]
-        new += [(id, id, outside) for id in outside]  # type: ignore[misc]
-        is_known = np.ones(len(scores), dtype=bool)
-        for id, key, entries in new:
-            if id in places:
-                entries[key] = entries[key][0], float(scores[places[id]])
-                is_known[places[id]] = False
-            else:  # a point from outside that is a further result of a known one
-                del entries[key]
+        scores, places, is_known = rungs.scores(), rungs.places(), np.ones(len(rungs.rows), dtype=bool)
+        for member, (row, _) in results.items():
+            place = places[self.generation, member]
+            results[member], is_known[place] = (row, float(scores[place])), False
+        for id, (row, _) in list(outside.items()):
+            if is_known[place := places[id]]:
+                outside[id], is_known[place] = (row, float(scores[place])), False
+            else:  # another result of the same point
+                del outside[id]
         revise = getattr(lane.strategy, "revise", None)
         return lane.state if revise is None else revise(lane.state, rungs.rows[is_known], scores[is_known])
 
@@ -326,12 +325,12 @@ class Search:
 
     def commit(self, told: Sequence[Told], closing: Closing | None) -> None:
         """Take in results and what :meth:`prepare` has made of them."""
-        for t in told:
+        for position, t in enumerate(told, self.evaluations):
             if closing is None:
                 self._sort_in(t, self.results, self.outside)
             if t.generation == INJECTED:
                 self.injected += 1
-            if self.evaluations >= self.plan.warm:
+            if position >= self.plan.warm:
                 self.told_on[t.rung] += 1
             if t.status == "ok" and self.plan.goals.objectives > 1:
                 values = self.plan.goals.signed(t.value, t.vector)[: self.plan.goals.objectives]
