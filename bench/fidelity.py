@@ -4,11 +4,10 @@
     python bench/fidelity.py run --tuners 'ego*' --seeds 0-4 --results FILE
     python bench/fidelity.py report
 
-A run may spend 12 times the budget of a full evaluation (``fidelity_tasks.py``), as is really spent: who goes on with a
-point pays the difference. Score: normalized regret at full budget, (found - best) / (median - best), of the point that is
-the best of those of the largest budget so far, after 4, 8 and 12; 0 is the best of the table. ``warm`` begins with the
-journal of a run of ``ego`` of 12 full evaluations with another seed, 30000 more; ``warm half`` with one of a task whose
-values are those at a ninth of the budget.
+A run may spend 12 times the budget of a full evaluation (``fidelity_tasks.py``), as is really spent: who goes on with
+a point pays the difference. Score: normalized regret, (found - best) / (median - best), all at full budget, of the
+point that is the best of those of the largest budget so far, after 4, 8 and 12; 0 is the best of the table. ``warm``
+begins with the journal of a run of ``ego`` of 12 full evaluations, with another seed.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def optuna(task: Task, seed: int, *, sampler: str, pruner: str | None, **setting
     package.logging.set_verbosity(package.logging.ERROR)
     pruners: dict[str | None, Callable[[], Any]] = {
         None: package.pruners.NopPruner,
-        "hyperband": partial(package.pruners.HyperbandPruner, min_resource=LEAST, max_resource=MOST, reduction_factor=3),
+        "hyperband": partial(package.pruners.HyperbandPruner, LEAST, MOST, reduction_factor=3),
         "halving": partial(package.pruners.SuccessiveHalvingPruner, min_resource=LEAST, reduction_factor=3),
     }
     distributions = to_distributions(task.space)
@@ -131,7 +130,7 @@ def report(runs: dict[tuple[str, str, int], list[float]], is_kept: bool) -> None
     """Print the table of all runs, and keep it."""
     tuners, rows = list(dict.fromkeys(key[1] for key in runs)), []
     for tuner in tuners:
-        own = {name: np.array([r for (task, of, _), r in runs.items() if (task, of) == (name, tuner)]) for name in TASKS}
+        own = {name: np.array([r for key, r in runs.items() if key[:2] == (name, tuner)]) for name in TASKS}
         own = {name: regrets for name, regrets in own.items() if len(regrets)}
         mean = np.mean([regrets.mean(0) for regrets in own.values()], axis=0)
         error = np.sqrt(np.sum([regrets.var(0, ddof=1) / len(regrets) for regrets in own.values()], axis=0)) / len(own)

@@ -1,4 +1,4 @@
-"""Tables of learning curves: every point of a grid of scikit-learn's hyperparameters, at every rung of a ladder of budgets.
+"""Tables of learning curves: every point of a grid of scikit-learn's hyperparameters, at all budgets of a ladder.
 
     python bench/fidelity_tasks.py [TASK ...]     makes what is missing: some minutes a task on an idle core
 
@@ -49,11 +49,13 @@ class Task:
 
     @property
     def space(self) -> Space:
-        return Space({k: Choice(list(v)) if isinstance(v[0], str) else Int(0, len(v) - 1) for k, v in self.grid.items()})
+        grid = self.grid.items()
+        return Space({k: Choice(list(v)) if isinstance(v[0], str) else Int(0, len(v) - 1) for k, v in grid})
 
     def value(self, point: Mapping[str, Any], budget: float) -> float:
         """The value of a point of the space at one of RUNGS."""
-        indices = [values.index(point[k]) if isinstance(values[0], str) else point[k] for k, values in self.grid.items()]
+        grid = self.grid.items()
+        indices = [values.index(point[k]) if isinstance(values[0], str) else point[k] for k, values in grid]
         return table(self.name)[tuple(indices)][RUNGS.index(round(budget))]
 
     @property

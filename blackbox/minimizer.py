@@ -114,7 +114,8 @@ def minimize(
             With ``objectives=k``: to a sequence of k numbers in place of one. With a ``fidelity`` it is called with a
             point and a budget.
         space, method, seed, x0, direction: as for :class:`blackbox.Optimizer`.
-        budget: evaluations in all, with a ``fidelity`` as many as cost the same in full. Without ``budget``, ``seconds`` and ``target``: 100 per coordinate.
+        budget: evaluations in all; with a ``fidelity``, as many full ones as may be paid for. Without ``budget``,
+            ``seconds`` and ``target``: 100 per coordinate.
         seconds: time limit; evaluations under way are given up.
         target: value to reach, of a single objective; with a ``fidelity``, at the full budget.
         patience: evaluations without improvement after which to stop; with several objectives, without a result that

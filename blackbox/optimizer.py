@@ -202,8 +202,8 @@ class Optimizer:
             candidates += new
             if self.left <= sum(map(self._cost, candidates[:-1])):
                 raise BudgetExhausted(
-                    f"n must be less than {count}: a budget of {self._budget} full evaluations has {self.left:g} left, and "
-                    f"as many candidates take {sum(map(self._cost, candidates)):g}"
+                    f"n must be less than {count}: a budget of {self._budget} full evaluations has {self.left:g} left, "
+                    f"and as many candidates take {sum(map(self._cost, candidates)):g}"
                 )
             waiting.update((candidate.id, candidate) for candidate in candidates)
             if new:

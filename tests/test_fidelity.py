@@ -1,4 +1,4 @@
-"""Several budgets: who goes on, what the method hears of it, what survives, and how a run begins with earlier results."""
+"""Several budgets: who goes on, what the method hears of it, what survives; runs that begin with earlier ones."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_the_budget_is_in_full_evaluations_and_the_last_one_may_exceed_it():
         optimizer.ask()
     optimizer.budget = 3
     before = state_digest(optimizer)
-    with pytest.raises(BudgetExhausted, match="less than 84: .* 1 left"):
+    with pytest.raises(BudgetExhausted, match=r"less than 84: .* 1 left"):
         optimizer.ask(84)
     assert state_digest(optimizer) == before
 

@@ -29,7 +29,9 @@ class Candidate:
             or "crashed" (no value).
     """
 
-    __slots__ = ("_owner", "_row", "_rung", "budget", "constraints", "continues", "id", "status", "value", "values", "x")
+    __slots__ = (
+        "_owner", "_row", "_rung", "budget", "constraints", "continues", "id", "status", "value", "values", "x",
+    )  # fmt: skip
 
     def __init__(self, id: tuple[int, int], x: Any, row: Float[Array, "d"], owner: str) -> None:
         self.id = id

@@ -6,8 +6,8 @@ results on a rung go on to the next one, those on the highest rung first, and wh
 configuration begins. So nothing waits for stragglers, and results count in any order.
 
 On which rung a configuration begins is given by its ordinal number alone: on the lowest ``brackets`` rungs, in the
-shares that Hyperband gives its brackets (Li et al. 2018, arXiv:1603.06560), spread evenly. All brackets share the rungs:
-whoever begins higher up is compared with those who have been promoted to there.
+shares that Hyperband gives its brackets (Li et al. 2018, arXiv:1603.06560), spread evenly. All brackets share the
+rungs: whoever begins higher up is compared with those who have been promoted to there.
 
 What failed is never promoted. All is a function of what was told, and of who is waited for.
 """

@@ -198,14 +198,14 @@ class Search:
         """Ids of the candidates that go on with earlier ones and are due, but for those that are waited for."""
         return [] if self.plan.fidelity is None else self.rungs.promotions(self.plan.fidelity.factor, waiting)
 
-    def is_complete(self, members: Collection[int], told: int = 0) -> bool:
+    def is_complete(self, members: Collection[int], together: int = 0) -> bool:
         """Whether the open generation closes once these members, without results so far, have some.
 
         Args:
             members: of the open generation.
-            told: results that come with theirs, themselves included.
+            together: results that come at once, theirs included.
         """
-        if told and self.evaluations + told == self.plan.warm:
+        if together and self.evaluations + together == self.plan.warm:
             return self._injectable and getattr(self.lane.strategy, "needs_values", False)
         if (count := len(self.results) + len(members)) < self.popsize:
             return False

@@ -97,7 +97,7 @@ class Settings:
         if not (fidelity is None or isinstance(fidelity, Fidelity)):
             raise SettingError(f"fidelity must be None or a Fidelity(least, most); got {show(fidelity)}")
         if fidelity is not None and (constraints or objectives > 1):
-            raise SettingError("fidelity must be None with constraints or several objectives, which it does not compare")
+            raise SettingError("fidelity must be None with constraints or several objectives, which have no rungs")
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
