@@ -142,7 +142,7 @@ TASKS = {
         Task("svc:digits", SVC, lambda point: samples("digits", point)),
         Task("boosting:breast_cancer", BOOSTING, lambda point: trees("breast_cancer", point)),
         Task("network:wine", NETWORK, lambda point: network("wine", point)),
-        Task("network:breast_cancer", NETWORK, lambda point: network("breast_cancer", point)),
+        Task("boosting:wine", BOOSTING, lambda point: trees("wine", point)),
     )
 }
 

@@ -17,7 +17,7 @@ from blackbox.shell.replay import replay
 from blackbox.shell.rungs import Rungs
 from blackbox.shell.told import Told
 
-LADDER = Fidelity(1, 27)
+LADDER = Fidelity(1, 27, brackets=1)
 SPACE = Space({"a": Float(0, 1), "k": Choice(["p", "q"]), "n": Int(1, 5)})
 METHODS = ("ego", "cat-cma", "random")
 
@@ -88,7 +88,8 @@ def test_what_does_not_go_with_a_fidelity_is_refused(given, message):
 
 
 def test_configurations_begin_in_the_shares_of_hyperband():
-    ladder = Fidelity(1, 27, brackets=4)
+    ladder = Fidelity(1, 27)
+    assert ladder == Fidelity(1, 27, brackets=4)
     starts = np.bincount([ladder.start(number) for number in range(5000)], minlength=4) / 5000
     n = np.array([27 / 4, 9 / 3, 3 / 2, 1])  # of each bracket, times s_max + 1
     np.testing.assert_allclose(starts, n / n.sum(), atol=1e-3)

@@ -157,8 +157,7 @@ def convergence(panel: Any, report: Report) -> None:
     ok = np.flatnonzero(is_ok)
     dots = ok[:: math.ceil(len(ok) / MOST_POINTS)]
     panel.scatter(number[dots], scale.heights[dots], s=14, color=BLUE, alpha=0.45, lw=0, label="one evaluation")
-    so_far = np.minimum if scale.descends else np.maximum
-    best = so_far.accumulate(scale.heights[ok])
+    best = scale.heights[report.best_so_far]
     steps = np.append(number[ok], len(values)), np.append(best, best[-1])
     panel.step(*steps, where="post", color=VERMILION, lw=2.2, label="best so far")
     first = report.ranking[0]

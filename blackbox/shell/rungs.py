@@ -40,8 +40,8 @@ class Fidelity:
         least: the smallest budget that says anything, > 0.
         most: the full one, > ``least``.
         factor: between two budgets; one in ``factor`` configurations goes on to the next, an integer >= 2.
-        brackets: on how many of the lowest budgets configurations may begin, 1 or more. 1 is successive halving; more
-            are Hyperband's hedge against small budgets that say nothing of larger ones.
+        brackets: on how many of the lowest budgets configurations may begin; None for all, which is Hyperband's hedge
+            against small budgets that say little of larger ones. 1 is successive halving alone.
 
     Raises:
         SettingError: an argument outside its range.
@@ -50,7 +50,7 @@ class Fidelity:
     least: float
     most: float
     factor: int = 3
-    brackets: int = 1
+    brackets: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("least", "most"):
@@ -61,6 +61,8 @@ class Fidelity:
             object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
         for name, low in (("factor", 2), ("brackets", 1)):
             value = getattr(self, name)
+            if name == "brackets" and value is None:
+                continue
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low:
                 raise SettingError(f"{name} must be an integer >= {low}; got {value!r}")
             object.__setattr__(self, name, int(value))
@@ -69,7 +71,9 @@ class Fidelity:
                 f"most must be at least factor * least = {self.factor * self.least:g}, or there is nothing to save; "
                 f"got {self.most!r}"
             )
-        if self.brackets > len(self.budgets):
+        if self.brackets is None:
+            object.__setattr__(self, "brackets", len(self.budgets))
+        elif self.brackets > len(self.budgets):
             raise SettingError(f"brackets must be at most {len(self.budgets)}, as many as budgets; got {self.brackets}")
 
     @property
@@ -87,7 +91,7 @@ class Fidelity:
     def shares(self) -> Float[np.ndarray, "brackets"]:
         """Of the configurations, those that begin on each of the lowest rungs."""
         top = len(self.budgets) - 1
-        counts = np.array([self.factor ** (top - s) / (top - s + 1) for s in range(self.brackets)])
+        counts = np.array([self.factor ** (top - s) / (top - s + 1) for s in range(self.brackets or top + 1)])
         return counts / counts.sum()
 
     def start(self, number: int) -> int:
@@ -99,7 +103,7 @@ class Fidelity:
         """How many configurations are begun for the price of one full evaluation, in the long run."""
         budgets, reached = np.array(self.budgets) / self.most, np.zeros(len(self.budgets))
         for rung in range(len(budgets)):
-            begun = self.shares[rung] if rung < self.brackets else 0.0
+            begun = self.shares[rung] if rung < len(self.shares) else 0.0
             reached[rung] = begun + (reached[rung - 1] / self.factor if rung else 0.0)
         return float(1 / (reached @ budgets))
 
