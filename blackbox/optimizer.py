@@ -435,6 +435,11 @@ class Optimizer:
         return max(0, round(self._budget - self._search.spent - awaited, 9))  # fractions do not quite add up
 
     @property
+    def spent(self) -> float:
+        """What is told of the budget: without the results of a warm start, and with a fidelity in full evaluations."""
+        return self._search.spent
+
+    @property
     def left_in_generation(self) -> int:
         """Members of the open generation that have not been asked for; beyond them candidates get stale."""
         return max(0, self._search.popsize - self._member)

@@ -10,6 +10,12 @@ shares that Hyperband gives its brackets (Li et al. 2018, arXiv:1603.06560), spr
 rungs: whoever begins higher up is compared with those who have been promoted to there.
 
 What failed is never promoted. All is a function of what was told, and of who is waited for.
+
+What methods hear of a configuration is :meth:`Rungs.scores`. On the tables of ``bench/fidelity.py``, seeds 1000 to 1011,
+this left 0.089 of the median's regret with ``ego``. In its place the largest budget with six results or more alone, as
+in BOHB (arXiv:1807.01774), left 0.084, less where small budgets mislead and three times as much on the other tables;
+values as they were told, those of the first budget, or values moved to the scale of the largest budget by the points
+that have both, left more, on the three tables with which all were tried.
 """
 
 from __future__ import annotations
@@ -179,26 +185,20 @@ class Rungs(NamedTuple):
         earlier, number = self.ids[member, rung].tolist()
         return None if earlier == INJECTED else (earlier, number)
 
-    def scores(self) -> Float[np.ndarray, "n"]:
-        """One number for each configuration, all on the scale of the highest rung reached so far, lower is better.
+    def scores(self, factor: int) -> Float[np.ndarray, "n"]:
+        """One number for each configuration, lower is better: what those who went on and those who did not compare by.
 
-        That of its last result. From one rung to the next values are moved by the difference of the medians of those
-        configurations that have a value on both, and stretched by the ratio of their mean distances from it.
+        The logarithm of the share of all configurations that it is among the best of, as its last result has it: its
+        rank on that rung, divided by the number of results there, and by ``factor`` for each rung below.
         """
-        values = self.values
-        is_known = ~np.isnan(values)
-        last = values.shape[1] - 1 - np.argmax(is_known[:, ::-1], axis=1)
-        scores: Float[np.ndarray, "n"] = values[np.arange(len(values)), last]
-        for rung in range(values.shape[1] - 1):
-            both = np.isfinite(values[:, rung]) & np.isfinite(values[:, rung + 1])
-            if both.any():
-                low, high = values[both, rung], values[both, rung + 1]
-                stretch = _spread(high) / _spread(low) if len(low) >= 3 and _spread(low) > 0 else 1.0
-                with np.errstate(invalid="ignore"):  # infinity times 0
-                    moved = np.median(high) + (scores - np.median(low)) * stretch
-                scores = np.where(last <= rung, moved, scores)
-        return np.where(np.isnan(scores), math.inf, scores)
-
-
-def _spread(values: Float[np.ndarray, "n"]) -> float:
-    return float(np.abs(values - np.median(values)).mean())
+        is_known = ~np.isnan(self.values)
+        last = self.values.shape[1] - 1 - np.argmax(is_known[:, ::-1], axis=1)
+        scores = np.full(len(self.values), math.inf)
+        for rung in range(self.values.shape[1]):
+            column = self.values[:, rung]
+            known = np.sort(column[is_known[:, rung]])
+            at = (last == rung) & (column < math.inf)
+            if at.any():
+                share = (np.searchsorted(known, column[at]) + 0.5) / len(known)
+                scores[at] = np.log(share) - rung * math.log(factor)
+        return scores
