@@ -38,6 +38,7 @@ _NAMES = {
     "pareto": ["hypervolume"],
     "population": ["evaluate"],
     "runner": ["History", "run"],
+    "shell.rungs": ["Fidelity"],
     "space": ["Bool", "Box", "Choice", "Float", "Int", "Permutation", "Space", "reflect"],
     "storage.state_file": ["load", "save"],
     "strategy": ["Strategy", "algorithm", "create", "methods"],
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from blackbox.population import evaluate as evaluate
     from blackbox.runner import History as History
     from blackbox.runner import run as run
+    from blackbox.shell.rungs import Fidelity as Fidelity
     from blackbox.space import Bool as Bool
     from blackbox.space import Box as Box
     from blackbox.space import Choice as Choice

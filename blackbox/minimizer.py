@@ -48,7 +48,7 @@ class Result:
         value: its value, or None.
         pareto: with several objectives, which have no best point, those that no other dominates, as candidates with
             ``x`` and ``values``; see :attr:`Optimizer.pareto`.
-        evaluations: results told, those before a resume included.
+        evaluations: results told, those before a resume or of a warm start included.
         seconds: duration of this call.
         stopped: from each reason that ended the run ("budget", "seconds", "target", "patience", "errors",
             "method", "callback") to a sentence.
@@ -76,7 +76,7 @@ class Result:
 
 
 def minimize(
-    objective: Callable[[Any], Any],
+    objective: Callable[..., Any],
     space: Space | Box | Mapping[str, Any],
     *,
     method: Any = "auto",
@@ -113,11 +113,13 @@ def minimize(
     Args:
         objective: from a point (a dictionary, or an array for a Box) to a number. None and NaN mean failed. With
             ``constraints=m`` among the settings: to a pair of a number and a sequence of m, where those <= 0 are kept.
-            With ``objectives=k``: to a sequence of k numbers in place of one.
+            With ``objectives=k``: to a sequence of k numbers in place of one. With a ``fidelity`` it is called with a
+            point and a budget.
         space, method, seed, x0, direction: as for :class:`blackbox.Optimizer`.
-        budget: evaluations in all. Without ``budget``, ``seconds`` and ``target``: 100 per coordinate.
+        budget: evaluations in all; with a ``fidelity``, as many full ones as may be paid for. Without ``budget``,
+            ``seconds`` and ``target``: 100 per coordinate.
         seconds: time limit; evaluations under way are given up.
-        target: value to reach, of a single objective.
+        target: value to reach, of a single objective; with a ``fidelity``, at the full budget.
         patience: evaluations without improvement after which to stop; with several objectives, without a result that
             enters the front.
         workers: evaluations at once: 0 runs them here, one after the other; or "ray", an address of Ray, or
@@ -136,8 +138,8 @@ def minimize(
         callbacks: see :mod:`blackbox.callbacks`.
         catch: which exceptions of ``objective`` count as a failed evaluation: True for all; a type or tuple of
             types (not in processes); False or () for none. Others end the run and are raised.
-        **settings: further arguments of Optimizer: ``constraints``, ``objectives``, ``restarts``, ``durability``, the
-            policies, and the method's hyperparameters.
+        **settings: further arguments of Optimizer: ``constraints``, ``objectives``, ``fidelity``, ``warm_start``,
+            ``restarts``, ``durability``, the policies, and the method's hyperparameters.
 
     Raises:
         SettingError, SpaceError, JournalError: as for Optimizer.
@@ -155,6 +157,10 @@ def minimize(
         raise SettingError(f"target must be None with several objectives; got {target!r}")
     if resume and journal is None:
         raise SettingError("journal must name a file where resume=True; got None")
+    if settings.get("fidelity") is not None:
+        if vectorized:
+            raise SettingError("vectorized must be False with a fidelity, whose evaluations differ; got True")
+        objective = _OfPair(objective)
     pool = None if vectorized else start_workers(objective, workers, kind=kind, timeout=timeout, retries=retries)
     try:
         if resume and not Journal.is_blank(journal):  # type: ignore[arg-type]
@@ -179,6 +185,7 @@ def minimize(
 def _resumed(journal: Any, space: Space | Box, given: dict[str, Any], budget: int | None) -> Optimizer:
     """The optimizer of a journal, if it is the one meant; ``budget`` replaces its own."""
     optimizer = Optimizer.resume(journal)
+    given.pop("warm_start", None)  # its results are in the journal
     try:
         durability = given.pop("durability", optimizer.durability)
         if durability != optimizer.durability:
@@ -192,6 +199,17 @@ def _resumed(journal: Any, space: Space | Box, given: dict[str, Any], budget: in
         optimizer.close()
         raise
     return optimizer
+
+
+class _OfPair:
+    """An objective of a point and a budget as one of their pair, which can be sent wherever the objective can."""
+
+    def __init__(self, objective: Callable[[Any, Any], Any]) -> None:
+        self._objective = objective
+        self.__qualname__ = getattr(objective, "__qualname__", repr(objective)[:100])
+
+    def __call__(self, pair: tuple[Any, float]) -> Any:
+        return self._objective(*pair)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,16 +292,17 @@ class _Run:
         while not self._stopped:
             # Members of the open generation are needed anyway and may queue; others would only get stale.
             spare = min(pool.slots, optimizer.left_in_generation) if pool.slots > 1 else 0
-            while len(running) < pool.slots + spare and optimizer.left >= 1:
+            while len(running) < pool.slots + spare and optimizer.left > 0:
                 if synchronous and running and optimizer.left_in_generation == 0:
                     break
                 candidate = optimizer.ask()
                 running[submitted] = candidate
-                pool.submit(submitted, candidate.x)
+                pool.submit(submitted, candidate.x if candidate.budget is None else (candidate.x, candidate.budget))
                 submitted += 1
                 spare = min(spare, optimizer.left_in_generation)
             if not running:
-                self._stopped["budget"] = f"all {optimizer.budget} evaluations are done"
+                full = " full" if optimizer.settings.fidelity is not None else ""
+                self._stopped["budget"] = f"all {optimizer.budget}{full} evaluations are done"
                 break
             self._finished += pool.wait(self._seconds_left())
             self._tell_finished(running)
@@ -389,6 +408,9 @@ class _Run:
 
     def _check_target(self) -> None:
         best, target = self._best, self._limits.target
+        fidelity = self._optimizer.settings.fidelity
+        if fidelity is not None and best is not None and best.budget != fidelity.most:
+            return
         if target is not None and best is not None and best.value is not None:
             sign = 1 if self._optimizer.direction == "minimize" else -1
             if sign * best.value <= sign * target:

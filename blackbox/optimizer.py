@@ -21,9 +21,11 @@ from blackbox.shell.gate import Gate
 from blackbox.shell.interrupts import uninterrupted
 from blackbox.shell.record import replay, to_event
 from blackbox.shell.restarts import Schedule
+from blackbox.shell.rungs import INJECTED, Fidelity
 from blackbox.shell.search import Closing, Search
 from blackbox.shell.settings import Direction, Settings, fingerprint, positive_integer
 from blackbox.shell.told import Policy, Told, read_value
+from blackbox.shell.warm_start import earlier_results
 from blackbox.space import Space
 
 __all__ = ["Candidate", "Optimizer"]
@@ -52,7 +54,8 @@ class Optimizer:
             :mod:`blackbox.shell.turns`); "auto" (see :func:`blackbox.shell.auto.choose_method`); or a strategy,
             whose ``sigma0`` then is in units of the unit cube.
         seed: integer from 0 to 2**64 - 1; None draws one, kept as ``seed``.
-        budget: evaluations in all, told from outside included; None is unlimited.
+        budget: evaluations in all, told from outside included; None is unlimited. With ``fidelity`` in full ones: an
+            evaluation counts by its share of ``fidelity.most``, one that continues another like one from scratch.
         direction: "minimize" or "maximize"; of several objectives, a sequence with one for each, or one for all.
         journal: a new file for all settings and results; see :meth:`resume`.
         durability: what told results in the journal survive: the death of the "process" at any moment, or, waiting
@@ -65,6 +68,11 @@ class Optimizer:
         parallel: how many evaluations there will be at once, by which "auto" chooses; any number may be asked for.
         constraints: how many inequality constraints are told with each value; see :meth:`tell`.
         objectives: how many values a result has; more than one give :attr:`pareto` in place of :attr:`best`.
+        fidelity: evaluations may cost less than a full one; each candidate then has a ``budget``. See
+            :mod:`blackbox.shell.rungs`.
+        warm_start: the journal of an earlier run, or several, of the same objective: what they tell of points of this
+            space is told first, as points from outside that do not count against ``budget``. What does not fit is
+            left out with a warning. The journal of this run has them, too.
         **hyperparameters: the method's own, such as ``popsize``; ``sigma0`` (default 0.2) is in units of the unit
             cube that the space is mapped to.
 
@@ -96,13 +104,16 @@ class Optimizer:
         parallel: float = 1,
         constraints: int = 0,
         objectives: int = 1,
+        fidelity: Fidelity | None = None,
+        warm_start: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         **hyperparameters: Any,
     ) -> None:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
         settings = Settings.check(
             space, method, seed, budget, direction, x0, restarts, policy, hyperparameters, parallel, constraints,
-            objectives,
+            objectives, fidelity,
         )  # fmt: skip
+        settings, earlier = earlier_results(settings, warm_start, is_x0_given=x0 is not None)
         search = Search(settings.plan())
         opened = None
         if journal is not None:
@@ -110,6 +121,7 @@ class Optimizer:
         elif durability != "process":
             raise SettingError(f'durability must be "process" without a journal; got {durability!r}')
         self._set_up(settings, search, opened)
+        self._record(earlier)
 
     def _set_up(self, settings: Settings, search: Search, journal: Journal | None) -> None:
         self.settings = settings
@@ -151,6 +163,8 @@ class Optimizer:
                     stacklevel=2,
                 )
             search = replay(settings.plan(), journal)
+            if search.evaluations < settings.warm:
+                raise JournalError(f"{path} was cut short when the run began, before anything was asked; begin it anew")
             budget = journal.note("budget")
         except BaseException:
             journal.close()
@@ -168,23 +182,71 @@ class Optimizer:
     def ask(self, n: int | None = None) -> Candidate | list[Candidate]:
         """The next candidate, or a list of the next ``n``.
 
-        Beyond the members of the open generation these are further samples of the same distribution.
+        Beyond the members of the open generation these are further samples of the same distribution. With a fidelity,
+        those that go on with earlier ones come first.
 
         Raises:
             SettingError: ``n`` is no integer >= 1.
-            BudgetExhausted: more than :attr:`left`.
+            BudgetExhausted: more than :attr:`left`; with a fidelity the last one may cost more than that.
         """
         count = 1 if n is None else positive_integer("n", n)
         with self._lock:
-            if self._budget is not None and count > self.left:
+            waiting = self._gate.waiting
+            if self.settings.fidelity is None and count > self.left:
                 raise BudgetExhausted(
                     f"n must be at most {self.left} with a budget of {self._budget}, of which {self.evaluations} are "
-                    f"told and {len(self._gate.waiting)} waited for; got {count}"
+                    f"told and {len(waiting)} waited for; got {count}"
                 )
-            candidates = list(itertools.islice(self._candidates(), count))
-            self._gate.waiting.update((candidate.id, candidate) for candidate in candidates)
-            self._member = candidates[-1].id[1] + 1
+            candidates = [self._promoted(id) for id in self._search.promotions(waiting)[:count]]
+            new = list(itertools.islice(self._candidates(), count - len(candidates)))
+            candidates += new
+            if self.left <= sum(map(self._cost, candidates[:-1])):
+                raise BudgetExhausted(
+                    f"n must be less than {count}: a budget of {self._budget} full evaluations has {self.left:g} left, "
+                    f"and as many candidates take {sum(map(self._cost, candidates)):g}"
+                )
+            waiting.update((candidate.id, candidate) for candidate in candidates)
+            if new:
+                self._member = new[-1].id[1] + 1
         return candidates[0] if n is None else candidates
+
+    def promote(self, candidate: Candidate) -> Candidate | None:
+        """With a fidelity: the candidate that goes on with one just told, if it is among the best so far; else None.
+
+        For an evaluation that reports step by step and may be stopped early::
+
+            while candidate is not None:
+                optimizer.tell(candidate, train(model, until=candidate.budget))
+                candidate = optimizer.promote(candidate)
+
+        Raises:
+            TellError: ``candidate`` is not from this optimizer.
+        """
+        with self._lock:
+            self._gate.own([candidate])
+            waiting = self._gate.waiting
+            for id in self._search.promotions(waiting) if self.left > 0 else ():
+                if self._search.rungs.before(*id) == candidate.id:
+                    waiting[id] = self._promoted(id)
+                    return waiting[id]
+        return None
+
+    def _promoted(self, id: tuple[int, int]) -> Candidate:
+        """The candidate of a promotion."""
+        row = self._search.rungs.rows[id[1]]
+        return self._allotted(Candidate(id, self.space.decode(row), row, self.settings.owner), INJECTED - id[0])
+
+    def _allotted(self, candidate: Candidate, rung: int) -> Candidate:
+        """The candidate with its budget, where there are several."""
+        fidelity = self.settings.fidelity
+        if fidelity is None:
+            return candidate
+        return candidate.allot(rung, fidelity.budgets, self._search.rungs.before(*candidate.id))
+
+    def _cost(self, candidate: Candidate) -> float:
+        """In full evaluations."""
+        fidelity = self.settings.fidelity
+        return 1.0 if fidelity is None or candidate.budget is None else candidate.budget / fidelity.most
 
     def _candidates(self) -> Iterator[Candidate]:
         """The members of the open generation that are neither told nor waited for, without end."""
@@ -198,7 +260,8 @@ class Optimizer:
             for slot in range(max(0, self._member - first), popsize):
                 id = (generation, first + slot)
                 if id not in waiting and id[1] not in results:
-                    yield Candidate(id, points[slot], rows[slot], owner)
+                    candidate = Candidate(id, points[slot], rows[slot], owner)
+                    yield self._allotted(candidate, search.first_rung(id[1]))
 
     def forget(self, candidates: Iterable[Candidate]) -> None:
         """No longer wait for candidates that nobody will evaluate: they are left again, and may be asked for again.
@@ -265,7 +328,8 @@ class Optimizer:
         if self._journal is None:
             self._take_in(told, closing)
         else:
-            events = [to_event(t, search.generation, seconds, reason) for t in told]
+            has_rungs = self.settings.fidelity is not None
+            events = [to_event(t, search.generation, seconds, reason, has_rungs) for t in told]
             with uninterrupted():  # or the journal would hold results that are not known here
                 self._journal.append(events)
                 self._take_in(told, closing)
@@ -304,11 +368,13 @@ class Optimizer:
         """The best result so far, as a candidate with ``x`` and ``value``; None before any.
 
         With constraints: the best that keeps them all. With several objectives None: there is none, but a front.
+        With a fidelity: the best of those of the largest budget so far.
         """
         with self._lock:
-            (value, id), row, vector = self._search.best
+            (rung, value, id), row, vector = self._search.best
             if self._best is None and row is not None:
-                self._best = Candidate(id, self.space.decode(row), row, self.settings.owner)
+                candidate = Candidate(id, self.space.decode(row), row, self.settings.owner)
+                self._best = self._allotted(candidate, -rung)
                 self._best.take(self.settings.policy.sign * value, "ok", vector, 1)
             return self._best
 
@@ -336,10 +402,10 @@ class Optimizer:
         evaluated, and under noise a better choice than :attr:`best`.
 
         With constraints it is :attr:`best`, as soon as a point that keeps them all is known: of others nobody knows.
-        With several objectives, a compromise.
+        With several objectives, a compromise. With a fidelity it is :attr:`best`, too.
         """
         with self._lock:
-            if self.settings.constraints and self.best is not None:
+            if (self.settings.constraints or self.settings.fidelity) and self.best is not None:
                 return self.best.x
             lane = self._search.lane
             return self.space.decode(lane.strategy.recommend(lane.state))
@@ -358,10 +424,20 @@ class Optimizer:
 
     @property
     def left(self) -> float:
-        """Candidates that may still be asked for: the budget less what is told and what is waited for."""
+        """Candidates that may still be asked for: the budget less what is told and what is waited for.
+
+        With a fidelity in full evaluations, and no integer; as long as it is above 0 there is one more.
+        """
         if self._budget is None:
             return math.inf
-        return max(0, self._budget - self._search.evaluations - len(self._gate.waiting))
+        waiting = self._gate.waiting
+        awaited = len(waiting) if self.settings.fidelity is None else sum(map(self._cost, waiting.values()))
+        return max(0, round(self._budget - self._search.spent - awaited, 9))  # fractions do not quite add up
+
+    @property
+    def spent(self) -> float:
+        """What is told of the budget: without the results of a warm start, and with a fidelity in full evaluations."""
+        return self._search.spent
 
     @property
     def left_in_generation(self) -> int:

@@ -29,11 +29,11 @@ class Progress:
         self._console = console or Console(stderr=True)
         self._live: Any = None
         self._beside = 0
-        self._evaluations = 0  # at the start
+        self._spent = 0.0  # at the start
         self._next = 0.0
 
     def on_start(self, snapshot: Snapshot) -> None:
-        self._evaluations = snapshot.evaluations
+        self._spent = snapshot.optimizer.spent
         self._next = time.monotonic() + LINE_EVERY
         if self._console.is_terminal:
             from rich.progress import BarColumn, SpinnerColumn, TextColumn
@@ -82,20 +82,22 @@ class Progress:
     def _share(self, snapshot: Snapshot) -> float:
         """How much of the run is done, by whichever limit is nearer."""
         budget = snapshot.optimizer.budget
-        spent = snapshot.evaluations / budget if budget else 0.0
+        spent = snapshot.optimizer.spent / budget if budget else 0.0
         return min(1.0, max(spent, snapshot.seconds / self._limit if self._limit else 0.0))
 
     def _text(self, snapshot: Snapshot, width: float = math.inf) -> str:
         """The line. Where ``width`` columns are too few, best value, rate and time left stay, which fit into 50."""
         optimizer, best = snapshot.optimizer, snapshot.best
-        count = f"{snapshot.evaluations}" + (f"/{optimizer.budget}" if optimizer.budget else "")
-        rate = (snapshot.evaluations - self._evaluations) / max(snapshot.seconds, 1e-9)
+        has_budgets = optimizer.settings.fidelity is not None
+        spent = f"{optimizer.spent:.1f}" if has_budgets else f"{optimizer.spent}"
+        count = spent + (f"/{optimizer.budget}" if optimizer.budget else "")
+        rate = (optimizer.spent - self._spent) / max(snapshot.seconds, 1e-9)
         found = "no value yet" if best is None else f"best {best.value:.6g}"
         if optimizer.settings.objectives > 1:
             found = f"{len(optimizer.pareto)} on the front"
         parts = {
             "method": f"{optimizer.method}: ",
-            "count": f"{count} evaluations",
+            "count": f"{count} full evaluations" if has_budgets else f"{count} evaluations",
             "best": found,
             "rate": f"{rate:.3g}/s",
             "failed": f"{optimizer.failures} failed" if optimizer.failures else "",
@@ -112,7 +114,7 @@ class Progress:
 
     def _left(self, snapshot: Snapshot, rate: float) -> float:
         budget = snapshot.optimizer.budget
-        by_budget = (budget - snapshot.evaluations) / rate if budget and rate > 0 else math.inf
+        by_budget = (budget - snapshot.optimizer.spent) / rate if budget and rate > 0 else math.inf
         return max(0.0, min(by_budget, self._limit - snapshot.seconds if self._limit else math.inf))
 
 

@@ -29,7 +29,7 @@ def state_digest(optimizer: Optimizer) -> str:
     search = optimizer._search
     digest = hashlib.sha256()
     states = tuple(lane.state if lane else None for lane in search.lanes)
-    for name, array in flatten((states, search.population)).items():
+    for name, array in flatten((states, search.population, search.rungs)).items():
         digest.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
     for entries in (search.results, search.outside):
         for id in sorted(entries):
@@ -38,7 +38,7 @@ def state_digest(optimizer: Optimizer) -> str:
     best = search.best.row
     rest = (
         search.generation, search.evaluations, search.generation_since, search._used, search.failures,
-        search.injected, search.barren, search.turn, [lane and lane.to_json() for lane in search.lanes],
+        search.injected, search.told_on, search.barren, search.turn, [lane and lane.to_json() for lane in search.lanes],
         search.stopped, search.best.rank, None if best is None else best.tobytes(),
         sorted(optimizer._gate.waiting), optimizer._member, optimizer.budget,
     )  # fmt: skip

@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blackbox.errors import SpaceError
 from blackbox.integrations.optuna_spaces import Codec
-from blackbox.shell.search import INJECTED, Search
+from blackbox.shell.rungs import INJECTED
+from blackbox.shell.search import Search
 from blackbox.shell.settings import Direction, Settings
 from blackbox.shell.told import Policy, Told
 

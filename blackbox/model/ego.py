@@ -191,11 +191,7 @@ class EGO:
             np.concatenate([state.points[:used], rows[order]]),
             np.append(state.values[:used], values[order]),
         )
-        if len(known) > self.points:
-            kept = np.zeros(len(known), dtype=bool)
-            kept[np.argsort(known, kind="stable")[: self.points // 2]] = True
-            kept[np.flatnonzero(~kept)[-(self.points - self.points // 2) :]] = True
-            points, known = points[kept], known[kept]
+        points, known = self._kept(points, known)
         pending, since = self._awaited(state, v, rows)
         state = state._replace(
             generation=state.generation + 1,
@@ -206,6 +202,26 @@ class EGO:
             since=_filled(state.since, since, -1),
         )
         return state if state.told < self.start else self._fitted(state, v)
+
+    def revise(self, state: EGOState, rows: Float[ndarray, "n d"], fitness: Float[ndarray, "n"]) -> EGOState:
+        """The state after the same evaluations with other values, such as are known by now."""
+        points, values = self._variables(state.x0).points(rows), bounded_or_failed(fitness, _LARGEST)
+        points, values = self._kept(points, values)
+        return state._replace(
+            points=_filled(state.points, points, 0.0),
+            values=_filled(state.values, values, np.nan),
+        )
+
+    def _kept(
+        self, points: Float[ndarray, "n v"], values: Float[ndarray, "n"]
+    ) -> tuple[Float[ndarray, "m v"], Float[ndarray, "m"]]:
+        """The points that the model takes: of too many the better half, and the newest."""
+        if len(values) <= self.points:
+            return points, values
+        kept = np.zeros(len(values), dtype=bool)
+        kept[np.argsort(values, kind="stable")[: self.points // 2]] = True
+        kept[np.flatnonzero(~kept)[-(self.points - self.points // 2) :]] = True
+        return points[kept], values[kept]
 
     def _awaited(
         self, state: EGOState, v: Variables, told: Float[ndarray, "n v"]

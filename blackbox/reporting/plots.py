@@ -121,8 +121,6 @@ class _Scale(NamedTuple):
     heights: Float[np.ndarray, "n"]
     label: str
     is_log: bool
-    descends: bool
-    """Whether lower is better."""
 
     @classmethod
     def of(cls, report: Report) -> _Scale:
@@ -134,14 +132,14 @@ class _Scale(NamedTuple):
         label = "value (lower is better)" if minimizes else "value (higher is better)"
         if finite.min() > 0:
             values = np.maximum(values, 1 / HUGE)
-            return cls(values, label, bool(finite.max() >= 30 * finite.min()), minimizes)
+            return cls(values, label, bool(finite.max() >= 30 * finite.min()))
         best = finite.min() if minimizes else finite.max()
         distance = np.abs(values - best)
         positive = distance[report.is_ok & (distance > 0)]
         if len(positive) > 2 and np.quantile(positive, 0.95) / np.quantile(positive, 0.05) >= 100:
             label = "value \N{MINUS SIGN} best value" if minimizes else "best value \N{MINUS SIGN} value"
-            return cls(np.maximum(distance, max(positive.min(), 1 / HUGE)), label, True, True)
-        return cls(values, label, False, minimizes)
+            return cls(np.maximum(distance, max(positive.min(), 1 / HUGE)), label, True)
+        return cls(values, label, False)
 
 
 def convergence(panel: Any, report: Report) -> None:
@@ -157,8 +155,7 @@ def convergence(panel: Any, report: Report) -> None:
     ok = np.flatnonzero(is_ok)
     dots = ok[:: math.ceil(len(ok) / MOST_POINTS)]
     panel.scatter(number[dots], scale.heights[dots], s=14, color=BLUE, alpha=0.45, lw=0, label="one evaluation")
-    so_far = np.minimum if scale.descends else np.maximum
-    best = so_far.accumulate(scale.heights[ok])
+    best = scale.heights[report.best_so_far]
     steps = np.append(number[ok], len(values)), np.append(best, best[-1])
     panel.step(*steps, where="post", color=VERMILION, lw=2.2, label="best so far")
     first = report.ranking[0]

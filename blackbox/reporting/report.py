@@ -89,12 +89,23 @@ class Report:
     def ranking(self) -> list[int]:
         """Positions of the evaluations that have a value, best first; of equal ones the first asked.
 
-        With several objectives: of those that no other dominates, by their first value.
+        With a fidelity those of the largest budget come first. With several objectives: of those that no other dominates, by their first value.
         """
         if self.settings.objectives > 1:
             return self._front()
-        found = [(i, e.candidate) for i, e in enumerate(self.evaluations) if e.candidate.status == "ok"]
-        return [i for i, _ in sorted(found, key=lambda entry: (self.sign * (entry[1].value or 0.0), entry[1].id))]
+        return sorted((i for i, e in enumerate(self.evaluations) if e.candidate.status == "ok"), key=self._rank)
+
+    @cached_property
+    def best_so_far(self) -> list[int]:
+        """Of each evaluation with a finite value, in order, the position of the best one until then."""
+        best: list[int] = []
+        for i in np.flatnonzero(self.is_ok).tolist():
+            best.append(min(best[-1], i, key=self._rank) if best else i)
+        return best
+
+    def _rank(self, position: int) -> tuple[float, float, tuple[int, int]]:
+        candidate = self.evaluations[position].candidate
+        return -(candidate.budget or 0.0), self.sign * (candidate.value or 0.0), candidate.id
 
     def _front(self) -> list[int]:
         found = [i for i, e in enumerate(self.evaluations) if e.candidate.status == "ok"]
@@ -149,6 +160,7 @@ class Report:
         return {
             "number": position + 1,
             "id": list(candidate.id),
+            **({} if candidate.budget is None else {"budget": candidate.budget}),
             "value": candidate.value,
             **({} if candidate.values is None else {"values": list(candidate.values)}),
             **({} if candidate.constraints is None else {"constraints": list(candidate.constraints)}),

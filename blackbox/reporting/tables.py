@@ -111,6 +111,7 @@ def settings_of(report: Report) -> dict[str, Any]:
     """A run's settings and counts, in words."""
     settings = report.settings
     seconds = report.seconds
+    full = "" if settings.fidelity is None else "full "
     counts = ", ".join(f"{count} {status}" for status, count in report.statuses.items())
     return {
         "objective": report.command.get("objective"),
@@ -120,7 +121,7 @@ def settings_of(report: Report) -> dict[str, Any]:
         "direction": settings.direction,
         "seed": settings.seed,
         "variables": f"{len(settings.space.names)} in {settings.space.dimension} coordinates",
-        "budget": "unlimited" if report.budget is None else f"{report.budget} evaluations",
+        "budget": "unlimited" if report.budget is None else f"{report.budget} {full}evaluations",
         "evaluations": f"{len(report.evaluations)}" + (f" ({counts})" if counts else ""),
         "time in the objective": None if seconds is None else f"{seconds:.3g} s",
         "note": report.doubt,
@@ -133,11 +134,12 @@ def best_rows(report: Report, count: int) -> tuple[list[str], list[list[Any]]]:
     points = [coordinates(row["x"]) for row in chosen]
     names = [name for name in report.settings.space.names if any(name in x for x in points)]
     many = len(names) > 8
-    columns = ["#", "value", "seconds", *(["point"] if many else names)]
+    has_budgets = report.settings.fidelity is not None
+    columns = ["#", *(["budget"] if has_budgets else []), "value", "seconds", *(["point"] if many else names)]
     rows = []
     for row, x in zip(chosen, points, strict=True):
         seconds = None if row["seconds"] is None else float(f"{row['seconds']:.3g}")
-        head = [row["number"], row.get("values", row["value"]), seconds]
+        head = [row["number"], *([row["budget"]] if has_budgets else []), row.get("values", row["value"]), seconds]
         rows.append([*head, *([shown_point(x)] if many else [x.get(name) for name in names])])
     return columns, rows
 

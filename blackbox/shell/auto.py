@@ -86,3 +86,18 @@ def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -
     if d <= FULL_COVARIANCE:
         return Chosen("cma-es", f"constraints, and {d} continuous coordinates, few enough for a full covariance")
     return Chosen("lm-ma-es", f"constraints, and {d} continuous coordinates, too many for a full covariance")
+
+
+def choose_method_with_fidelity(space: Space | Box, configurations: float) -> Chosen:
+    """The method that ``method="auto"`` stands for where evaluations have several budgets.
+
+    * up to 20 variables and 500 configurations, as many as a budget is worth: ``ego``;
+    * more, with integers of few values, Booleans or choices: ``cat-cma``;
+    * up to 200 coordinates: ``cma-es``; more: ``sep-cma-es``.
+    """
+    if len(space.layout) <= MODELLED and configurations <= COSTLY:
+        return Chosen("ego", f"budgets, and {len(space.layout)} variables, few enough for a model of all")
+    if any(kind != "float" for kind, *_ in space.layout):
+        return Chosen("cat-cma", "budgets, and variables that are discrete")
+    name = "cma-es" if space.dimension <= FULL_COVARIANCE else "sep-cma-es"
+    return Chosen(name, f"budgets, and {space.dimension} continuous coordinates")

@@ -16,8 +16,12 @@ class Candidate:
     """A point that an optimizer asks to be evaluated.
 
     Attributes:
-        id: ``(generation, member)``, the same after a resume; members below 0 are points told from outside.
+        id: ``(generation, member)``, the same after a resume. Generation -1 are points told from outside; below are
+            promotions, which go on with an earlier candidate.
         x: the point in native values: a dictionary, or an array of shape (d,) for a Box.
+        budget: what to spend on it in all, where there is a ``fidelity``, or None.
+        continues: the id of the candidate of the same point and the next smaller budget, if there was one, whose
+            checkpoint the evaluation may go on from; else None.
         value: what was told, or None before; NaN if the evaluation failed. None with several objectives.
         values: what was told of several objectives, or None.
         constraints: what was told with it, or None.
@@ -25,17 +29,27 @@ class Candidate:
             or "crashed" (no value).
     """
 
-    __slots__ = ("_owner", "_row", "constraints", "id", "status", "value", "values", "x")
+    __slots__ = (
+        "_owner", "_row", "_rung", "budget", "constraints", "continues", "id", "status", "value", "values", "x",
+    )  # fmt: skip
 
     def __init__(self, id: tuple[int, int], x: Any, row: Float[Array, "d"], owner: str) -> None:
         self.id = id
         self.x = x
+        self.budget: float | None = None
+        self.continues: tuple[int, int] | None = None
         self.value: float | None = None
         self.values: tuple[float, ...] | None = None
         self.constraints: tuple[float, ...] | None = None
         self.status: CandidateStatus = "asked"
         self._row = row
         self._owner = owner
+        self._rung = 0
+
+    def allot(self, rung: int, budgets: tuple[float, ...], continues: tuple[int, int] | None) -> Candidate:
+        """Itself, with the budget of a rung."""
+        self._rung, self.budget, self.continues = rung, budgets[rung], continues
+        return self
 
     def take(self, value: float, status: CandidateStatus, vector: Float[Array, "k+m"] | None, objectives: int) -> None:
         """Bear a result; ``vector`` has the values and the constraints, where they are more than one number."""
@@ -47,7 +61,9 @@ class Candidate:
         self.constraints = numbers[objectives:] or None
 
     def __repr__(self) -> str:
-        result = "" if self.value is None else f", value={self.value!r}"
+        result = "" if self.budget is None else f", budget={self.budget!r}"
+        result += "" if self.continues is None else f", continues={self.continues}"
+        result += "" if self.value is None else f", value={self.value!r}"
         result += "" if self.values is None else f", values={self.values!r}"
         result += "" if self.constraints is None else f", constraints={self.constraints!r}"
         return f"Candidate(id={self.id}, x={self.x!r}{result}, status={self.status!r})"

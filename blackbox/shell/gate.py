@@ -11,7 +11,7 @@ another number of values than of candidates     TellError
 a candidate that has a result, or twice         DuplicateTell; left out with ``if_told="ignore"``
 a candidate of another optimizer                UnknownCandidate, naming the open generation
 a candidate whose generation has closed         counts for the best, and joins the next tell where the method allows
-a point that was not asked for                  the same; TellError if it is not in the space
+a point that was not asked for                  the same, with the full budget; TellError if it is not in the space
 a constraint above 0, or NaN                    status "infeasible": never the best
 no constraints, or another number of them       TellError, unless the evaluation has failed
 ==============================================  =====================================================================
@@ -27,7 +27,8 @@ from blackbox.dimensions import show
 from blackbox.errors import DuplicateTell, SpaceError, TellError, UnknownCandidate
 from blackbox.shell.candidate import Candidate
 from blackbox.shell.goals import Goals, Numbers
-from blackbox.shell.search import INJECTED, Search
+from blackbox.shell.rungs import INJECTED
+from blackbox.shell.search import Search
 from blackbox.shell.told import Policy, Told
 from blackbox.space import Space
 
@@ -72,7 +73,8 @@ class Gate:
             due = "one from ask(), a list of those, or a point of the space"
             raise TellError(f"candidate must be {due}: {error}") from None
         number, status, vector = goals.read(policy, value, constraints)
-        return [Told(INJECTED, self._search.injected, row, number, status, vector=vector)]
+        rung = self._search.rungs.values.shape[1] - 1
+        return [Told(INJECTED, self._search.injected, row, number, status, vector=vector, rung=rung)]
 
     def admit_failure(self, candidate: Any, reason: Any, status: Any) -> list[Told]:
         """The result that ``fail(candidate, reason, status=status)`` means: usable, or an error.
@@ -121,9 +123,15 @@ class Gate:
         is_open = generation == search.generation
         if candidate._owner == self._owner:
             if id in self.waiting:
-                return Told(generation, member, candidate._row, value, status, not is_open, candidate, vector)
-            if is_open and member not in search.results:  # asked before a resume, and not again since
-                return Told(generation, member, search.row(member), value, status, False, candidate, vector)
+                late = not is_open
+                return Told(generation, member, candidate._row, value, status, late, candidate, vector, candidate._rung)
+            # Asked before a resume, and not again since:
+            if is_open and member not in search.results:
+                rung = search.first_rung(member)
+                return Told(generation, member, search.row(member), value, status, False, candidate, vector, rung)
+            if search.rungs.is_open(generation, member):
+                row, rung = search.rungs.rows[member], INJECTED - generation
+                return Told(generation, member, row, value, status, True, candidate, vector, rung)
         at = "" if i is None else f"[{i}]"
         if candidate._owner != self._owner:
             raise UnknownCandidate(

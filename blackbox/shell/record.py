@@ -12,13 +12,15 @@ import numpy as np
 
 from blackbox.errors import CheckpointError
 from blackbox.journal import Event, Journal
-from blackbox.shell.search import INJECTED, Plan, Search
+from blackbox.shell.rungs import INJECTED
+from blackbox.shell.search import Plan, Search
 from blackbox.shell.told import Told
 
 _OPEN = struct.Struct("<q")  # before the vector of a late result: the generation that was open when it was told
+_RUNG = struct.Struct("<q")  # first of all, where evaluations have several budgets: the number of this one
 
 
-def to_event(t: Told, open_generation: int, seconds: float | None, reason: str) -> Event:
+def to_event(t: Told, open_generation: int, seconds: float | None, reason: str, has_rungs: bool = False) -> Event:
     """A told result as the journal keeps it.
 
     The vector of an asked candidate can be made again, but not that of a point from outside, nor, once its
@@ -29,6 +31,8 @@ def to_event(t: Told, open_generation: int, seconds: float | None, reason: str) 
         payload = (payload or b"") + _OPEN.pack(open_generation) + t.row.tobytes()
     elif t.generation == INJECTED:
         payload = (payload or b"") + t.row.tobytes()
+    if has_rungs:
+        payload = _RUNG.pack(t.rung) + (payload or b"")
     return Event(t.generation, t.member, t.value, t.status, reason, seconds, payload)
 
 
@@ -50,19 +54,22 @@ def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Even
     All that was told together with the last result of a generation is in before the generation closes, which shows
     only in the results that come after.
     """
-    width, told = search.plan.goals.width, list[Told]()
+    width, has_rungs, told = search.plan.goals.width, search.plan.fidelity is not None, list[Told]()
     members: list[int] = []  # of those told that are of the open generation
     for event in events:
         row: Any = None
         value = math.nan if event.value is None else event.value
-        payload, vector = event.payload or b"", None
+        payload, vector, rung = event.payload or b"", None, 0
+        if has_rungs:
+            (rung,) = _RUNG.unpack_from(payload)
+            payload = payload[_RUNG.size :]
         if width > 1:
             vector = np.append(value, np.frombuffer(payload, count=width - 1))
             payload = payload[vector[1:].nbytes :]
         open_generation = event.generation
         if event.generation == INJECTED:
             # Told on its own: if the results before it complete a generation, that one had closed.
-            open_generation = search.generation + search.is_complete(members)
+            open_generation = search.generation + search.is_complete(members, len(told))
             row = np.frombuffer(payload)
         elif payload:
             (open_generation,) = _OPEN.unpack_from(payload)
@@ -75,7 +82,7 @@ def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Even
         if row is None:
             row = search.row(event.member)
         told.append(
-            Told(event.generation, event.member, row, value, event.status, vector=vector)  # type: ignore[arg-type]
+            Told(event.generation, event.member, row, value, event.status, vector=vector, rung=rung)  # type: ignore[arg-type]
         )
         yield told[-1], event
     search.commit(told, search.prepare(told))

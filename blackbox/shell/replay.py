@@ -37,7 +37,12 @@ def replay(journal: Journal) -> Iterator[Evaluation]:
         SettingError: its method is not installed here.
     """
     settings = Settings.from_json(journal.configuration)
-    for told, event in course(Search(settings.plan()), journal.events()):
+    search = Search(settings.plan())
+    rungs = search.rungs
+    for told, event in course(search, journal.events()):
         candidate = Candidate((told.generation, told.member), settings.space.decode(told.row), told.row, settings.owner)
+        if settings.fidelity is not None:
+            candidate.allot(told.rung, settings.fidelity.budgets, rungs.before(*candidate.id))
+            rungs = rungs.joined(told, told.value)
         candidate.take(told.value, told.status, told.vector, settings.objectives)
         yield Evaluation(candidate, event.reason, event.seconds)

@@ -15,6 +15,11 @@ how generations close:
   is not positional, too, sorted. What is not told still counts for the best.
 * A generation without a finite result leaves the state as it is but for the generation counter, so that other
   points are asked next. Positional strategies and single candidates are told even then: old points stay.
+* Where evaluations have several budgets, each configuration counts with one number, made from its last result (see
+  :meth:`blackbox.shell.rungs.Rungs.scores`); a strategy that can ``revise`` what it was told, is given the present
+  numbers of all former ones first. Promotions belong to no generation.
+* Results of an earlier run, told before all others, close a first generation of their own for strategies that model
+  values; for others they are points from outside.
 * After each tell the strategy's reasons to stop are looked at, and the next run starts by the restart schedule, of
   the method whose turn it is.
 """
@@ -32,6 +37,7 @@ from blackbox.pareto import Front
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
 from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
+from blackbox.shell.rungs import INJECTED, Fidelity, Rungs
 from blackbox.shell.states import flatten, unflatten
 from blackbox.shell.told import Told
 from blackbox.shell.turns import Lane, lane_key, next_turn
@@ -41,7 +47,6 @@ if TYPE_CHECKING:
 
     Row = Float[np.ndarray, "d"]
 
-INJECTED = -1  # generation of the points that come from outside
 PATIENCE = 32  # results for each missing one after which a sequential strategy takes the due one for lost
 MAX_BARREN = 3  # generations in a row without any finite result
 MIN_BARREN = 20  # evaluations in them, so that methods of few candidates a generation are not given up at once
@@ -68,6 +73,9 @@ class Plan:
     key: UInt32[np.ndarray, "2"]
     x0: Row
     goals: Goals
+    fidelity: Fidelity | None = None
+    warm: int = 0
+    """Results of an earlier run that are told before all others."""
 
     def begin(self, number: int, run: Run, evaluations: int, best: Row | None = None) -> Lane:
         """The start of a member's run after ``evaluations``, when ``best`` is the best point.
@@ -113,8 +121,8 @@ class Closing(NamedTuple):
 class Best(NamedTuple):
     """The best result so far; of equal ones the first asked."""
 
-    rank: tuple[float, tuple[int, int]] = (math.inf, (0, 0))
-    """Value, lower is better, then id."""
+    rank: tuple[int, float, tuple[int, int]] = (0, math.inf, (0, 0))
+    """Rung, negative, then value, lower is better, then id."""
     row: Row | None = None
     vector: Any = None
     """All that was told, where it is more than one number."""
@@ -130,6 +138,7 @@ class Search:
         lanes: all methods at work, None before their first turn.
         results: of the open generation, from member to row and value (lower is better).
         front: the best results where there are several objectives.
+        rungs: what was told at which budget, where there are several.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -139,6 +148,8 @@ class Search:
         self.barren = (0, 0)
         self.best = Best()
         self.front = Front.empty(plan.goals.objectives, len(plan.x0), plan.goals.width)
+        self.rungs = Rungs.empty(len(plan.x0), 1 if plan.fidelity is None else len(plan.fidelity.budgets))
+        self.told_on = [0] * self.rungs.values.shape[1]  # results on each rung but for those of an earlier run
         self.stopped: str | None = None
         lane = plan.begin(0, Run(), 0)
         population = lane.strategy.ask(lane.state)
@@ -154,6 +165,7 @@ class Search:
         self._pages: list[list[Row]] = [list(population)]
         self.popsize = len(population)
         self._used = 0  # evaluations told since the generation was opened
+        self._begun = len(self.rungs.rows)  # configurations before it
 
     @property
     def lane(self) -> Lane:
@@ -178,8 +190,23 @@ class Search:
         page, slot = divmod(member, self.popsize)
         return self.page(page)[slot]
 
-    def is_complete(self, members: Collection[int]) -> bool:
-        """Whether the open generation closes once these members, without results so far, have some."""
+    def first_rung(self, member: int) -> int:
+        """The number of the budget with which a member of the open generation begins."""
+        return 0 if self.plan.fidelity is None else self.plan.fidelity.start(self._begun + member)
+
+    def promotions(self, waiting: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Ids of the candidates that go on with earlier ones and are due, but for those that are waited for."""
+        return [] if self.plan.fidelity is None else self.rungs.promotions(self.plan.fidelity.factor, waiting)
+
+    def is_complete(self, members: Collection[int], together: int = 0) -> bool:
+        """Whether the open generation closes once these members, without results so far, have some.
+
+        Args:
+            members: of the open generation.
+            together: results that come at once, theirs included.
+        """
+        if together and self.evaluations + together == self.plan.warm:
+            return self._injectable and getattr(self.lane.strategy, "needs_values", False)
         if (count := len(self.results) + len(members)) < self.popsize:
             return False
         if not self._positional:
@@ -191,16 +218,18 @@ class Search:
 
     def prepare(self, told: Sequence[Told]) -> Closing | None:
         """What these results will lead to if their generation closes by them; changes nothing."""
-        if len(self.results) + len(told) < self.popsize:
+        if len(self.results) + len(told) < self.popsize and self.evaluations >= self.plan.warm:
             return None
         generation = self.generation
-        if not self.is_complete([t.member for t in told if t.generation == generation]):
+        if not self.is_complete([t.member for t in told if t.generation == generation], len(told)):
             return None
         results, outside = dict(self.results), dict(self.outside)
         for t in told:
             self._sort_in(t, results, outside)
-        population, fitness = self._rows(results, outside)
         lane = self.lane._replace(used=self.lane.used + self._used + len(told))
+        if self.plan.fidelity is not None:
+            lane = lane._replace(state=self._scored(lane, told, results, outside))
+        population, fitness = self._rows(results, outside)
         if (ranking := self.plan.members[self.turn].ranking) is not None:
             fitness, seen = ranking.rank(lane.ranking, fitness)
             lane = lane._replace(ranking=seen)
@@ -257,28 +286,58 @@ class Search:
     ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
         """Population and fitness to tell: a closed generation and what joins it, in a defined order."""
         members = sorted(results)
-        if self._positional:
+        if self._positional and results:
             slots = {member % self.popsize: member for member in reversed(members)}
             members = [slots[slot] for slot in range(self.popsize)]
         pairs = [results[member] for member in members] + [outside[id] for id in sorted(outside)]
         fitness = np.array([value for _, value in pairs])
-        if len(pairs) == self.popsize and max(members) == self.popsize - 1:  # exactly what was asked first
+        if len(pairs) == self.popsize == len(members) == members[-1] + 1:  # exactly what was asked first
             return self.population, fitness
         return np.stack([row for row, _ in pairs]), fitness
 
+    @property
+    def spent(self) -> float:
+        """Evaluations told but for those of an earlier run; with a fidelity, as many full ones as cost the same."""
+        if self.plan.fidelity is None:
+            return self.evaluations - self.plan.warm
+        return float(np.dot(self.told_on, self.plan.fidelity.budgets) / self.plan.fidelity.most)
+
+    def _scored(self, lane: Lane, told: Sequence[Told], results: dict[int, Any], outside: dict[Any, Any]) -> Any:
+        """The state of the strategy with the present scores of what it knows; writes those of others into the rest."""
+        rungs = self._rungs_with(told)
+        scores, places, is_known = rungs.scores(self.plan.fidelity.factor), rungs.places(), np.ones(len(rungs.rows), dtype=bool)
+        for member, (row, _) in results.items():
+            place = places[self.generation, member]
+            results[member], is_known[place] = (row, float(scores[place])), False
+        for id, (row, _) in list(outside.items()):
+            if is_known[place := places[id]]:
+                outside[id], is_known[place] = (row, float(scores[place])), False
+            else:  # another result of the same point
+                del outside[id]
+        revise = getattr(lane.strategy, "revise", None)
+        return lane.state if revise is None else revise(lane.state, rungs.rows[is_known], scores[is_known])
+
+    def _rungs_with(self, told: Sequence[Told]) -> Rungs:
+        rungs = self.rungs
+        for t in told if self.plan.fidelity is not None else ():
+            rungs = rungs.joined(t, self.plan.goals.signed(t.value, t.vector))
+        return rungs
+
     def commit(self, told: Sequence[Told], closing: Closing | None) -> None:
         """Take in results and what :meth:`prepare` has made of them."""
-        for t in told:
+        for position, t in enumerate(told, self.evaluations):
             if closing is None:
                 self._sort_in(t, self.results, self.outside)
             if t.generation == INJECTED:
                 self.injected += 1
+            if position >= self.plan.warm:
+                self.told_on[t.rung] += 1
             if t.status == "ok" and self.plan.goals.objectives > 1:
                 values = self.plan.goals.signed(t.value, t.vector)[: self.plan.goals.objectives]
                 self.front = self.front.joined(values, (t.generation, t.member), t.row, t.vector)
             elif t.status not in ("ok", "infeasible"):
                 self.failures += 1
-        self.best = self._best_with(told)
+        self.best, self.rungs = self._best_with(told), self._rungs_with(told)
         self.evaluations += len(told)
         if closing is not None:
             self.generation += 1
@@ -293,8 +352,8 @@ class Search:
         """The best result, with these."""
         best = self.best
         for t in told if self.plan.goals.objectives == 1 else ():
-            if t.status == "ok" and (value := self.plan.goals.signs[0] * t.value) <= best.rank[0]:
-                rank = value, (t.generation, t.member)
+            if t.status == "ok":
+                rank = -t.rung, self.plan.goals.signs[0] * t.value, (t.generation, t.member)
                 if rank < best.rank:
                     best = Best(rank, t.row, t.vector)
         return best
@@ -306,15 +365,18 @@ class Search:
             arrays |= flatten(lane.state, name) | flatten(lane.ranking, ranking) if lane is not None else {}
         if self.best.row is not None:
             arrays["best"] = self.best.row
-            arrays["best.value"] = np.asarray(self.best.rank[0])
+            arrays["best.value"] = np.asarray(self.best.rank[1])
         if self.best.vector is not None:
             arrays["best.vector"] = self.best.vector
         if self.plan.goals.objectives > 1:
             arrays |= flatten(self.front, "front")
-        counters = {name: getattr(self, name) for name in _COUNTERS}
+        if self.plan.fidelity is not None:
+            arrays |= flatten(self.rungs, "rungs")
+        counters = {name: getattr(self, name) for name in _COUNTERS} | {"told_on": list(self.told_on)}
         lanes = [None if lane is None else lane.to_json() for lane in self.lanes]
         return arrays, {
-            **counters, "barren": self.barren, "turn": self.turn, "lanes": lanes, "best": self.best.rank[1]
+            **counters, "barren": self.barren, "turn": self.turn, "lanes": lanes, "best": self.best.rank[2],
+            "best_rung": -self.best.rank[0],
         }  # fmt: skip
 
     def restore(self, arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
@@ -338,13 +400,16 @@ class Search:
             raise ValueError(f"turn is of a method without a state: {turn}")
         population = due.strategy.ask(due.state)
         for name in _COUNTERS:
-            setattr(self, name, manifest[name])
+            value = manifest[name]
+            setattr(self, name, list(value) if isinstance(value, list) else value)
         self.barren = tuple(manifest["barren"])
         if "best" in arrays:
-            rank = float(arrays["best.value"]), tuple(manifest["best"])
+            rank = -manifest["best_rung"], float(arrays["best.value"]), tuple(manifest["best"])
             self.best = Best(rank, arrays["best"], arrays.get("best.vector"))
         if self.plan.goals.objectives > 1:
             self.front = Front(*(arrays[f"front.{name}"] for name in Front._fields))
+        if self.plan.fidelity is not None:
+            self.rungs = unflatten(self.rungs, arrays, "rungs")
         self._open(turn, tuple(lanes), population)
 
 
@@ -365,4 +430,4 @@ def _reasons(lane: Lane) -> str:
 
 
 _NAMES = (("state", "ranking"), ("state1", "ranking1"))  # of what the methods know, in a checkpoint
-_COUNTERS = ("generation", "generation_since", "evaluations", "failures", "injected", "stopped")
+_COUNTERS = ("generation", "generation_since", "evaluations", "failures", "injected", "stopped", "told_on")

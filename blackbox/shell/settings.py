@@ -17,10 +17,11 @@ from blackbox.box import Box
 from blackbox.dimensions import show
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
-from blackbox.shell.auto import choose_method, choose_method_for
+from blackbox.shell.auto import choose_method, choose_method_for, choose_method_with_fidelity
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
 from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import SCHEDULES, Schedule
+from blackbox.shell.rungs import Fidelity
 from blackbox.shell.search import Member, Plan
 from blackbox.shell.told import Policy
 from blackbox.space import Space, as_space, space_from_dict
@@ -59,12 +60,15 @@ class Settings:
     """Random name of the run, by which it knows its candidates."""
     constraints: int = 0
     objectives: int = 1
+    fidelity: Fidelity | None = None
+    warm: int = 0
+    """Results of earlier runs that were told before all others."""
 
     @classmethod
     def check(
         cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
         policy: Policy, hyperparameters: Mapping[str, Any], parallel: float = 1, constraints: Any = 0,
-        objectives: Any = 1,
+        objectives: Any = 1, fidelity: Any = None,
     ) -> Settings:  # fmt: skip
         """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
         space = as_space(space)
@@ -90,10 +94,17 @@ class Settings:
             raise SettingError(f"parallel must be an integer >= 1 or math.inf; got {parallel!r}")
         if not _is_integer(constraints) or constraints < 0:
             raise SettingError(f"constraints must be an integer >= 0, how many there are; got {constraints!r}")
+        if not (fidelity is None or isinstance(fidelity, Fidelity)):
+            raise SettingError(f"fidelity must be None or a Fidelity(least, most); got {show(fidelity)}")
+        if fidelity is not None and (constraints or objectives > 1):
+            raise SettingError("fidelity must be None with constraints or several objectives, which have no rungs")
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
-                if constraints or objectives > 1:
+                if fidelity is not None:
+                    configurations = math.inf if budget is None else budget * fidelity.configurations
+                    method, reason = choose_method_with_fidelity(space, configurations)
+                elif constraints or objectives > 1:
                     method, reason = choose_method_for(objectives, space, budget)
                 else:
                     method, reason = choose_method(space, budget, parallel)
@@ -102,7 +113,7 @@ class Settings:
             instance, method, hyperparameters = _given(method, hyperparameters)
         return cls(
             space, method, reason, hyperparameters, instance, int(seed), budget, direction, tuple(row.tolist()),
-            restarts, policy, os.urandom(8).hex(), int(constraints), objectives,
+            restarts, policy, os.urandom(8).hex(), int(constraints), objectives, fidelity,
         )  # fmt: skip
 
     @property
@@ -122,7 +133,8 @@ class Settings:
         if len(names) > 2 or len(set(names)) < len(names):
             raise SettingError(f"method must be one, or two that take turns as local+global; got {self.method!r}")
         shares = [self.hyperparameters] if len(names) == 1 else self._shares(names)
-        return Plan(tuple(map(self._member, names, shares)), key(self.seed), np.array(self.x0), self.goals)
+        members = tuple(map(self._member, names, shares))
+        return Plan(members, key(self.seed), np.array(self.x0), self.goals, self.fidelity, self.warm)
 
     def _shares(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Of the hyperparameters those that each of several methods has; SettingError for one that none has."""
@@ -143,6 +155,12 @@ class Settings:
             raise SettingError(
                 f"method {name!r} trains the parameters of JAX models, with bb.evaluate in a loop of your own; "
                 'for a search space take another, such as "openai-es"'
+            )
+        compares = getattr(strategy, "needs_values", False) or getattr(strategy, "positional", False)
+        if self.fidelity is not None and compares and not hasattr(strategy, "revise"):
+            raise SettingError(
+                "method must be one that ranks each generation by itself, such as cma-es or cat-cma, or ego or random, "
+                f"where there is a fidelity; got {name!r}, which holds on to values of other budgets"
             )
         fields = _fields(strategy)
         # A hyperparameter that is given as None is the default one.
@@ -203,7 +221,7 @@ class Settings:
 
         ``method="auto"`` and None stand for whatever it was.
         """
-        kept = {"space": self.space, **dataclasses.asdict(self), **self.policy._asdict(), **self.hyperparameters}
+        kept = {**vars(self), **self.policy._asdict(), **self.hyperparameters}
         given = {"space": space, **given}
         if given.get("method") == "auto":
             del given["method"]
@@ -242,6 +260,8 @@ class Settings:
             "fingerprint": fingerprint(self.method),
             **({"constraints": self.constraints} if self.constraints else {}),
             **({"objectives": self.objectives} if self.objectives > 1 else {}),
+            **({} if self.fidelity is None else {"fidelity": self.fidelity.to_json()}),
+            **({"warm": self.warm} if self.warm else {}),
         }
 
     @classmethod
@@ -256,6 +276,8 @@ class Settings:
             fields |= {"x0": tuple(data["x0"]), "instance": None, "direction": _plain(data["direction"])}
             fields["hyperparameters"] = {name: _plain(value) for name, value in data["hyperparameters"].items()}
             del fields["fingerprint"]
+            if "fidelity" in fields:
+                fields["fidelity"] = Fidelity(**fields["fidelity"])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError, SettingError, SpaceError) as error:
             raise JournalError(f"configuration: not one of an Optimizer's: {error!r}") from error

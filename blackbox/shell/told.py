@@ -76,6 +76,8 @@ class Told(NamedTuple):
     candidate: Candidate | None = None
     vector: Float[np.ndarray, "k+m"] | None = None
     """Values and constraints, as the user told them; None where there is but one number."""
+    rung: int = 0
+    """Number of its budget, from the smallest, where there are several."""
 
 
 def read_value(argument: str, value: Any) -> float:
