@@ -199,13 +199,9 @@ class Quadratic:
         points, known, dtype = state.points[:count], state.values[:count], state.due.dtype
         others = []
         for row, value in zip(rows.astype(dtype).astype(np.float64), values, strict=True):
-            at = np.flatnonzero((points == row).all(1) & np.isnan(known))
-            if not len(at):  # workers that run ahead have points along an axis from what was then the best
-                differs = points[~np.isnan(known)] != row
-                along = [int(differs_i.argmax()) for differs_i in differs if differs_i.sum() == 1]
-                at = [k for k, axis, _ in _rows(*points.shape) if axis in along[:1] and np.isnan(known[k])]
-            if len(at):
-                points[at[0]], known[at[0]] = row, value
+            own = np.flatnonzero((points == row).all(1) & np.isnan(known)).tolist() or _along(points, known, row)
+            if own:
+                points[own[0]], known[own[0]] = row, value
                 points[:] = self._design(points, known, float(state.rho), dtype)
             elif np.isfinite(value):
                 others.append((row, value))
@@ -329,6 +325,17 @@ def _rows(n: int, d: int) -> Iterator[tuple[int, int, bool]]:
     for row in range(1, n):
         axis = (row - 1) // 2 if row <= 2 * pairs else row - 1 - pairs
         yield row, axis, row <= 2 * pairs and row % 2 == 0
+
+
+def _along(points: Float[ndarray, "n d"], values: Float[ndarray, "n"], row: Float[ndarray, "d"]) -> list[int]:
+    """Awaited rows of a start for which a point will do: it is from a known one along their axis.
+
+    Workers that run ahead have such points, from what was the best one when they were asked for.
+    """
+    is_known = ~np.isnan(values)
+    differs = points[is_known] != row
+    axes = differs[differs.sum(1) == 1].argmax(1)[:1]
+    return [number for number, axis, _ in _rows(*points.shape) if axis in axes and not is_known[number]]
 
 
 def _without(state: QuadraticState, failed: Bool[ndarray, "points"]) -> QuadraticState:

@@ -15,7 +15,8 @@ import numpy as np
 
 from blackbox.errors import SettingError, SpaceError, missing_extra
 from blackbox.integrations.line import Line
-from blackbox.shell.search import INJECTED, Search
+from blackbox.shell.rungs import INJECTED
+from blackbox.shell.search import Search
 from blackbox.shell.settings import Settings
 from blackbox.shell.told import Policy, Told
 from blackbox.space import Box, Choice, Space

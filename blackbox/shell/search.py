@@ -304,8 +304,10 @@ class Search:
 
     def _scored(self, lane: Lane, told: Sequence[Told], results: dict[int, Any], outside: dict[Any, Any]) -> Any:
         """The state of the strategy with the present scores of what it knows; writes those of others into the rest."""
+        assert self.plan.fidelity is not None
         rungs = self._rungs_with(told)
-        scores, places, is_known = rungs.scores(self.plan.fidelity.factor), rungs.places(), np.ones(len(rungs.rows), dtype=bool)
+        scores, places = rungs.scores(self.plan.fidelity.factor), rungs.places()
+        is_known = np.ones(len(rungs.rows), dtype=bool)
         for member, (row, _) in results.items():
             place = places[self.generation, member]
             results[member], is_known[place] = (row, float(scores[place])), False
