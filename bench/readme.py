@@ -19,6 +19,7 @@ from peers import SAME_METHOD
 from record import RESULTS, markdown
 
 POLICIES = ("task", "method", "solved", "evaluations", "wall, s", "times Eggroll's wall")  # no single runs, no settings
+AUTO = ("evaluations", "solver", "runs", "area", "less auto's", "coarse", "solved", "ms")
 TUNERS = ("tuner", "runs", "regret at 10", "regret at 25", "regret at 50", "median at 50", "ms per suggestion")
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- figures: written by bench/readme.py -->\n", "<!-- end of figures -->\n"
@@ -83,6 +84,7 @@ THROUGHPUT = ("plain batched inference", "Eggroll, binom8", "threefry", "vmapped
 def sections() -> Iterator[str]:
     parts = {
         "bbob": bbob,
+        "auto": lambda: recorded("auto", 'BBOB, `method="auto"`', AUTO),
         "overhead": lambda: recorded("overhead", "Overhead"),
         "batch": lambda: recorded("batch", "Many runs in one program"),
         "hpo_tables": lambda: recorded("hpo_tables", "Hyperparameters of networks, by tables", TUNERS),
