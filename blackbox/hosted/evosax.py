@@ -8,6 +8,8 @@ use of the package:
 * Population-based algorithms first evaluate a generation of their own, x0 among normal points around it.
 * A failed member has the worst finite fitness of its generation. A step to a state that is not finite is not taken.
 * Adam with a rate of 0.1 where upstream's optimizer has 0.001, at which nothing moves in a hundred generations.
+* iAMaLGaM without the constant deviation of 1 that upstream adds to what it estimates, and never converges with.
+* SimpleGA with mutations that are halved every 50 generations; those of upstream remain as large as sigma0.
 * Runs whose best value stalls end, so that the shell restarts them; upstream has no such criterion.
 
 Points in float64 are computed in float64, whatever JAX's default, and NumPy's come back as NumPy's. A generation is
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 RATE = 0.1  # of Adam, in units of sigma0
+HALVED = 50  # generations after which SimpleGA's mutations are half as large
 SWARMS = 2  # distributions of the Stein variational algorithms
 FARTHEST = 1e9  # in units of sigma0
 START, MEANS, FOUND, ASK, TELL = range(5)  # words that keep the streams of numbers apart
+MODELS = ("iAMaLGaM_Full", "iAMaLGaM_Univariate")
+"""Algorithms that sample from the covariance they estimate, to which upstream adds a constant one."""
 SLOW = ("ARS", "ASEBO", "ESMC", "GuidedES", "NoiseReuseES", "Open_ES", "PersistentES", "SV_Open_ES")
 """Algorithms whose optimizer moves by a thousandth."""
 
@@ -94,6 +99,10 @@ class _Program:
             options |= {"num_populations": SWARMS, "population_size": popsize // SWARMS}
         if "sampling_fn" in inspect.signature(cls.__init__).parameters:
             options["sampling_fn"] = lambda key: jax.random.normal(key, (d,))
+        if name in MODELS:
+            options["std_schedule"] = optax.constant_schedule(0.0)
+        if name == "SimpleGA":
+            options["std_schedule"] = optax.exponential_decay(1.0, HALVED, 0.5)
         if name in SLOW:
             options["optimizer"] = optax.adam(RATE)
         with jax.ensure_compile_time_eval():  # constants: they outlive the program that is being traced, if any
