@@ -89,7 +89,8 @@ class Report:
     def ranking(self) -> list[int]:
         """Positions of the evaluations that have a value, best first; of equal ones the first asked.
 
-        With a fidelity those of the largest budget come first. With several objectives: of those that no other dominates, by their first value.
+        With a fidelity those of the largest budget come first. With several objectives: of those that no other
+        dominates, by their first value.
         """
         if self.settings.objectives > 1:
             return self._front()
