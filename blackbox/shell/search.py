@@ -228,7 +228,7 @@ class Search:
             self._sort_in(t, results, outside)
         lane = self.lane._replace(used=self.lane.used + self._used + len(told))
         if self.plan.fidelity is not None:
-            lane = lane._replace(state=self._scored(lane, told, results, outside))
+            lane = lane._replace(state=self._scored(self.plan.fidelity, lane, told, results, outside))
         population, fitness = self._rows(results, outside)
         if (ranking := self.plan.members[self.turn].ranking) is not None:
             fitness, seen = ranking.rank(lane.ranking, fitness)
@@ -302,11 +302,17 @@ class Search:
             return self.evaluations - self.plan.warm
         return float(np.dot(self.told_on, self.plan.fidelity.budgets) / self.plan.fidelity.most)
 
-    def _scored(self, lane: Lane, told: Sequence[Told], results: dict[int, Any], outside: dict[Any, Any]) -> Any:
+    def _scored(
+        self,
+        fidelity: Fidelity,
+        lane: Lane,
+        told: Sequence[Told],
+        results: dict[int, Any],
+        outside: dict[tuple[int, int], Any],
+    ) -> Any:
         """The state of the strategy with the present scores of what it knows; writes those of others into the rest."""
-        assert self.plan.fidelity is not None
         rungs = self._rungs_with(told)
-        scores, places = rungs.scores(self.plan.fidelity.factor), rungs.places()
+        scores, places = rungs.scores(fidelity.factor), rungs.places()
         is_known = np.ones(len(rungs.rows), dtype=bool)
         for member, (row, _) in results.items():
             place = places[self.generation, member]
