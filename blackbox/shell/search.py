@@ -291,7 +291,7 @@ class Search:
             members = [slots[slot] for slot in range(self.popsize)]
         pairs = [results[member] for member in members] + [outside[id] for id in sorted(outside)]
         fitness = np.array([value for _, value in pairs])
-        if len(pairs) == self.popsize == len(members) == members[-1] + 1:  # exactly what was asked first
+        if members == list(range(self.popsize)) and not outside:  # exactly what was asked first
             return self.population, fitness
         return np.stack([row for row, _ in pairs]), fitness
 
