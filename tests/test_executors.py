@@ -109,14 +109,14 @@ def test_dask_repeats_what_a_killed_worker_had(dask: Any, tmp_path: Path) -> Non
 
 
 def test_hung_evaluation_holds_up_its_thread_until_it_ends(dask: Any) -> None:
-    workers = start_workers(behave, dask, timeout=1.0)
-    workers.submit(0, ("sleep", 6))
+    workers = start_workers(behave, dask, timeout=3.0)
+    workers.submit(0, ("sleep", 9))
     for id in range(1, 6):
         workers.submit(id, ("sleep", 0.2))
     outcomes = drain(workers, 6)
     assert outcomes[0].status == "timeout" and "holds up one worker" in outcomes[0].reason
     assert {outcomes[id].status for id in range(1, 6)} == {"ok"}  # none of them waits behind the hung one
-    time.sleep(6)
+    time.sleep(7)
     for id in range(2):
         workers.submit(id, ("sleep", 0.5))
     assert {outcome.status for outcome in drain(workers, 2).values()} == {"ok"}
