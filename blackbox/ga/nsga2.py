@@ -61,10 +61,9 @@ class Parts(NamedTuple):
 def parts(layout: Layout) -> Parts:
     """The arrays that a layout stands for; SettingError for a malformed one."""
     columns: list[tuple[int, int, int, int, float, float]] = []
-    for number, variable in enumerate(variables_of(layout)):
-        etas = (3.0, 3.0) if variable.kind == "int" else (15.0, 20.0)
-        options = range(max(1, variable.options))
-        columns += [(variable.first, option, number, variable.options, *etas) for option in options]
+    for number, (kind, first, _, k) in enumerate(variables_of(layout)):
+        etas = (3.0, 3.0) if kind == "int" else (15.0, 20.0)
+        columns += [(first, option, number, k, *etas) for option in range(max(1, k))]
     owner, option, variable, options, crossover, mutation = map(np.array, zip(*columns, strict=True))
     return Parts(owner, option, variable, options, crossover, mutation, len(layout))
 
