@@ -47,7 +47,9 @@ class Candidates(NamedTuple):
     def believing(self, at: int, features: Features, process: Process, least: float) -> Candidates:
         """The same after one of them is taken, and its value is its mean."""
         rest = covariance(features, features.rows(slice(at, at + 1)), process.theta)[:, 0] - self.half @ self.half[at]
-        rest /= math.sqrt(max(float(self.variance[at]), 0.0) + process.eta)
+        rest /= math.sqrt(max(float(self.variance[at]), LEAST_VARIANCE) + process.eta)
+        most = np.sqrt(np.maximum(self.variance, 0.0))  # beyond, rounding of what is nearly known has grown
+        rest = np.clip(rest, -most, most)
         variance = self.variance - rest**2
         succeeds = np.where((self.points == self.points[at]).all(1), -_NOWHERE, self.succeeds)
         score = _improvement(process, least, self.mean, variance) + succeeds
