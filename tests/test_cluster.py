@@ -15,52 +15,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import misbehaving
 import pytest
+from misbehaving import behave
+from ray_cluster import RAYS_OWN, local_ray
 
 import blackbox as bb
 from blackbox.cluster import RayTasks, is_address
 from blackbox.workers import Outcome, Workers, start_workers
 
-# Ray's own: sockets and logs that it leaves to the garbage collector, and announcements of its next versions.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),  # JAX's, where another test has imported it
-    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),  # Python 3.12's, likewise
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # for ray_faults
+
+pytestmark = RAYS_OWN
+PATIENCE = 90.0  # seconds, in which Ray starts processes
 
 
-def behave(x: Any) -> Any:
-    """One objective for all the misbehavior that a test wants: ``x`` is a number or (what, argument)."""
-    if not isinstance(x, tuple):
-        return float(x) ** 2
-    what, argument = x
-    if what == "raise":
-        raise ValueError(argument)
-    if what == "exit":
-        sys.exit(argument)
-    if what == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "kill once":
-        if not Path(argument).exists():
-            Path(argument).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return 1.0
-    if what == "sleep":
-        time.sleep(argument)
-        return 0.5
-    if what == "hang in C":  # holds the interpreter lock, so that no Python signal handler runs
-        import ctypes
+def drain(workers: Workers, count: int) -> dict[int, Outcome]:
+    return misbehaving.drain(workers, count, PATIENCE)
 
-        ctypes.PyDLL(None).sleep(int(argument))
-    if what == "pid":
-        return os.getpid()
-    if what == "lock":
-        return threading.Lock()
-    if what == "bytes":
-        return b"x" * argument
-    raise AssertionError(what)
+
+def one(workers: Workers, x: object) -> Outcome:
+    return misbehaving.one(workers, x, PATIENCE)
 
 
 # ---- without Ray
@@ -107,18 +82,8 @@ def test_ray_is_not_imported_before_it_is_used() -> None:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    ray = pytest.importorskip("ray")
-    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ray.init(
-        num_cpus=3,
-        resources={"license": 2},
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(folders)}},  # workers import this module
-    )
-    yield ray
-    ray.shutdown()
+    with local_ray(Path(__file__).parent, num_cpus=3, resources={"license": 2}) as ray:
+        yield ray
 
 
 @pytest.fixture
@@ -133,24 +98,6 @@ def limited(ray: Any) -> Iterator[Workers]:
     started = start_workers(behave, "ray", timeout=1.5)
     yield started
     started.close(kill=True)
-
-
-def drain(workers: Workers, count: int, limit: float = 90.0) -> dict[int, Outcome]:
-    """``count`` outcomes by id; fails on a repeated one."""
-    outcomes: dict[int, Outcome] = {}
-    end = time.monotonic() + limit
-    while len(outcomes) < count:
-        assert time.monotonic() < end, f"only {sorted(outcomes)} came back"
-        for outcome in workers.wait(1.0):
-            assert outcome.id not in outcomes
-            outcomes[outcome.id] = outcome
-    assert workers.wait(0.0) == []
-    return outcomes
-
-
-def one(workers: Workers, x: object) -> Outcome:
-    workers.submit(99, x)
-    return drain(workers, 1)[99]
 
 
 def test_every_submission_comes_back_once_with_its_value(workers: Workers) -> None:
@@ -307,14 +254,14 @@ def sphere(x: Any) -> float:
     return float(sum((value - 1) ** 2 for value in x.values()))
 
 
-class Killer:
-    """Evaluates the sphere, and as a callback kills a worker in the middle of it after every ``each`` results."""
+class AtWork:
+    """The sphere; as long as it takes, a file in ``folder`` has the name of its process."""
 
-    def __init__(self, folder: Path, each: int) -> None:
-        self._folder, self._each = folder, each
-        self.kills = self._due = 0
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
 
-    def objective(self, x: Any) -> float:
+    def __call__(self, x: Any) -> float:
         mine = self._folder / str(os.getpid())
         mine.touch()
         time.sleep(0.02)
@@ -322,16 +269,12 @@ class Killer:
         mine.unlink(missing_ok=True)
         return value
 
-    def on_tell(self, snapshot: Any) -> None:
-        self._due += snapshot.optimizer.evaluations % self._each == 0
-        patience = time.monotonic() + 0.5  # at the end of a generation nobody is at work: then with the next result
-        while self.kills < self._due and time.monotonic() < patience:
-            for name in os.listdir(self._folder):
-                (self._folder / name).unlink(missing_ok=True)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(name), signal.SIGKILL)
-                    self.kills += 1
-                    break
+
+def killer_of(objective: AtWork, each: int) -> Any:
+    """A callback that kills a worker in the middle of an evaluation after every ``each`` results."""
+    from ray_faults import Killer
+
+    return Killer(objective._folder, each)
 
 
 SPACE = {name: bb.Float(-5, 5) for name in "abcd"}
@@ -340,10 +283,10 @@ SPACE = {name: bb.Float(-5, 5) for name in "abcd"}
 def test_synchronous_run_with_killed_workers_is_the_run_without(ray: Any, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"method": "cma-es", "budget": 96, "seed": 3, "popsize": 12, "synchronous": True}
     alone = bb.minimize(sphere, SPACE, journal=tmp_path / "alone.db", **settings)
-    (tmp_path / "at work").mkdir()
-    killer = Killer(tmp_path / "at work", each=20)
+    objective = AtWork(tmp_path / "at work")
+    killer = killer_of(objective, each=20)
     result = bb.minimize(
-        killer.objective, SPACE, workers="ray", retries=5, journal=tmp_path / "run.db", callbacks=[killer], **settings
+        objective, SPACE, workers="ray", retries=5, journal=tmp_path / "run.db", callbacks=[killer], **settings
     )
     assert killer.kills >= 4
     told = {name: list(bb.Optimizer.resume(tmp_path / name)._journal.events()) for name in ("alone.db", "run.db")}  # type: ignore[union-attr]
@@ -355,10 +298,10 @@ def test_synchronous_run_with_killed_workers_is_the_run_without(ray: Any, tmp_pa
 
 
 def test_asynchronous_run_with_killed_workers_loses_nothing(ray: Any, tmp_path: Path) -> None:
-    (tmp_path / "at work").mkdir()
-    killer = Killer(tmp_path / "at work", each=20)
+    objective = AtWork(tmp_path / "at work")
+    killer = killer_of(objective, each=20)
     result = bb.minimize(
-        killer.objective, SPACE, method="random", budget=60, seed=3, workers="ray", retries=5, callbacks=[killer],
+        objective, SPACE, method="random", budget=60, seed=3, workers="ray", retries=5, callbacks=[killer],
         journal=tmp_path / "run.db",
     )  # fmt: skip
     events = list(bb.Optimizer.resume(tmp_path / "run.db")._journal.events())  # type: ignore[union-attr]

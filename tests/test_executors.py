@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import misbehaving
 import pytest
 
 import blackbox as bb
@@ -48,15 +49,7 @@ def behave(x: Any) -> float:
 
 
 def drain(workers: Workers, count: int) -> dict[int, Outcome]:
-    """``count`` outcomes by id; fails on a repeated one."""
-    outcomes: dict[int, Outcome] = {}
-    end = time.monotonic() + 120
-    while len(outcomes) < count:
-        assert time.monotonic() < end, f"only {sorted(outcomes)} came back"
-        for outcome in workers.wait(1.0):
-            assert outcome.id not in outcomes
-            outcomes[outcome.id] = outcome
-    return outcomes
+    return misbehaving.drain(workers, count, limit=120.0)
 
 
 # ---- Dask

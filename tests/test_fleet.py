@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray_cluster import RAYS_OWN, local_ray
 
 import blackbox as bb
 from blackbox import fleet as fleet_module
@@ -27,14 +28,7 @@ from blackbox import replica as replica_module
 from blackbox.fleet import Fleet, Share
 from blackbox.replica import Replica, digest, fitness_of
 
-# Ray's own: sockets and logs that it leaves to the garbage collector, and announcements of its next versions.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),  # JAX's, on what Ray's start does
-    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),  # Python 3.12's, likewise
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = RAYS_OWN
 
 
 def sphere(x: Any) -> float:
@@ -140,17 +134,8 @@ def test_without_ray_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    ray = pytest.importorskip("ray")
-    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ray.init(
-        num_cpus=3,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(folders)}},  # workers import this module
-    )
-    yield ray
-    ray.shutdown()
+    with local_ray(Path(__file__).parent, num_cpus=3) as ray:
+        yield ray
 
 
 def settle(fleet: Fleet[Any]) -> None:

@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import misbehaving
 import numpy as np
 import pytest
+from misbehaving import drain, one
 
 from blackbox.errors import SettingError, WorkerError
 from blackbox.workers import Outcome, Workers, start_workers
@@ -42,45 +44,13 @@ class UnreadableValue:
 
 
 def behave(x: Any) -> Any:
-    """One objective for all the misbehavior that a test wants: ``x`` is a number or (what, argument)."""
-    if not isinstance(x, tuple):
-        return float(x) ** 2
-    what, argument = x
-    if what == "raise":
-        raise ValueError(argument)
-    if what == "unreadable error":
-        raise Unreadable(7, argument)
-    if what == "exit":
-        sys.exit(argument)
-    if what == "os exit":
-        os._exit(argument)
-    if what == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "kill once":
-        if not Path(argument).exists():
-            Path(argument).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return 1.0
-    if what == "sleep":
-        time.sleep(argument)
-        return 0.5
-    if what == "hang in C":  # holds the interpreter lock, so that no Python signal handler runs
-        import ctypes
-
-        ctypes.PyDLL(None).sleep(int(argument))
-    if what == "start child":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        Path(argument).write_text(str(child.pid))
-        time.sleep(60)
-    if what == "lambda":
-        return lambda: argument
-    if what == "unreadable value":
-        return UnreadableValue()
-    if what == "bytes":
-        return b"x" * argument
-    if what == "pid":
-        return os.getpid()
-    raise AssertionError(what)
+    """Misbehavior, and what cannot be read on the other side."""
+    match x:
+        case ("unreadable error", argument):
+            raise Unreadable(7, argument)
+        case ("unreadable value", _):
+            return UnreadableValue()
+    return misbehaving.behave(x)
 
 
 def not_called(x: object) -> float:
@@ -113,24 +83,6 @@ def processes() -> Iterator[Workers]:
     started = start_workers(behave, 2, timeout=20.0)
     yield started
     started.close(kill=True)
-
-
-def drain(workers: Workers, count: int, limit: float = 60.0) -> dict[int, Outcome]:
-    """``count`` outcomes by id; fails on a repeated one."""
-    outcomes: dict[int, Outcome] = {}
-    end = time.monotonic() + limit
-    while len(outcomes) < count:
-        assert time.monotonic() < end, f"only {sorted(outcomes)} came back"
-        for outcome in workers.wait(1.0):
-            assert outcome.id not in outcomes
-            outcomes[outcome.id] = outcome
-    assert workers.wait(0.0) == []
-    return outcomes
-
-
-def one(workers: Workers, x: object) -> Outcome:
-    workers.submit(99, x)
-    return drain(workers, 1)[99]
 
 
 def is_alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_kind import every_kind
 
 import blackbox as bb
 
@@ -78,6 +79,13 @@ def test_nevergrads_own_tests(check: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ["Blackbox", "Blackbox:cat-cma", "Blackbox:nelder-mead"])
 def test_random_constraints_and_several_losses(name: str) -> None:
     inspect.unwrap(own_tests.test_mo_constrained)(name)
+    optimizer = seeded(name, ng.p.Array(shape=(2,)), 60, seed=12)
+    chance = np.random.default_rng(0)
+    optimizer.parametrization.register_cheap_constraint(lambda _: bool(chance.random() > 0.8))
+    optimizer.minimize(lambda x: [float(np.sum((x - 1) ** 2)), float(np.sum((x + 1) ** 2))])
+    optimizer.tell(optimizer.parametrization.spawn_child(new_value=np.ones(2)), [0.0, 8.0])
+    assert optimizer.num_tell == 61 <= optimizer._running.evaluations  # what breaks a constraint is told, too
+    assert optimizer.pareto_front()
 
 
 def test_better_than_nevergrads_choice_on_a_mixed_space() -> None:
@@ -251,18 +259,7 @@ def test_what_a_space_cannot_express_is_refused(parametrization: Any, message: s
 
 
 def test_a_space_as_a_parametrization() -> None:
-    inner = bb.Choice({"u": bb.Space({"v": bb.Int(0, 3)}), "w": None})
-    space = bb.Space(
-        {
-            "x": bb.Float(-1, 1),
-            "l": bb.Float(1e-5, 1, log=True),
-            "n": bb.Int(1, 6),
-            "m": bb.Int(1, 64, log=True),
-            "b": bb.Bool(),
-            "k": bb.Choice({"rbf": bb.Space({"g": bb.Float(0, 1), "s": inner}), "linear": None}),
-            "c": bb.Choice([1, True, None]),
-        }
-    )
+    space = every_kind(1, True, None)
     parametrization = to_parametrization(space)
     for point in space.decode_many(np.random.default_rng(0).random((40, space.dimension))):
         value = parametrization.spawn_child(new_value=point).value

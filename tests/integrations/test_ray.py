@@ -13,18 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray_cluster import RAYS_OWN, local_ray
 
 import blackbox as bb
 
 pytest.importorskip("ray")
 pytest.importorskip("pandas")
 
-# Ray's own: sockets and logs that it leaves to the garbage collector, and announcements of its next versions.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),  # JAX's, where another test has imported it
-    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),  # Python 3.12's, likewise
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    *RAYS_OWN,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -363,18 +360,8 @@ def test_wrapped_in_a_generator_it_is_saved_and_restored_with_its_limiter(tmp_pa
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    import ray
-
-    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(folders)}},
-    )
-    yield ray
-    ray.shutdown()
+    with local_ray(Path(__file__).parent, num_cpus=2) as ray:
+        yield ray
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]

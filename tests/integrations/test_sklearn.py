@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_kind import every_kind
 
 import blackbox as bb
 
@@ -238,18 +239,7 @@ def test_malformed_arguments_are_refused(setting: dict[str, Any]) -> None:
 
 
 def test_a_space_as_distributions() -> None:
-    inner = bb.Choice({"u": bb.Space({"v": bb.Int(0, 3)}), "w": None})
-    space = bb.Space(
-        {
-            "x": bb.Float(-1, 1),
-            "l": bb.Float(1e-5, 1, log=True),
-            "n": bb.Int(1, 6),
-            "m": bb.Int(1, 64, log=True),
-            "b": bb.Bool(),
-            "k": bb.Choice({"rbf": bb.Space({"g": bb.Float(0, 1), "s": inner}), "linear": None}),
-            "c": bb.Choice([1, "a", None]),
-        }
-    )
+    space = every_kind(1, "a", None)
     distributions = to_distributions(space)
     assert [(d["k"], d.get("s")) for d in distributions] == [(["rbf"], ["u"]), (["rbf"], ["w"]), (["linear"], None)]
     points = list(ParameterSampler(distributions, 900, random_state=0))
