@@ -106,13 +106,13 @@ def most_improving(
         is_free = v.is_free & v.active(start)
         risen = climbed(process, v.features(start), least, 0.0, 1.0, is_free[:, v.owner], _CLIMB)[0]
         pool = pool.joined(assessed(np.where(is_free, risen.x[:, v.first], start)))
-    members: list[Float[ndarray, "v"]] = []
-    while True:
-        at = int(np.argmax(pool.score))
-        members.append(pool.points[at])
-        if len(members) == count:
-            return np.array(members)
-        pool = pool.believing(at, v.features(pool.points), process, least)
+    chosen = [int(np.argmax(pool.score))]
+    if count > 1:
+        features = v.features(pool.points)
+    while len(chosen) < count:
+        pool = pool.believing(chosen[-1], features, process, least)
+        chosen.append(int(np.argmax(pool.score)))
+    return pool.points[chosen]
 
 
 def _improvement(

@@ -34,7 +34,7 @@ from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Conditions, Layout
 from blackbox.model.candidates import DRAWN, RANDOM, most_improving
-from blackbox.model.gaussian_process import Process, conditioned, fitted, prior, relative
+from blackbox.model.gaussian_process import Process, conditioned, fitted, prior, relative, steps_due
 from blackbox.model.improvement import among, log_success
 from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
@@ -48,8 +48,6 @@ _PENDING = 32  # points under evaluation that are remembered, ...
 _PATIENCE = 16  # ... for as many generations
 _AHEAD = 128  # members of a generation that the process chooses; any further ones are random
 _LEADERS = 5  # known points that candidates are near
-_FIRST_STEPS, _FIT = 30, 4  # steps of the fit
-_RARELY = 16  # evaluations between two fits, once there are many
 
 
 class EGOState(NamedTuple):
@@ -237,10 +235,9 @@ class EGO:
 
     def _fitted(self, state: EGOState, v: Variables) -> EGOState:
         """The state with hyperparameters of greater posterior density, now and then."""
-        if state.fitted_at and state.told - state.fitted_at < min(max(1, state.told // 10), _RARELY):
+        if not (steps := steps_due(int(state.told), int(state.fitted_at))):
             return state
         points, t = self._seen(state)
-        steps = _FIT if state.fitted_at else _FIRST_STEPS
         theta = fitted(v.features(points), t, state.theta, prior(len(v.first)), steps)
         return state._replace(theta=theta, fitted_at=state.told)
 

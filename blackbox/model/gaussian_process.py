@@ -32,6 +32,8 @@ LEAST_VARIANCE = 1e-14  # in units of s2
 NOISY = math.log(0.05)  # log eta of the other start of a fit
 NOTABLE = 0.01  # variance of the noise, of values of variance 1, from which on values are not taken as they are
 _LARGEST = 1e30  # of t
+_FIRST_STEPS, _STEPS = 30, 4  # of a fit
+_RARELY = 16  # values between two fits, once there are many
 
 
 class Features(NamedTuple):
@@ -273,6 +275,13 @@ def loss(
         float(alpha @ y_slope) / s2 - volume_slope,
     )
     return fit - volume + 0.5 * float(z @ z), gradient
+
+
+def steps_due(told: int, fitted_at: int) -> int:
+    """Steps of the fit that is due after so many values, if the last one was after ``fitted_at``; 0 for none."""
+    if not fitted_at:
+        return _FIRST_STEPS
+    return _STEPS if told - fitted_at >= min(max(1, told // 10), _RARELY) else 0
 
 
 def fitted(

@@ -33,7 +33,16 @@ from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Layout
-from blackbox.model.gaussian_process import Features, Process, conditioned, decay, fitted, prior, relative
+from blackbox.model.gaussian_process import (
+    Features,
+    Process,
+    conditioned,
+    decay,
+    fitted,
+    prior,
+    relative,
+    steps_due,
+)
 from blackbox.model.improvement import among, climbed, log_improvement, log_success
 from blackbox.model.region import SHORTEST, Region
 from blackbox.model.variables import Variables, variables
@@ -45,8 +54,7 @@ if TYPE_CHECKING:
 
 CLIMBERS, CLIMB = 4, 15  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
-FIT, FIRST_STEPS, STEPS = 100, 30, 4  # points and steps of the fit
-RARELY = 16  # evaluations between two fits, once there are many
+FIT = 100  # points of the fit
 PENDING = 16  # unanswered points that are remembered
 _LARGEST = 1e100  # values beyond are taken as this large
 _DESIGN, _FURTHER, _CANDIDATES, _SAMPLE = range(1, 5)  # leaves of the noise
@@ -152,10 +160,8 @@ class Turbo:
             state = state._replace(region=state.region.resized(values.min() < best, v))
         if state.told < self._start(state):
             return state._replace(due=self._started(state, 0))
-        if state.fitted_at == 0 or state.told - state.fitted_at >= min(max(1, state.told // 10), RARELY):
-            steps = FIRST_STEPS if state.fitted_at == 0 else STEPS
-            theta = self._fitted(state, steps)
-            state = state._replace(theta=theta, fitted_at=state.told)
+        if steps := steps_due(int(state.told), int(state.fitted_at)):
+            state = state._replace(theta=self._fitted(state, steps), fitted_at=state.told)
         return state._replace(due=self._improving(state))
 
     def recommend(self, state: TurboState) -> Float[ndarray, "d"]:
