@@ -468,3 +468,11 @@ def as_space(space: Space | Box | Mapping[str, Dimension]) -> Space | Box:
     if isinstance(space, Mapping):
         return Space(space)
     raise refusal("space", "a Space, a Box or a dictionary from name to variable", space)
+
+
+def as_named_space(space: Space | Box | Mapping[str, Dimension]) -> Space:
+    """As :func:`as_space`, but no Box."""
+    named = as_space(space)
+    if not isinstance(named, Space):
+        raise refusal("space", "a Space, whose variables have names", space)
+    return named

@@ -25,7 +25,7 @@ import numpy as np
 
 from blackbox.dimensions import Dimension, refusal
 from blackbox.errors import SpaceError, missing_extra
-from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_space
+from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_named_space
 
 try:
     from ConfigSpace import (
@@ -219,9 +219,7 @@ def to_config_space(space: Space | Mapping[str, Dimension], *, seed: int | None 
         SpaceError: a Permutation, variables of one name that differ between branches, or bounds that ConfigSpace's
             rounding to 13 decimals changes.
     """
-    named = as_space(space)
-    if not isinstance(named, Space):
-        raise refusal("space", "a Space, whose variables have names", space)
+    named = as_named_space(space)
     config_space = ConfigurationSpace(seed=seed)
     paths: dict[str, list[Path]] = {}
     parameters: dict[str, Any] = {}

@@ -23,7 +23,7 @@ import numpy as np
 
 from blackbox.dimensions import Dimension, refusal
 from blackbox.errors import SpaceError, missing_extra
-from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_space
+from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_named_space
 
 VARIABLES = (Float, Int, Choice, Bool, Permutation)
 ALTERNATIVE = "(alternative)"  # the hidden variable that says which of several dictionaries
@@ -95,9 +95,13 @@ def _variable(argument: str, name: str, value: Any, decoders: dict[str, Decoder]
     raise refusal(argument, "a variable, a non-empty list or a distribution of scipy.stats", value)
 
 
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all are finite numbers, which have an order."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+
+
 def _options(name: str, values: list[Any], decoders: dict[str, Decoder]) -> Dimension:
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
-    if numbers and len(values) > 2:
+    if are_numbers(values) and len(values) > 2:
         ordered = sorted(set(values))
         if len(ordered) > 1:
             decoders[name] = ordered.__getitem__
@@ -138,9 +142,7 @@ def to_distributions(space: Space | Mapping[str, Dimension]) -> list[dict[str, A
         SpaceError: a Permutation, an Int with ``log`` of more than 100,000 values, or more than 1000 combinations.
         MissingExtra: SciPy is not installed.
     """
-    named = as_space(space)
-    if not isinstance(named, Space):
-        raise refusal("space", "a Space, whose variables have names", space)
+    named = as_named_space(space)
     return _combinations(named)
 
 

@@ -72,8 +72,6 @@ class BlackboxOptimizer(ng.optimizers.base.ConfiguredOptimizer):  # type: ignore
 class _Blackbox(ng.optimizers.base.Optimizer):  # type: ignore[misc]
     """The optimizer. Pickled it is its state after the last generation and what was told since."""
 
-    _penalize_cheap_violations = True
-
     def __init__(
         self,
         parametrization: Any,

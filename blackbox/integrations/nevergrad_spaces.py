@@ -23,7 +23,7 @@ import numpy as np
 
 from blackbox.dimensions import Dimension, refusal
 from blackbox.errors import missing_extra
-from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_space
+from blackbox.space import Bool, Choice, Float, Int, Permutation, Space, as_named_space
 
 try:
     with warnings.catch_warnings():
@@ -252,9 +252,7 @@ def to_parametrization(space: Space | Mapping[str, Dimension]) -> Any:
     Raises:
         SpaceError: a Permutation, which nevergrad has not.
     """
-    named = as_space(space)
-    if not isinstance(named, Space):
-        raise refusal("space", "a Space, whose variables have names", space)
+    named = as_named_space(space)
     return _Points(named)
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 from blackbox.dimensions import Dimension, refusal
 from blackbox.errors import SpaceError, missing_extra
+from blackbox.integrations.distributions import TAIL, are_numbers
 from blackbox.space import Choice, Float, Int, Space
 
 try:
@@ -34,7 +35,6 @@ except ImportError as error:
     raise missing_extra("ray[tune]", "tune") from error
 
 Config = dict[str, Any]
-TAIL = 2.0**-20  # quantiles stay this far from 0 and 1, where values are infinite
 
 
 class Codec(Protocol):
@@ -229,8 +229,7 @@ def _normal(domain: Domain, distribution: statistics.NormalDist, q: float | None
 
 def _categories(domain: Categorical) -> _Variable:
     categories = list(domain.categories)
-    numbers = all(isinstance(c, int | float) and not isinstance(c, bool) and math.isfinite(c) for c in categories)
-    if numbers and len(set(categories)) == len(categories) > 2:
+    if are_numbers(categories) and len(set(categories)) == len(categories) > 2:
         categories.sort()
         dimension: Dimension = Int(0, len(categories) - 1)
     else:
