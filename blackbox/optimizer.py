@@ -200,7 +200,7 @@ class Optimizer:
             candidates = [self._promoted(id) for id in self._search.promotions(waiting)[:count]]
             new = list(itertools.islice(self._candidates(), count - len(candidates)))
             candidates += new
-            if self.left <= sum(map(self._cost, candidates[:-1])):
+            if self.settings.fidelity is not None and self.left <= sum(map(self._cost, candidates[:-1])):
                 raise BudgetExhausted(
                     f"n must be less than {count}: a budget of {self._budget} full evaluations has {self.left:g} left, "
                     f"and as many candidates take {sum(map(self._cost, candidates)):g}"

@@ -40,8 +40,7 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
     """
     d = space.dimension
     generation = default_popsize(d)  # of the CMA family
-    if budget is not None and budget < 2 * generation:
-        few = f"{budget} evaluations are too few for {d} coordinates to learn from"
+    if few := _too_few(d, budget):
         return Chosen("sobol", f"{few}: they cover evenly") if d <= MAX_DIMENSION else Chosen("random", few)
     short = ""
     if budget is not None and budget < 10 * generation:
@@ -78,8 +77,7 @@ def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -
     if objectives > 1:
         return Chosen("nsga-ii", f"{objectives} objectives")
     d = space.dimension
-    if budget is not None and budget < 2 * default_popsize(d):
-        few = f"{budget} evaluations are too few for {d} coordinates to learn from"
+    if few := _too_few(d, budget):
         return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
     if any(kind != "float" for kind, *_ in space.layout):
         return Chosen("cat-cma", "constraints, and variables that are discrete")
@@ -101,3 +99,10 @@ def choose_method_with_fidelity(space: Space | Box, configurations: float) -> Ch
         return Chosen("cat-cma", "budgets, and variables that are discrete")
     name = "cma-es" if space.dimension <= FULL_COVARIANCE else "sep-cma-es"
     return Chosen(name, f"budgets, and {space.dimension} continuous coordinates")
+
+
+def _too_few(d: int, budget: int | None) -> str:
+    """Why nothing can be learned, if the budget is below two generations of CMA-ES; else ""."""
+    if budget is None or budget >= 2 * default_popsize(d):
+        return ""
+    return f"{budget} evaluations are too few for {d} coordinates to learn from"

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from blackbox.errors import SettingError
+from blackbox.strategy import require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -65,13 +66,11 @@ class Fidelity:
             if not is_number or not 0 < value < math.inf:
                 raise SettingError(f"{name} must be a finite number > 0; got {value!r}")
             object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
-        for name, low in (("factor", 2), ("brackets", 1)):
-            value = getattr(self, name)
-            if name == "brackets" and value is None:
-                continue
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low:
-                raise SettingError(f"{name} must be an integer >= {low}; got {value!r}")
-            object.__setattr__(self, name, int(value))
+        require_integer("factor", self.factor, low=2, optional=False)
+        require_integer("brackets", self.brackets, low=1)
+        for name in ("factor", "brackets"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, int(value))
         if self.least * self.factor > self.most:
             raise SettingError(
                 f"most must be at least factor * least = {self.factor * self.least:g}, or there is nothing to save; "
