@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Front(NamedTuple):
-    """Points that do not dominate each other; of equal values the first one told."""
+    """Points that do not dominate each other, in the order of their ids; of equal values the first one asked."""
 
     values: Float[np.ndarray, "n k"]
     ids: Int[np.ndarray, "n 2"]
@@ -35,12 +35,17 @@ class Front(NamedTuple):
         )
 
     def joined(self, values: Any, id: tuple[int, int], row: Any, vector: Any) -> Front:
-        """With one more point; itself if that is dominated, or equal to one of it."""
-        if (self.values <= values).all(1).any():
+        """With one more point; itself if that is dominated, or equal to an earlier one of it.
+
+        Points may be told in any order: the front is the same.
+        """
+        is_earlier = (self.ids[:, 0] < id[0]) | ((self.ids[:, 0] == id[0]) & (self.ids[:, 1] < id[1]))
+        is_beaten = (values <= self.values).all(1)  # or equal
+        if ((self.values <= values).all(1) & ~(is_beaten & ~is_earlier)).any():
             return self
-        kept = ~(values <= self.values).all(1)
+        before, after = is_earlier & ~is_beaten, ~is_earlier & ~is_beaten
         new = (values, id, row, vector)
-        return Front(*(np.vstack([old[kept], [added]]) for old, added in zip(self, new, strict=True)))
+        return Front(*(np.vstack([old[before], [one], old[after]]) for old, one in zip(self, new, strict=True)))
 
 
 def non_dominated(values: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n"]:
