@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,5 +34,8 @@ def local_ray(folder: Path, num_cpus: int, **options: Any) -> Iterator[Any]:
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(folders)}},
         **options,
     )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield ray
     ray.shutdown()
+    for number, handler in handlers.items():  # Ray Tune leaves its own behind, which swallow a Ctrl-C
+        signal.signal(number, handler)
