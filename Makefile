@@ -65,7 +65,9 @@ demo: $(VENV)/demo.stamp
 	@$(BIN)/python examples/demo
 
 .PHONY: test
-test: lint types docs unit
+test: $(VENV)/test.stamp
+	@$(MAKE) --no-print-directory --jobs=2 lint types docs
+	@$(MAKE) --no-print-directory unit
 	@echo "==> All checks passed"
 
 # ---- one check each

@@ -65,11 +65,8 @@ def rows(mesh: Any) -> dict[str, np.ndarray]:
 
 def runs(mesh: Any) -> dict[str, np.ndarray]:
     """Results of all runs, by "run/array"."""
-    results = {"rows": rows(mesh)}
-    for shaping in ("z-score", "centered-ranks"):
-        results[f"{shaping} whole"] = network(mesh, shaping, None)
-        if mesh is not None:
-            results[f"{shaping} shared"] = network(mesh, shaping, mesh)
+    results = {"rows": rows(mesh), "z-score": network(mesh, "z-score", None)}
+    results["centered-ranks"] = network(mesh, "centered-ranks", mesh)
     return {f"{run}/{name}": value for run, arrays in results.items() for name, value in arrays.items()}
 
 

@@ -18,9 +18,10 @@ from blackbox.testing.virtual import parameters as model
 # else is each method's default.
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"sigma0": 0.3} for name in ("cma-es", "sep-cma-es", "lm-ma-es", "snes", "pgpe", "cat-cma", "lq-cma-es")},
+    "nsga-ii": {"popsize": 20},
     "ego": {"points": 40},
+    "turbo": {"points": 40, "candidates": 64},
 }
-SETTINGS["turbo"] = {"points": 40, "candidates": 64}  # runs of thousands of evaluations take minutes
 NAMES = sorted(name for name, method in bb.methods().items() if "virtual" not in method.tags)
 PURE = [name for name in NAMES if "pure" in bb.methods()[name].tags]  # programs of any array library
 

@@ -21,6 +21,8 @@ import blackbox.optimizer
 from figures import PATHS
 
 METHODS = sorted(name for name, method in bb.methods().items() if "virtual" not in method.tags)
+MODELLED = {name for name in METHODS if bb.methods()[name].path.startswith("blackbox.model.")}
+"""Methods that take milliseconds for an evaluation, and get fewer."""
 SPACE = bb.Space(
     {
         "C": bb.Float(1e-3, 1e3, log=True),

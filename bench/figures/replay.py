@@ -11,6 +11,7 @@ import numpy as np
 import blackbox as bb
 from figures.course import (
     METHODS,
+    MODELLED,
     Figure,
     Outcome,
     advance,
@@ -36,7 +37,8 @@ def resumed(scale: float, folder: Path) -> Outcome:
     for method in METHODS:
         path, copy = folder / f"{method}.db", folder / f"{method}-copy.db"
         rng = random.Random(method)
-        ends = sorted(rng.sample(range(1, EVALUATIONS), cuts))
+        evaluations = EVALUATIONS // 4 if method in MODELLED else EVALUATIONS
+        ends = sorted(rng.sample(range(1, evaluations), cuts))
         original = make(method, path)
         plain = make(method)
         for number, end in enumerate(ends):
@@ -48,8 +50,8 @@ def resumed(scale: float, folder: Path) -> Outcome:
                 resumes += 1
                 same = digest(again) == digest(plain)
                 if number == cuts - 1:  # and so it stays
-                    advance(again, EVALUATIONS)
-                    advance(plain, EVALUATIONS)
+                    advance(again, evaluations)
+                    advance(plain, evaluations)
                     same &= digest(again) == digest(plain)
             if not same:
                 different.append(f"{method} after {end}")
@@ -88,7 +90,7 @@ def course() -> str:
     digests = []
     for method in METHODS:
         optimizer = make(method)
-        advance(optimizer, 200)
+        advance(optimizer, 50 if method in MODELLED else 200)
         digests.append(digest(optimizer))
     return " ".join(digests)
 

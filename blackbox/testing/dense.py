@@ -241,9 +241,11 @@ def check_improves_with_failures(strategy: Any, x0: Array) -> None:
         population = strategy.ask(state)
         values = np.array(sphere(population))
         best = min(best, float(values.min()))
+        if best < 0.5 * start:
+            return
         values[rng.random(len(values)) < 0.2] = np.nan
         state = strategy.tell(state, population, xp.asarray(values, dtype=x0.dtype))
-    assert best < 0.5 * start, f"failures: best went from {start} to {best}"
+    raise AssertionError(f"failures: best went from {start} to {best}")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -270,10 +272,11 @@ def check_endless_runs(strategy: Any, x0: Float[np.ndarray, "d"]) -> None:
         "on a flat function": lambda population: np.zeros(len(population), population.dtype),
         "down a slope": lambda population: population.sum(axis=1),
     }
+    generations = 1500 if getattr(strategy, "pure", True) else 300  # of milliseconds each
     for name, function in functions.items():
         state = strategy.init(key(14), x0)
         with np.errstate(over="ignore", under="ignore"):
-            for generation in range(1500):
+            for generation in range(generations):
                 population = strategy.ask(state)
                 state = strategy.tell(state, population, function(population))
                 assert np.all(np.isfinite(population)), f"endless runs: not finite {name} after {generation}"

@@ -162,7 +162,7 @@ def test_benchmark_end_to_end(tmp_path: Path) -> None:
         "cmaes:cma",
     )
     solvers = ["blackbox:cma-es", "cmaes:cma", "numpy:random"]
-    command = bbob("run", "--solvers", ",".join(solvers), *choices, "--results", str(tmp_path))
+    command = bbob("run", "--solvers", ",".join(solvers), *choices, "--processes", "1", "--results", str(tmp_path))
     first = subprocess.run(command, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     assert "12 of 12 runs to do" in first.stdout

@@ -55,8 +55,7 @@ def asked(strategy: Eggroll, params: Any = None, seed: int = 0) -> tuple[Any, No
     return state, strategy.ask(state)
 
 
-@pytest.mark.parametrize("rank", [1, 3, None])
-@pytest.mark.parametrize("chunk", [None, 4, 5])
+@pytest.mark.parametrize(("rank", "chunk"), [(1, None), (1, 5), (3, 4), (None, None), (None, 5)])
 def test_evaluation_equals_that_of_each_member(rank: int | None, chunk: int | None) -> None:
     _, population = asked(Eggroll(popsize=10, rank=rank, sigma=0.1))
     with warnings.catch_warnings():
@@ -407,7 +406,6 @@ def test_eight_devices_give_what_one_gives() -> None:
         "sign fitness True mean True",
         "replicated first fitness True mean True",
         "sharded first fitness True mean True",
-        "uneven True True",
         "uneven True True",
     ], done.stderr
 
