@@ -244,8 +244,10 @@ class Optimizer:
     @property
     def _left_to_search(self) -> float:
         """Candidates that may still be asked for before the finals."""
-        kept = reserve(self._budget) if self.settings.noise and self._budget is not None else 0
-        return max(0, self.left - kept)
+        if not self.settings.noise or self._budget is None:
+            return self.left
+        used = sum(id[0] < INJECTED for id in self._gate.waiting) + self._search.finals.told if self.in_finals else 0
+        return max(0, self.left - max(0, reserve(self._budget) - used))
 
     @property
     def _can_repeat(self) -> bool:

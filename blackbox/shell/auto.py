@@ -14,7 +14,6 @@ MODELLED = 20  # coordinates, or variables, up to which models are learned, and 
 MODELLED_AT_ONCE = 12  # coordinates up to which a full quadratic model is there before a trust region has converged
 FEW = 25  # evaluations per coordinate up to which a trust region is ahead of whatever learns of the whole space
 COSTLY = 500  # evaluations up to which they are likely to cost more than a Gaussian process, some milliseconds each
-MODELLED_UNDER_NOISE = 300  # evaluations up to which that model is ahead of a population under noise
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
@@ -111,7 +110,7 @@ def choose_method_under_noise(space: Space | Box, budget: int | None) -> Chosen:
     None that trusts a single value, such as ``quadratic`` and ``lq-cma-es``:
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
-    * up to 300 evaluations of up to 20 variables: ``ego``, whose model estimates the noise;
+    * up to 500 evaluations of up to 20 variables: ``ego``, whose model estimates the noise;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
     * up to 200 coordinates: ``cma-es``; more: ``lm-ma-es``.
 
@@ -121,7 +120,7 @@ def choose_method_under_noise(space: Space | Box, budget: int | None) -> Chosen:
     d = space.dimension
     if few := _too_few(d, budget):
         return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
-    if budget is not None and budget <= MODELLED_UNDER_NOISE and len(space.layout) <= MODELLED:
+    if budget is not None and budget <= COSTLY and len(space.layout) <= MODELLED:
         return Chosen("ego", f"noise, and {budget} evaluations are few enough for a model of all")
     popsize = max(default_popsize(d), 4 * default_popsize(d) if budget is None else round(math.sqrt(budget)))
     if any(kind != "float" for kind, *_ in space.layout):

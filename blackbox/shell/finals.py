@@ -181,6 +181,11 @@ class Finals(NamedTuple):
         """Finalists of the present finals."""
         return len(self.rows) - int(self.first)
 
+    @property
+    def told(self) -> int:
+        """Results of the present finals."""
+        return int((self.repeats[:, 0] >= self.first).sum())
+
     def due(self, waiting: Container[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Ids of the repeats that are neither told nor waited for, first ones first, without end.
 
