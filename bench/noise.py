@@ -174,8 +174,20 @@ def measure(solver: str, problem: Problem, budget: int, seed: int) -> tuple[floa
     return regret, None if found.value is None else found.value - regret
 
 
+def due(budget: int, seed: int) -> list[Key]:
+    """All runs with a budget and a seed."""
+    return [
+        (name, *problem, budget, seed)
+        for problem in (PROBLEMS if budget == BUDGETS[0] else SOME)
+        for name, solver in SOLVERS.items()
+        if budget <= solver.most and (solver.mixed or problem[0] not in MIXED)
+    ]
+
+
 def report(runs: dict[Key, tuple[float, float | None]], is_kept: bool) -> None:
-    """Print the table of all runs, and keep it."""
+    """Print the table, and keep it; of the seeds with which all solvers have run."""
+    seeds = {b: [s for s in sorted({k[5] for k in runs}) if all(k in runs for k in due(b, s))] for b in BUDGETS}
+    runs = {k: runs[k] for b in BUDGETS for s in seeds[b] for k in due(b, s)}
     medians: dict[tuple[str, int], dict[Problem, float]] = {}
     for solver, *problem, budget, _ in runs:
         own = medians.setdefault((solver, budget), {})
@@ -203,6 +215,7 @@ def report(runs: dict[Key, tuple[float, float | None]], is_kept: bool) -> None:
     columns += [*(f"first at {b}" for b in BUDGETS), "bias", "runs"]
     columns = [column for column in columns if any(column in row for row in rows)]
     note = __doc__.split("\n\n")[1].replace("\n", " ")
+    note = f"{note.strip()} Seeds: " + ", ".join(f"{len(own)} with {budget}" for budget, own in seeds.items()) + " evaluations."
     if is_kept:
         write("noise", "Under noise", columns, rows, PACKAGES, note)
     else:
@@ -220,14 +233,11 @@ def main() -> None:
     runs: dict[Key, Any] = {tuple(key): found for key, found in entries(arguments.results)}
     for seed in range(int(first), int(last or first) + 1):
         for budget in map(int, arguments.budgets.split(",")):
-            for problem in PROBLEMS:
-                for name, solver in SOLVERS.items() if budget == BUDGETS[0] or problem in SOME else ():
-                    key = (name, *problem, budget, seed)
-                    is_able = budget <= solver.most and (solver.mixed or problem[0] not in MIXED)
-                    if is_able and key not in runs and fnmatch(name, arguments.solvers):
-                        runs[key] = measure(name, problem, budget, seed)
-                        with arguments.results.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps([key, runs[key]]) + "\n")
+            for key in due(budget, seed):
+                if key not in runs and fnmatch(key[0], arguments.solvers):
+                    runs[key] = measure(key[0], key[1:4], budget, seed)
+                    with arguments.results.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps([key, runs[key]]) + "\n")
     report(runs, arguments.results == RESULTS / "noise.jsonl")
 
 

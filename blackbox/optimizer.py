@@ -202,7 +202,7 @@ class Optimizer:
                     f"told and {len(waiting)} waited for; got {count}"
                 )
             candidates = [self._promoted(id) for id in self._search.promotions(waiting)[:count]]
-            repeats = max(0, count - self._left_to_search) if self._can_repeat else 0
+            repeats = int(max(0, count - self._left_to_search)) if self._can_repeat else 0
             new = list(itertools.islice(self._candidates(), count - len(candidates) - repeats))
             candidates += new + self._repeats(repeats)
             if self.settings.fidelity is not None and self.left <= sum(map(self._cost, candidates[:-1])):
@@ -564,7 +564,7 @@ class Optimizer:
         finals = ""
         if self.in_finals:
             after, _, total = search.finals.beginning.tolist()
-            finals = f", finals of {total} evaluations since {after}, among {search.finals.count} points"
+            finals = f", finals of {total} evaluations since {after}, among {search.finals.n_finalists} points"
         elif settings.noise and self._budget is not None:
             finals = f", the last {reserve(self._budget)} evaluations will be finals"
         return (

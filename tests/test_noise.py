@@ -107,33 +107,33 @@ def test_finals_evaluate_only_points_that_are_known_or_recommended(method):
 def test_the_value_of_the_best_is_unbiased_and_without_noise_it_is_optimistic():
     runs = {True: [], False: []}
     for noise in runs:
-        for seed in range(60):
+        for seed in range(40):
             optimizer, f = make("random", seed=seed, noise=noise), Noisy(seed)
             finished(optimizer, lambda c, f=f: f(c.x))
             runs[noise].append(optimizer.best.value - true(optimizer.best.x))
     honest, lucky = np.array(runs[True]), np.array(runs[False])
-    assert abs(honest.mean()) < 3 * honest.std() / math.sqrt(60)
+    assert abs(honest.mean()) < 3 * honest.std() / math.sqrt(40)
     assert lucky.mean() < -0.3
 
 
 def test_the_standard_error_is_that_of_the_mean():
     errors, stated = [], []
-    for seed in range(60):
+    for seed in range(40):
         optimizer, f = make("random", seed=seed, budget=100), Noisy(seed)
         best = finished(optimizer, lambda c, f=f: f(c.x)).best
         assert best.n_evaluations >= 5
         errors.append(best.value - true(best.x))
         stated.append(best.standard_error)
-    assert np.std(errors) == pytest.approx(np.sqrt(np.mean(np.square(stated))), rel=0.25)
+    assert np.std(errors) == pytest.approx(np.sqrt(np.mean(np.square(stated))), rel=0.3)
 
 
 def test_finals_find_a_better_point():
     regrets = {True: [], False: []}
     for noise, own in regrets.items():
-        for seed in range(40):
+        for seed in range(25):
             f = Noisy(seed)
             own.append(true(finished(make("random", seed=seed, budget=200, noise=noise), lambda c, f=f: f(c.x)).best.x))
-    assert np.mean(regrets[True]) < 0.8 * np.mean(regrets[False])
+    assert np.mean(regrets[True]) < 0.9 * np.mean(regrets[False])
 
 
 def test_before_the_finals_and_without_a_budget_the_best_is_the_best_value():
@@ -272,7 +272,7 @@ def test_a_raised_budget_goes_on_with_the_search_and_has_finals_of_its_own(tmp_p
     optimizer.budget = 120
     assert optimizer.ask().id[0] >= 0
     finished(optimizer)
-    assert optimizer._search.finals.count == finalists(12)
+    assert optimizer._search.finals.n_finalists == finalists(12)
     assert first.x.tolist() in [optimizer.space.decode(row).tolist() for row in optimizer._search.finals.rows]
     assert optimizer.best.n_evaluations > 1
     state = digest(optimizer)
@@ -292,7 +292,7 @@ def test_points_that_are_the_same_are_one_finalist():
     space = Space({"k": Choice(["p", "q", "r"])})
     optimizer = Optimizer(space, "cat-cma", seed=0, budget=200, noise=True)
     finished(optimizer, lambda c: {"p": 0.0, "q": 1.0, "r": 2.0}[c.x["k"]] + random.Random(repr(c.id)).gauss(0, 1))
-    assert 1 <= optimizer._search.finals.count <= 3
+    assert 1 <= optimizer._search.finals.n_finalists <= 3
     assert optimizer.best.x == {"k": "p"}
 
 

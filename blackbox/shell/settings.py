@@ -148,8 +148,13 @@ class Settings:
         members = tuple(map(self._member, names, shares))
         return Plan(
             members, key(self.seed), np.array(self.x0), self.goals, self.fidelity, self.warm, self.noise,
-            settle=lambda row: self.space.encode(self.space.decode(row)),
+            self._settled,
         )  # fmt: skip
+
+    def _settled(self, row: Any) -> Any:
+        """The row that stands for the point of ``row``, of which there may be many."""
+        space: Any = self.space
+        return space.encode(space.decode(row))
 
     def _shares(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Of the hyperparameters those that each of several methods has; SettingError for one that none has."""
