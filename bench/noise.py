@@ -215,7 +215,8 @@ def report(runs: dict[Key, tuple[float, float | None]], is_kept: bool) -> None:
     columns += [*(f"first at {b}" for b in BUDGETS), "bias", "runs"]
     columns = [column for column in columns if any(column in row for row in rows)]
     note = __doc__.split("\n\n")[1].replace("\n", " ")
-    note = f"{note.strip()} Seeds: " + ", ".join(f"{len(own)} with {budget}" for budget, own in seeds.items()) + " evaluations."
+    counts = ", ".join(f"{len(own)} with {budget}" for budget, own in seeds.items())
+    note = f"{note.strip()} Seeds: {counts} evaluations."
     if is_kept:
         write("noise", "Under noise", columns, rows, PACKAGES, note)
     else:
