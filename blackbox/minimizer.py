@@ -45,7 +45,8 @@ class Result:
 
     Attributes:
         x: the best point, in native values; None if no evaluation had a finite value and kept all constraints.
-        value: its value, or None.
+        value: its value, or None. Under ``noise``, after finals, the mean of ``best.n_evaluations`` values.
+        standard_error: of that mean, or None.
         pareto: with several objectives, which have no best point, those that no other dominates, as candidates with
             ``x`` and ``values``; see :attr:`Optimizer.pareto`.
         evaluations: results told, those before a resume or of a warm start included.
@@ -69,6 +70,10 @@ class Result:
     failures: int
     best: Candidate | None
     optimizer: Optimizer
+
+    @property
+    def standard_error(self) -> float | None:
+        return None if self.best is None else self.best.standard_error
 
     @property
     def pareto(self) -> list[Candidate]:
@@ -119,9 +124,10 @@ def minimize(
         budget: evaluations in all; with a ``fidelity``, as many full ones as may be paid for. Without ``budget``,
             ``seconds`` and ``target``: 100 per coordinate.
         seconds: time limit; evaluations under way are given up.
-        target: value to reach, of a single objective; with a ``fidelity``, at the full budget.
+        target: value to reach, of a single objective; with a ``fidelity``, at the full budget. Under ``noise``, by a
+            mean of the finals that is better by two standard errors; so there must be a budget.
         patience: evaluations without improvement after which to stop; with several objectives, without a result that
-            enters the front.
+            enters the front. Under ``noise`` the finals follow then.
         workers: evaluations at once: 0 runs them here, one after the other; or "ray", an address of Ray, or
             :class:`blackbox.Ray` with the resources of each; or an executor with ``submit``.
         synchronous: whether to wait for a whole generation before the next one begins. Then the points and the best
@@ -138,8 +144,8 @@ def minimize(
         callbacks: see :mod:`blackbox.callbacks`.
         catch: which exceptions of ``objective`` count as a failed evaluation: True for all; a type or tuple of
             types (not in processes); False or () for none. Others end the run and are raised.
-        **settings: further arguments of Optimizer: ``constraints``, ``objectives``, ``fidelity``, ``warm_start``,
-            ``restarts``, ``durability``, the policies, and the method's hyperparameters.
+        **settings: further arguments of Optimizer: ``constraints``, ``objectives``, ``fidelity``, ``noise``,
+            ``warm_start``, ``restarts``, ``durability``, the policies, and the method's hyperparameters.
 
     Raises:
         SettingError, SpaceError, JournalError: as for Optimizer.
@@ -167,6 +173,8 @@ def minimize(
             given = {"method": method, "seed": seed, "direction": direction, "x0": x0, **settings}
             optimizer = _resumed(journal, space, given, budget)
         else:
+            if target is not None and budget is None and settings.get("noise") is True:
+                raise SettingError("budget must be given with a target under noise, whose finals tell; got None")
             if budget is None and seconds is None and target is None:
                 budget = DEFAULT_BUDGET * space.dimension
             parallel = math.inf if pool is None else pool.slots
@@ -262,6 +270,7 @@ class _Run:
         self._callbacks = callbacks
         self._start = time.monotonic()
         self._stopped: dict[str, str] = {}
+        self._ending: dict[str, str] = {}  # what it will have stopped for after its finals
         self._told = self._errors = 0  # in this call
         self._best = optimizer.best
         self._improved_at = optimizer.evaluations
@@ -302,7 +311,7 @@ class _Run:
                 spare = min(spare, optimizer.left_in_generation)
             if not running:
                 full = " full" if optimizer.settings.fidelity is not None else ""
-                self._stopped["budget"] = f"all {optimizer.budget}{full} evaluations are done"
+                self._stopped |= self._ending or {"budget": f"all {optimizer.budget}{full} evaluations are done"}
                 break
             self._finished += pool.wait(self._seconds_left())
             self._tell_finished(running)
@@ -331,7 +340,7 @@ class _Run:
         while not self._stopped:
             count = int(min(optimizer.left, optimizer.left_in_generation or optimizer.popsize))
             if count == 0:
-                self._stopped["budget"] = f"all {optimizer.budget} evaluations are done"
+                self._stopped |= self._ending or {"budget": f"all {optimizer.budget} evaluations are done"}
                 break
             candidates = optimizer.ask(count)
             points = [candidate.x for candidate in candidates]
@@ -398,7 +407,12 @@ class _Run:
         if several and any(known.id == candidate.id for known in optimizer.pareto):
             self._improved_at = optimizer.evaluations
         if limits.patience is not None and optimizer.evaluations - self._improved_at >= limits.patience:
-            self._stopped["patience"] = f"no improvement for {limits.patience} evaluations"
+            reason = {"patience": f"no improvement for {limits.patience} evaluations"}
+            if not optimizer.settings.noise:
+                self._stopped |= reason
+            elif not (self._ending or optimizer.in_finals):
+                self._ending = reason
+                optimizer.begin_finals()
         if optimizer.stopped:
             self._stopped["method"] = optimizer.stopped
         self._emit("on_tell", candidate)
@@ -412,8 +426,10 @@ class _Run:
         if fidelity is not None and best is not None and best.budget != fidelity.most:
             return
         if target is not None and best is not None and best.value is not None:
-            sign = 1 if self._optimizer.direction == "minimize" else -1
-            if sign * best.value <= sign * target:
+            sign, margin = 1 if self._optimizer.direction == "minimize" else -1, 0.0
+            if self._optimizer.settings.noise:
+                margin = math.inf if best.standard_error is None else 2 * best.standard_error
+            if sign * best.value + margin <= sign * target:
                 self._stopped["target"] = f"{best.value!r} reaches the target {target!r}"
 
     def _check_time(self) -> None:

@@ -17,9 +17,10 @@ from blackbox.box import Box
 from blackbox.errors import BudgetExhausted, JournalError, SettingError
 from blackbox.journal import Durability, Journal
 from blackbox.shell.candidate import Candidate
+from blackbox.shell.finals import Beginning, ending, reserve
 from blackbox.shell.gate import Gate
 from blackbox.shell.interrupts import uninterrupted
-from blackbox.shell.record import replay, to_event
+from blackbox.shell.record import FINALS, beginnings, replay, to_event
 from blackbox.shell.restarts import Schedule
 from blackbox.shell.rungs import INJECTED, Fidelity
 from blackbox.shell.search import Closing, Search
@@ -70,6 +71,8 @@ class Optimizer:
         objectives: how many values a result has; more than one give :attr:`pareto` in place of :attr:`best`.
         fidelity: evaluations may cost less than a full one; each candidate then has a ``budget``. See
             :mod:`blackbox.shell.rungs`.
+        noise: whether values of the same point differ from one evaluation to the next. Then the last tenth of the
+            budget evaluates the most promising points again; see :mod:`blackbox.shell.finals`.
         warm_start: the journal of an earlier run, or several, of the same objective: what they tell of points of this
             space is told first, as points from outside that do not count against ``budget``. What does not fit is
             left out with a warning. The journal of this run has them, too.
@@ -105,13 +108,14 @@ class Optimizer:
         constraints: int = 0,
         objectives: int = 1,
         fidelity: Fidelity | None = None,
+        noise: bool = False,
         warm_start: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         **hyperparameters: Any,
     ) -> None:
         policy = Policy(1, nonfinite, allow_neg_inf, if_told)
         settings = Settings.check(
             space, method, seed, budget, direction, x0, restarts, policy, hyperparameters, parallel, constraints,
-            objectives, fidelity,
+            objectives, fidelity, noise,
         )  # fmt: skip
         settings, earlier = earlier_results(settings, warm_start, is_x0_given=x0 is not None)
         search = Search(settings.plan())
@@ -183,7 +187,7 @@ class Optimizer:
         """The next candidate, or a list of the next ``n``.
 
         Beyond the members of the open generation these are further samples of the same distribution. With a fidelity,
-        those that go on with earlier ones come first.
+        those that go on with earlier ones come first. Under noise the last ones of the budget are repeats.
 
         Raises:
             SettingError: ``n`` is no integer >= 1.
@@ -198,8 +202,9 @@ class Optimizer:
                     f"told and {len(waiting)} waited for; got {count}"
                 )
             candidates = [self._promoted(id) for id in self._search.promotions(waiting)[:count]]
-            new = list(itertools.islice(self._candidates(), count - len(candidates)))
-            candidates += new
+            repeats = int(max(0, count - self._left_to_search)) if self._can_repeat else 0
+            new = list(itertools.islice(self._candidates(), count - len(candidates) - repeats))
+            candidates += new + self._repeats(repeats)
             if self.settings.fidelity is not None and self.left <= sum(map(self._cost, candidates[:-1])):
                 raise BudgetExhausted(
                     f"n must be less than {count}: a budget of {self._budget} full evaluations has {self.left:g} left, "
@@ -236,6 +241,36 @@ class Optimizer:
         row = self._search.rungs.rows[id[1]]
         return self._allotted(Candidate(id, self.space.decode(row), row, self.settings.owner), INJECTED - id[0])
 
+    @property
+    def _left_to_search(self) -> float:
+        """Candidates that may still be asked for before the finals."""
+        if not self.settings.noise or self._budget is None:
+            return self.left
+        used = sum(id[0] < INJECTED for id in self._gate.waiting) + self._search.finals.told if self.in_finals else 0
+        return max(0, self.left - max(0, reserve(self._budget) - used))
+
+    @property
+    def _can_repeat(self) -> bool:
+        """Whether there is a point to evaluate again."""
+        return self.settings.noise and len(self._search.finals.leaders.values) > 0
+
+    def _repeats(self, count: int) -> list[Candidate]:
+        """The next candidates of the finals, which begin if they have not."""
+        if not count:
+            return []
+        search = self._search
+        if not self.in_finals:
+            beginning = Beginning(search.evaluations, int(self._budget or 0), int(self.left - self._left_to_search))
+            if self._journal is not None:
+                self._journal.set_note(FINALS, [*beginnings(self._journal), beginning])
+            search.begin_finals(beginning)
+        repeats = []
+        for id in itertools.islice(search.finals.due(self._gate.waiting), count):
+            row = search.finals.rows[id[1]]
+            repeats.append(Candidate(id, self.space.decode(row), row, self.settings.owner))
+            repeats[-1].repeats = search.finals.origin(*id)
+        return repeats
+
     def _allotted(self, candidate: Candidate, rung: int) -> Candidate:
         """The candidate with its budget, where there are several."""
         fidelity = self.settings.fidelity
@@ -262,6 +297,23 @@ class Optimizer:
                 if id not in waiting and id[1] not in results:
                     candidate = Candidate(id, points[slot], rows[slot], owner)
                     yield self._allotted(candidate, search.first_rung(id[1]))
+
+    @property
+    def in_finals(self) -> bool:
+        """Whether, under noise, the finals of the present budget have begun."""
+        return self._budget is not None and int(self._search.finals.beginning[1]) == self._budget
+
+    def begin_finals(self) -> None:
+        """Under noise: ask for no more new points, but begin the finals, with which the budget ends.
+
+        Raises:
+            SettingError: the optimizer was made without ``noise=True``.
+        """
+        if not self.settings.noise:
+            raise SettingError("noise must be True for finals; got False")
+        with self._lock:
+            if not self.in_finals:
+                self.budget = ending(int(self.spent) + len(self._gate.waiting))
 
     def forget(self, candidates: Iterable[Candidate]) -> None:
         """No longer wait for candidates that nobody will evaluate: they are left again, and may be asked for again.
@@ -343,7 +395,7 @@ class Optimizer:
         search, waiting = self._search, self._gate.waiting
         best, front = search.best, search.front
         search.commit(told, closing)
-        if search.best is not best:
+        if search.best is not best or self.settings.noise:
             self._best = None
         if search.front is not front:
             self._pareto = None
@@ -368,9 +420,16 @@ class Optimizer:
         """The best result so far, as a candidate with ``x`` and ``value``; None before any.
 
         With constraints: the best that keeps them all. With several objectives None: there is none, but a front.
-        With a fidelity: the best of those of the largest budget so far.
+        With a fidelity: the best of those of the largest budget so far. Under noise the finalist of the best mean,
+        with this mean as its value, its ``standard_error``, and ``n_evaluations`` of which it is the mean: those after
+        all by which it was chosen, so that it is neither too good nor too bad on average. Until then, and without a
+        budget, the best single value, which is mostly better than the point really is.
         """
         with self._lock:
+            if self._best is None and (winner := self._search.finals.winner()) is not None:
+                self._best = Candidate(winner.id, self.space.decode(winner.row), winner.row, self.settings.owner)
+                self._best.take(self.settings.policy.sign * winner.mean, "ok", None, 1)
+                self._best.n_evaluations, self._best.standard_error = len(winner.values), winner.standard_error
             (rung, value, id), row, vector = self._search.best
             if self._best is None and row is not None:
                 candidate = Candidate(id, self.space.decode(row), row, self.settings.owner)
@@ -402,10 +461,11 @@ class Optimizer:
         evaluated, and under noise a better choice than :attr:`best`.
 
         With constraints it is :attr:`best`, as soon as a point that keeps them all is known: of others nobody knows.
-        With several objectives, a compromise. With a fidelity it is :attr:`best`, too.
+        With several objectives, a compromise. With a fidelity, and after finals, it is :attr:`best`, too.
         """
         with self._lock:
-            if (self.settings.constraints or self.settings.fidelity) and self.best is not None:
+            has_finals = len(self._search.finals.values) > 0
+            if (self.settings.constraints or self.settings.fidelity or has_finals) and self.best is not None:
                 return self.best.x
             lane = self._search.lane
             return self.space.decode(lane.strategy.recommend(lane.state))
@@ -441,8 +501,16 @@ class Optimizer:
 
     @property
     def left_in_generation(self) -> int:
-        """Members of the open generation that have not been asked for; beyond them candidates get stale."""
-        return max(0, self._search.popsize - self._member)
+        """Members of the open generation that have not been asked for; beyond them candidates get stale.
+
+        In finals, repeats of the open stage.
+        """
+        if self.in_finals:
+            return int(min(self.left, self._search.finals.due_now(self._gate.waiting)))
+        left = max(0, self._search.popsize - self._member)
+        if self._left_to_search == 0 and self._can_repeat:  # the finals begin when all is told
+            return 0 if self._gate.waiting else 1
+        return int(min(left, self._left_to_search)) if self.settings.noise else left
 
     @property
     def evaluations(self) -> int:
@@ -493,9 +561,15 @@ class Optimizer:
             name = search.plan.members[search.turn].name
             shares = " and ".join(str(lane.total if lane else 0) for lane in search.lanes)
             turns = f"; it is the turn of {name}, after {shares} evaluations of the two"
+        finals = ""
+        if self.in_finals:
+            after, _, total = search.finals.beginning.tolist()
+            finals = f", finals of {total} evaluations since {after}, among {search.finals.n_finalists} points"
+        elif settings.noise and self._budget is not None:
+            finals = f", the last {reserve(self._budget)} evaluations will be finals"
         return (
             f"{self.method}{why}{turns}; {self.space.dimension} coordinates; {search.popsize} candidates a generation; "
-            f"restarts: {schedules}; budget: {budget}; seed: {self.seed}"
+            f"restarts: {schedules}; budget: {budget}{finals}; seed: {self.seed}"
         )
 
     def keep(self, name: str, fact: Any) -> None:

@@ -99,6 +99,7 @@ class Progress:
             "method": f"{optimizer.method}: ",
             "count": f"{count} full evaluations" if has_budgets else f"{count} evaluations",
             "best": found,
+            "finals": "finals" if optimizer.in_finals else "",
             "rate": f"{rate:.3g}/s",
             "failed": f"{optimizer.failures} failed" if optimizer.failures else "",
             "left": "",
@@ -106,7 +107,7 @@ class Progress:
         if not snapshot.stopped and self._bounded(snapshot):
             parts["left"] = f"{_clock(self._left(snapshot, rate))} left"
         text = _joined(**parts)
-        for name, shorter in (("count", count), ("method", ""), ("count", ""), ("failed", "")):
+        for name, shorter in (("count", count), ("method", ""), ("count", ""), ("failed", ""), ("finals", "")):
             if len(text) > width:
                 parts[name] = shorter
                 text = _joined(**parts)

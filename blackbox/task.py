@@ -26,7 +26,7 @@ EVALUATION = ("workers", "synchronous", "timeout", "retries", "seconds", "target
 COMMAND = "command"
 """Key of the journal's note that holds the objective's name and these settings."""
 KEYS = (OBJECTIVE, SPACE, "method", "hyperparameters", "budget", "seed", "x0", "direction", "constraints", "objectives",
-        "restarts", "journal", "durability", *EVALUATION)  # fmt: skip
+        "noise", "restarts", "journal", "durability", *EVALUATION)  # fmt: skip
 
 
 class Task(NamedTuple):
@@ -51,7 +51,7 @@ def read_task(path: Path) -> Task:
         objective = "train.py:loss"   # or "package.module:function", or a name of `blackbox problems`
         budget = 200                  # and the other arguments of minimize: method, seconds, target, patience,
         workers = 2                   # timeout, retries, synchronous, seed, direction, constraints, objectives,
-                                      # restarts, durability, x0
+                                      # noise, restarts, durability, x0
         journal = "runs/train.db"
 
         [hyperparameters]             # of the method

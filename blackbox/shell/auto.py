@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from blackbox.box import Box
@@ -22,6 +23,8 @@ class Chosen(NamedTuple):
 
     method: str
     reason: str
+    popsize: int | None = None
+    """If it should not be the method's default."""
 
 
 def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -> Chosen:
@@ -99,6 +102,31 @@ def choose_method_with_fidelity(space: Space | Box, configurations: float) -> Ch
         return Chosen("cat-cma", "budgets, and variables that are discrete")
     name = "cma-es" if space.dimension <= FULL_COVARIANCE else "sep-cma-es"
     return Chosen(name, f"budgets, and {space.dimension} continuous coordinates")
+
+
+def choose_method_under_noise(space: Space | Box, budget: int | None) -> Chosen:
+    """The method that ``method="auto"`` stands for where values of the same point differ.
+
+    None that trusts a single value, such as ``quadratic`` and ``lq-cma-es``:
+
+    * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
+    * up to 500 evaluations of up to 20 variables: ``ego``, whose model estimates the noise;
+    * integers of few values, Booleans or choices among the variables: ``cat-cma``;
+    * up to 200 coordinates: ``cma-es``; more: ``lm-ma-es``.
+
+    The latter two average over a population, which is as large as there are generations: the root of the budget, or
+    without one four times the default; never below this.
+    """
+    d = space.dimension
+    if few := _too_few(d, budget):
+        return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
+    if budget is not None and budget <= COSTLY and len(space.layout) <= MODELLED:
+        return Chosen("ego", f"noise, and {budget} evaluations are few enough for a model of all")
+    popsize = max(default_popsize(d), 4 * default_popsize(d) if budget is None else round(math.sqrt(budget)))
+    if any(kind != "float" for kind, *_ in space.layout):
+        return Chosen("cat-cma", f"noise, and variables that are discrete; {popsize} candidates average it", popsize)
+    method = "cma-es" if d <= FULL_COVARIANCE else "lm-ma-es"
+    return Chosen(method, f"noise, and {d} continuous coordinates; {popsize} candidates average it", popsize)
 
 
 def _too_few(d: int, budget: int | None) -> str:

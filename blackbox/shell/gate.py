@@ -132,6 +132,8 @@ class Gate:
             if search.rungs.is_open(generation, member):
                 row, rung = search.rungs.rows[member], INJECTED - generation
                 return Told(generation, member, row, value, status, True, candidate, vector, rung)
+            if search.finals.is_open(generation, member):
+                return Told(generation, member, search.finals.rows[member], value, status, True, candidate, vector)
         at = "" if i is None else f"[{i}]"
         if candidate._owner != self._owner:
             raise UnknownCandidate(

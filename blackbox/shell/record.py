@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from blackbox.errors import CheckpointError
 from blackbox.journal import Event, Journal
+from blackbox.shell.finals import Beginning
 from blackbox.shell.rungs import INJECTED
 from blackbox.shell.search import Plan, Search
 from blackbox.shell.told import Told
 
+FINALS = "finals"  # note of the journal: when they began
 _OPEN = struct.Struct("<q")  # before the vector of a late result: the generation that was open when it was told
 _RUNG = struct.Struct("<q")  # first of all, where evaluations have several budgets: the number of this one
 
@@ -43,20 +45,39 @@ def replay(plan: Plan, journal: Journal) -> Search:
         JournalError: the journal is damaged.
     """
     search, position = _from_checkpoint(plan, journal)
-    for _ in course(search, journal.events(after=position)):
+    for _ in course(search, journal.events(after=position), lambda: beginnings(journal)):
         pass
     return search
 
 
-def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Event]]:
+def beginnings(journal: Journal) -> list[Beginning]:
+    """When the finals of a run under noise began."""
+    return [Beginning(*noted) for noted in journal.note(FINALS) or ()]
+
+
+def course(
+    search: Search, events: Iterable[Event], begun: Callable[[], Sequence[Beginning]] = list
+) -> Iterator[tuple[Told, Event]]:
     """Take the results that follow the state of ``search`` in, and give each with its vector.
 
     All that was told together with the last result of a generation is in before the generation closes, which shows
     only in the results that come after.
+
+    Args:
+        search: the state to go on from; it is changed.
+        events: what was told after it.
+        begun: when finals began, asked for once the first event is there, so that it is as new as the last of them.
     """
+    coming: list[Beginning] | None = None
     width, has_rungs, told = search.plan.goals.width, search.plan.fidelity is not None, list[Told]()
     members: list[int] = []  # of those told that are of the open generation
     for event in events:
+        if coming is None:
+            coming = [b for b in begun() if b.after >= search.evaluations]
+        while coming and coming[0].after == search.evaluations + len(told):
+            search.commit(told, search.prepare(told))
+            told, members = [], []
+            search.begin_finals(coming.pop(0))
         row: Any = None
         value = math.nan if event.value is None else event.value
         payload, vector, rung = event.payload or b"", None, 0
@@ -86,6 +107,9 @@ def course(search: Search, events: Iterable[Event]) -> Iterator[tuple[Told, Even
         )
         yield told[-1], event
     search.commit(told, search.prepare(told))
+    for beginning in begun() if coming is None else coming:
+        if beginning.after == search.evaluations:
+            search.begin_finals(beginning)
 
 
 def _from_checkpoint(plan: Plan, journal: Journal) -> tuple[Search, int]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from blackbox.journal import Journal
 from blackbox.shell.candidate import Candidate
-from blackbox.shell.record import course
+from blackbox.shell.record import beginnings, course
 from blackbox.shell.search import Search
 from blackbox.shell.settings import Settings
 
@@ -39,10 +39,12 @@ def replay(journal: Journal) -> Iterator[Evaluation]:
     settings = Settings.from_json(journal.configuration)
     search = Search(settings.plan())
     rungs = search.rungs
-    for told, event in course(search, journal.events()):
+    for told, event in course(search, journal.events(), lambda: beginnings(journal)):
         candidate = Candidate((told.generation, told.member), settings.space.decode(told.row), told.row, settings.owner)
         if settings.fidelity is not None:
             candidate.allot(told.rung, settings.fidelity.budgets, rungs.before(*candidate.id))
             rungs = rungs.joined(told, told.value)
+        if settings.noise:
+            candidate.repeats = search.finals.origin(*candidate.id)
         candidate.take(told.value, told.status, told.vector, settings.objectives)
         yield Evaluation(candidate, event.reason, event.seconds)

@@ -18,6 +18,7 @@ how generations close:
 * Where evaluations have several budgets, each configuration counts with one number, made from its last result (see
   :meth:`blackbox.shell.rungs.Rungs.scores`); a strategy that can ``revise`` what it was told, is given the present
   numbers of all former ones first. Promotions belong to no generation.
+* Under noise, results of finals (:mod:`blackbox.shell.finals`) belong to no generation, and no method hears of them.
 * Results of an earlier run, told before all others, close a first generation of their own for strategies that model
   values; for others they are points from outside.
 * After each tell the strategy's reasons to stop are looked at, and the next run starts by the restart schedule, of
@@ -28,13 +29,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from blackbox.pareto import Front
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
+from blackbox.shell.finals import Beginning, Finals
 from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import Run, Schedule, next_run, run_key, start_point
 from blackbox.shell.rungs import INJECTED, Fidelity, Rungs
@@ -76,6 +78,10 @@ class Plan:
     fidelity: Fidelity | None = None
     warm: int = 0
     """Results of an earlier run that are told before all others."""
+    noise: bool = False
+    """Whether values of the same point differ."""
+    settle: Callable[[Row], Row] = lambda row: row
+    """The one row of all those of the same point of the space."""
 
     def begin(self, number: int, run: Run, evaluations: int, best: Row | None = None) -> Lane:
         """The start of a member's run after ``evaluations``, when ``best`` is the best point.
@@ -139,6 +145,7 @@ class Search:
         results: of the open generation, from member to row and value (lower is better).
         front: the best results where there are several objectives.
         rungs: what was told at which budget, where there are several.
+        finals: the best results and those of finals, under noise.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -149,6 +156,7 @@ class Search:
         self.best = Best()
         self.front = Front.empty(plan.goals.objectives, len(plan.x0), plan.goals.width)
         self.rungs = Rungs.empty(len(plan.x0), 1 if plan.fidelity is None else len(plan.fidelity.budgets))
+        self.finals = Finals.empty(len(plan.x0))
         self.told_on = [0] * self.rungs.values.shape[1]  # results on each rung but for those of an earlier run
         self.stopped: str | None = None
         lane = plan.begin(0, Run(), 0)
@@ -197,6 +205,11 @@ class Search:
     def promotions(self, waiting: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
         """Ids of the candidates that go on with earlier ones and are due, but for those that are waited for."""
         return [] if self.plan.fidelity is None else self.rungs.promotions(self.plan.fidelity.factor, waiting)
+
+    def begin_finals(self, beginning: Beginning) -> None:
+        """From now on, the most promising points known are finalists."""
+        recommended = self.lane.strategy.recommend(self.lane.state)
+        self.finals = self.finals.begin(beginning, self.plan.settle(recommended))
 
     def is_complete(self, members: Collection[int], together: int = 0) -> bool:
         """Whether the open generation closes once these members, without results so far, have some.
@@ -340,6 +353,8 @@ class Search:
                 self.injected += 1
             if position >= self.plan.warm:
                 self.told_on[t.rung] += 1
+            if self.plan.noise:
+                self.finals = self.finals.joined(t, self.plan.goals.signed(t.value, t.vector), self.plan.settle)
             if t.status == "ok" and self.plan.goals.objectives > 1:
                 values = self.plan.goals.signed(t.value, t.vector)[: self.plan.goals.objectives]
                 self.front = self.front.joined(values, (t.generation, t.member), t.row, t.vector)
@@ -360,7 +375,7 @@ class Search:
         """The best result, with these."""
         best = self.best
         for t in told if self.plan.goals.objectives == 1 else ():
-            if t.status == "ok":
+            if t.status == "ok" and not (self.plan.noise and t.generation < INJECTED):
                 rank = -t.rung, self.plan.goals.signs[0] * t.value, (t.generation, t.member)
                 if rank < best.rank:
                     best = Best(rank, t.row, t.vector)
@@ -380,6 +395,8 @@ class Search:
             arrays |= flatten(self.front, "front")
         if self.plan.fidelity is not None:
             arrays |= flatten(self.rungs, "rungs")
+        if self.plan.noise:
+            arrays |= flatten(self.finals, "finals")
         counters = {name: getattr(self, name) for name in _COUNTERS} | {"told_on": list(self.told_on)}
         lanes = [None if lane is None else lane.to_json() for lane in self.lanes]
         return arrays, {
@@ -418,6 +435,8 @@ class Search:
             self.front = Front(*(arrays[f"front.{name}"] for name in Front._fields))
         if self.plan.fidelity is not None:
             self.rungs = unflatten(self.rungs, arrays, "rungs")
+        if self.plan.noise:
+            self.finals = unflatten(self.finals, arrays, "finals")
         self._open(turn, tuple(lanes), population)
 
 

@@ -17,7 +17,7 @@ from blackbox.box import Box
 from blackbox.dimensions import show
 from blackbox.errors import JournalError, SettingError, SpaceError
 from blackbox.kernels.noise import key
-from blackbox.shell.auto import choose_method, choose_method_for, choose_method_with_fidelity
+from blackbox.shell.auto import choose_method, choose_method_for, choose_method_under_noise, choose_method_with_fidelity
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
 from blackbox.shell.goals import Goals
 from blackbox.shell.restarts import SCHEDULES, Schedule
@@ -63,12 +63,14 @@ class Settings:
     fidelity: Fidelity | None = None
     warm: int = 0
     """Results of earlier runs that were told before all others."""
+    noise: bool = False
+    """Whether values of the same point differ."""
 
     @classmethod
     def check(
         cls, space: Any, method: Any, seed: Any, budget: Any, direction: Any, x0: Any, restarts: Any,
         policy: Policy, hyperparameters: Mapping[str, Any], parallel: float = 1, constraints: Any = 0,
-        objectives: Any = 1, fidelity: Any = None,
+        objectives: Any = 1, fidelity: Any = None, noise: Any = False,
     ) -> Settings:  # fmt: skip
         """Settings from a user's arguments; see :class:`blackbox.Optimizer`."""
         space = as_space(space)
@@ -98,22 +100,32 @@ class Settings:
             raise SettingError(f"fidelity must be None or a Fidelity(least, most); got {show(fidelity)}")
         if fidelity is not None and (constraints or objectives > 1):
             raise SettingError("fidelity must be None with constraints or several objectives, which have no rungs")
+        if not isinstance(noise, bool):
+            raise SettingError(f"noise must be True or False; got {show(noise)}")
+        if noise and (fidelity is not None or constraints or objectives > 1):
+            raise SettingError("noise must be False with a fidelity, constraints or several objectives; got True")
         reason, instance = "", None
         if isinstance(method, str):
             if method == "auto":
                 if fidelity is not None:
                     configurations = math.inf if budget is None else budget * fidelity.configurations
-                    method, reason = choose_method_with_fidelity(space, configurations)
+                    chosen = choose_method_with_fidelity(space, configurations)
                 elif constraints or objectives > 1:
-                    method, reason = choose_method_for(objectives, space, budget)
+                    chosen = choose_method_for(objectives, space, budget)
+                elif noise:
+                    chosen = choose_method_under_noise(space, budget)
                 else:
-                    method, reason = choose_method(space, budget, parallel)
+                    chosen = choose_method(space, budget, parallel)
+                method, reason = chosen.method, chosen.reason
+                if chosen.popsize is not None:
+                    hyperparameters = {"popsize": chosen.popsize, **hyperparameters}
             hyperparameters = {name: _plain(value) for name, value in hyperparameters.items()}
         else:
             instance, method, hyperparameters = _given(method, hyperparameters)
         return cls(
             space, method, reason, hyperparameters, instance, int(seed), budget, direction, tuple(row.tolist()),
             restarts, policy, os.urandom(8).hex(), int(constraints), objectives, fidelity,
+            noise=noise,
         )  # fmt: skip
 
     @property
@@ -134,7 +146,15 @@ class Settings:
             raise SettingError(f"method must be one, or two that take turns as local+global; got {self.method!r}")
         shares = [self.hyperparameters] if len(names) == 1 else self._shares(names)
         members = tuple(map(self._member, names, shares))
-        return Plan(members, key(self.seed), np.array(self.x0), self.goals, self.fidelity, self.warm)
+        return Plan(
+            members, key(self.seed), np.array(self.x0), self.goals, self.fidelity, self.warm, self.noise,
+            self._settled,
+        )  # fmt: skip
+
+    def _settled(self, row: Any) -> Any:
+        """The row that stands for the point of ``row``, of which there may be many."""
+        space: Any = self.space
+        return space.encode(space.decode(row))
 
     def _shares(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Of the hyperparameters those that each of several methods has; SettingError for one that none has."""
@@ -262,6 +282,7 @@ class Settings:
             **({"objectives": self.objectives} if self.objectives > 1 else {}),
             **({} if self.fidelity is None else {"fidelity": self.fidelity.to_json()}),
             **({"warm": self.warm} if self.warm else {}),
+            **({"noise": True} if self.noise else {}),
         }
 
     @classmethod
