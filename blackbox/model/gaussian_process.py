@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ NOISY = math.log(0.05)  # log eta of the other start of a fit
 NOTABLE = 0.01  # variance of the noise, of values of variance 1, from which on values are not taken as they are
 _LARGEST = 1e30  # of t
 _BORDER = 1e30  # more than y K^-1 y can be
+_LOWER = np.tri(48)  # ones; the largest triangles that are not inverted by halves
 _FIRST_STEPS, _STEPS = 30, 4  # of a fit
 _RARELY = 16  # values between two fits, once there are many
 
@@ -45,6 +47,7 @@ class Prior(NamedTuple):
     """Number of values that the prior of s2, which is about 1, counts for."""
 
 
+@lru_cache(maxsize=64)
 def prior(variables: int) -> Prior:
     """Lengths grow with the root of the number of variables, so that distances do not; little noise."""
     length = 0.5 * math.log(variables) - 1.0
@@ -128,7 +131,7 @@ class Process(NamedTuple):
         """The process after further values ``y``, by default its means: these leave it, and take variance."""
         known, n, more = self.prediction(points.x), len(self.y), len(points.x)
         rest = self.kernel.between(known.points, known.points).k - known.half @ known.half.T
-        rest[np.diag_indices(more)] += self.eta
+        rest.flat[:: more + 1] += self.eta
         root = np.zeros((n + more, n + more))
         root[:n, :n] = self.root
         root[n:, n:] = inverse_of_lower(_factor(rest, float(known.points.variance.max())))
@@ -143,20 +146,22 @@ def relative(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
         return np.zeros(len(values))
     t = values / np.abs(values).max()
     t -= t.min()
-    return np.minimum(t / (float(np.median(t)) or t.max()), _LARGEST)
+    middle = np.sort(t)[[(len(t) - 1) // 2, len(t) // 2]]
+    return np.minimum(t / (0.5 * float(middle.sum()) or t.max()), _LARGEST)
 
 
 def warped(t: Float[ndarray, "n"], psi: float) -> tuple[Float[ndarray, "n"], float, Float[ndarray, "n"], float]:
     """y of values t >= 0 for log lambda = psi, and log |dy / dt|; both, and then their derivatives by psi."""
     scaled = math.exp(psi) * t
     g = np.log1p(scaled) * math.exp(-psi)
-    center, deviation, n = g.mean(), g.std(), len(t)
-    if not deviation > 0:
+    n = len(t)
+    y = g - g.sum() / n
+    if not (deviation := math.sqrt(float(y @ y) / n)) > 0:
         return np.zeros(n), 0.0, np.zeros(n), 0.0
-    y = (g - center) / deviation
+    y /= deviation
     slope = t / (1 + scaled) - g
-    slope = (slope - slope.mean()) / deviation
-    along = float((y * slope).mean())
+    slope = (slope - slope.sum() / n) / deviation
+    along = float(y @ slope) / n
     volume = -float(np.log1p(scaled).sum()) - n * math.log(deviation)
     return y, volume, slope - y * along, -float((scaled / (1 + scaled)).sum()) - n * along
 
@@ -173,7 +178,7 @@ def conditioned(seen: Features, t: Float[ndarray, "n"], theta: Float[ndarray, "p
 
 def _with_noise(k: Float[ndarray, "n n"], seen: Placed, theta: Float[ndarray, "p"]) -> Float[ndarray, "n n"]:
     """K of k, whose diagonal is exact."""
-    k[np.diag_indices_from(k)] = seen.variance + math.exp(theta[-2])
+    k.flat[:: len(k) + 1] = seen.variance + math.exp(theta[-2])
     return k
 
 
@@ -194,8 +199,10 @@ def _s2(half: Float[ndarray, "n"], prior: Prior) -> float:
 def inverse_of_lower(factor: Float[ndarray, "n n"]) -> Float[ndarray, "n n"]:
     """The inverse of a lower triangular matrix by halves, a third of the work of a general one."""
     n = len(factor)
-    if n <= 48:
-        return np.tril(np.linalg.inv(factor))
+    if n <= len(_LOWER):
+        inverse = np.linalg.inv(factor)
+        inverse *= _LOWER[:n, :n]
+        return inverse
     h = n // 2
     inverse = np.zeros_like(factor)
     inverse[:h, :h], inverse[h:, h:] = inverse_of_lower(factor[:h, :h]), inverse_of_lower(factor[h:, h:])
