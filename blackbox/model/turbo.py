@@ -44,7 +44,7 @@ from blackbox.strategy import algorithm, require_box, require_integer
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-CLIMBERS, CLIMB = 3, 6  # candidates that are moved along the gradient, and steps
+CLIMBERS, CLIMB = 4, 6  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
 FIT = 100  # points of the fit
 PENDING = 16  # unanswered points that are remembered
