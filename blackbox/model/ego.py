@@ -35,7 +35,7 @@ from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Conditions, Layout
 from blackbox.model.candidates import DRAWN, RANDOM, most_improving
 from blackbox.model.gaussian_process import Process, conditioned, fitted, prior, relative, steps_due
-from blackbox.model.improvement import among, log_success
+from blackbox.model.improvement import among, bytes_of, log_success
 from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
 from blackbox.strategy import algorithm, require_integer
@@ -140,7 +140,7 @@ class EGO:
         leaders = told[np.argsort(state.values[: len(told)], kind="stable")[:_LEADERS]]
         size, seen = len(v.first), np.concatenate([told, pending])
         succeeds = log_success(v.features(told), ~_modelled(state))
-        u = uniform(state.key, state.generation, (RANDOM + DRAWN, 3 * size), leaf=2, like=state.values)
+        u = uniform(state.key, state.generation, (RANDOM + DRAWN, size), leaf=2, like=state.values)
         z = normal(state.key, state.generation, (DRAWN, size), leaf=3, like=state.values)
         return most_improving(process, least, v, leaders, seen, succeeds, u, z, count)
 
@@ -230,7 +230,7 @@ class EGO:
             members = v.rows(self._members(state, v, len(told))).astype(state.x0.dtype)
             new = v.points(members.astype(np.float64))
             asked = np.concatenate([asked[0], new]), np.append(asked[1], np.full(len(new), state.generation))
-        is_awaited = ~among(asked[0], told) & (asked[1] > state.generation - _PATIENCE)
+        is_awaited = ~among(asked[0], set(bytes_of(told))) & (asked[1] > state.generation - _PATIENCE)
         return asked[0][is_awaited][-_PENDING:], asked[1][is_awaited][-_PENDING:]
 
     def _fitted(self, state: EGOState, v: Variables) -> EGOState:

@@ -1,11 +1,9 @@
 """Gaussian processes over numbers and choices, with hyperparameters of greatest posterior density.
 
 Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 5.4; Snelson, Rasmussen &
-Ghahramani 2003, "Warped Gaussian processes", for values of which only the order is to be trusted. With p, q features:
-numbers in [0, 1], of which u = 2 p - 1, and one-hot choices, any two options of which are 1 apart:
+Ghahramani 2003, "Warped Gaussian processes", for values of which only the order is to be trusted:
 
-    kernel     k(p, q) = (1 + r + r^2 / 3) exp(-r) + tau (1 + u . u')^2,   r^2 = 5 sum_i |p_i - q_i|^2 / l_i^2 with a
-               length for each variable: Matern with nu = 5/2
+    kernel     k = (1 + r + r^2 / 3) exp(-r) + tau (1 + u . u')^2 (:mod:`blackbox.model.covariance`)
     values     y(t) = log(1 + lambda t) / lambda, standardized, for t >= 0;   y = f + noise,   cov(y) = s2 (k + eta I)
     posterior  of theta = log(l, tau, eta, lambda), normal each, with s2 at its best under an inverse gamma prior;
                some steps of BFGS with the gradient, O(n^3 + n^2 d)
@@ -18,41 +16,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+from blackbox.model.covariance import Features, Kernel, Parts, Placed
 
-ROOT5 = math.sqrt(5.0)
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
 LEAST_NOISE = math.log(1e-12)  # of log eta; with less K is not positive definite in float64
 LEAST_VARIANCE = 1e-14  # in units of s2
 NOISY = math.log(0.05)  # log eta of the other start of a fit
 NOTABLE = 0.01  # variance of the noise, of values of variance 1, from which on values are not taken as they are
 _LARGEST = 1e30  # of t
+_BORDER = 1e30  # more than y K^-1 y can be
+_LOWER = np.tri(48)  # ones; the largest triangles that are not inverted by halves
 _FIRST_STEPS, _STEPS = 30, 4  # of a fit
 _RARELY = 16  # values between two fits, once there are many
-
-
-class Features(NamedTuple):
-    """Points of a mixed space."""
-
-    x: Float[ndarray, "n f"]
-    """Numbers in [0, 1], and of each choice an option's column at sqrt(1/2), the others at 0."""
-    owner: Int[ndarray, "f"]
-    """The variable, from 0, that each column belongs to."""
-    is_number: Bool[ndarray, "f"]
-
-    def rows(self, index: Int[ndarray, "q"] | Bool[ndarray, "n"] | slice) -> Features:
-        return self._replace(x=self.x[index])
-
-    @property
-    def u(self) -> Float[ndarray, "n f"]:
-        u = self.x + self.x
-        u -= self.is_number
-        return u if self.is_number.all() else u * self.is_number
 
 
 class Prior(NamedTuple):
@@ -64,6 +47,7 @@ class Prior(NamedTuple):
     """Number of values that the prior of s2, which is about 1, counts for."""
 
 
+@lru_cache(maxsize=64)
 def prior(variables: int) -> Prior:
     """Lengths grow with the root of the number of variables, so that distances do not; little noise."""
     length = 0.5 * math.log(variables) - 1.0
@@ -72,10 +56,27 @@ def prior(variables: int) -> Prior:
     )
 
 
+class Prediction(NamedTuple):
+    """What a process knows of points."""
+
+    points: Placed
+    parts: Parts
+    half: Float[ndarray, "q n"]
+    """What of their covariances is known: products of these rows."""
+    mean: Float[ndarray, "q"]
+    variance: Float[ndarray, "q"]
+    """In units of s2."""
+
+    def rows(self, index: Int[ndarray, "m"]) -> Prediction:
+        parts = self.parts.rows(index)
+        return Prediction(self.points.rows(index), parts, self.half[index], self.mean[index], self.variance[index])
+
+
 class Process(NamedTuple):
     """A Gaussian process after its values."""
 
-    seen: Features
+    kernel: Kernel
+    seen: Placed
     y: Float[ndarray, "n"]
     theta: Float[ndarray, "p"]
     s2: float
@@ -100,78 +101,43 @@ class Process(NamedTuple):
 
     def at(self, points: Features) -> tuple[Float[ndarray, "q"], Float[ndarray, "q"]]:
         """Mean and variance of f at each point."""
-        mean, half = self.half(points)
-        return mean, self.s2 * np.maximum(diagonal(points, self.theta) - (half * half).sum(1), LEAST_VARIANCE)
+        known = self.prediction(points.x)
+        return known.mean, self.s2 * known.variance
 
-    def half(self, points: Features) -> tuple[Float[ndarray, "q"], Float[ndarray, "q n"]]:
-        """Mean at each point, and what of its covariances is known: products of these rows."""
-        k = covariance(points, self.seen, self.theta)
-        return k @ self.alpha, k @ self.root.T
+    def prediction(self, x: Float[ndarray, "q f"]) -> Prediction:
+        """From features."""
+        points = self.kernel.placed(x)
+        parts = self.kernel.between(points, self.seen)
+        k = parts.k
+        half = k @ self.root.T
+        variance = points.variance - np.einsum("qn,qn->q", half, half)
+        return Prediction(points, parts, half, k @ self.alpha, np.maximum(variance, LEAST_VARIANCE))
+
+    def gradient(
+        self, known: Prediction, by_mean: Float[ndarray, "q"], by_variance: Float[ndarray, "q"]
+    ) -> Float[ndarray, "q f"]:
+        """Gradient by the features, of a function with such derivatives by the mean and by the variance over s2."""
+        weights = np.multiply.outer(by_mean, self.alpha) - (2.0 * by_variance)[:, None] * (known.half @ self.root)
+        alone = (4.0 * by_variance * known.points.square)[:, None] * known.points.u * self.kernel.tilt
+        return alone + self.kernel.slopes(known.points, self.seen, known.parts, weights)
 
     def jointly(self, points: Features) -> tuple[Float[ndarray, "q"], Float[ndarray, "q q"]]:
         """Mean and covariance of f at all points."""
-        mean, half = self.half(points)
-        return mean, self.s2 * (covariance(points, points, self.theta) - half @ half.T)
-
-    def slopes(self) -> Callable[[Float[ndarray, "q f"]], tuple[ndarray, ndarray, ndarray, ndarray]]:
-        """A function: mean and variance of f at places, shape (q,), and the gradients of both by them, (q, f)."""
-        seen, root, tau = self.seen, self.root, math.exp(self.theta[-3])
-        weights, v, number = _weights(self.theta, seen), seen.u, seen.is_number
-        scaled = seen.x * weights
-        lengths = (scaled * scaled).sum(1)
-        by_square = -weights * weights / 3  # the derivative of Matern by x is this, times (x - x') (1 + r) exp(-r)
-        signs = np.array([1.0, -2.0])[:, None, None]
-
-        def at(x: Float[ndarray, "q f"]) -> tuple[ndarray, ndarray, ndarray, ndarray]:
-            y, u = x * weights, (2 * x - 1) * number
-            r = np.sqrt(np.maximum((y * y).sum(1)[:, None] + lengths - 2 * y @ scaled.T, 0.0))
-            fall, dot = np.exp(-r), 1 + u @ v.T
-            k = (1 + r * (1 + r / 3)) * fall + tau * dot * dot
-            solved = (k @ root.T) @ root
-            both = np.stack([np.broadcast_to(self.alpha, k.shape), solved]) * signs
-            w = both * ((1 + r) * fall)
-            slopes = (x * w.sum(2)[..., None] - w @ seen.x) * by_square + (4 * tau) * ((both * dot) @ v)
-            square = 1 + (u * u).sum(1)
-            variance = self.s2 * np.maximum(1 + tau * square**2 - (k * solved).sum(1), LEAST_VARIANCE)
-            alone = 8 * tau * square[:, None] * u  # of the variance without values
-            return k @ self.alpha, variance, slopes[0], self.s2 * (alone + slopes[1])
-
-        return at
+        known = self.prediction(points.x)
+        k = self.kernel.between(known.points, known.points).k
+        return known.mean, self.s2 * (k - known.half @ known.half.T)
 
     def believing(self, points: Features, y: Float[ndarray, "q"] | None = None) -> Process:
         """The process after further values ``y``, by default its means: these leave it, and take variance."""
-        seen = self.seen._replace(x=np.concatenate([self.seen.x, points.x]))
-        y = np.concatenate([self.y, self.at(points)[0] if y is None else y])
-        root = _root(seen, self.theta)
-        return self._replace(seen=seen, y=y, root=root, alpha=root.T @ (root @ y))
-
-
-def decay(a: Features, b: Features, theta: Float[ndarray, "p"]) -> tuple[Float[ndarray, "n q"], Float[ndarray, "n q"]]:
-    """r between points, and exp(-r)."""
-    weights = _weights(theta, a)
-    x, z = a.x * weights, b.x * weights
-    r = (-2 * x) @ z.T
-    r += (x * x).sum(1)[:, None] + (z * z).sum(1)
-    np.sqrt(np.maximum(r, 0.0, out=r), out=r)
-    return r, np.exp(-r)
-
-
-def _weights(theta: Float[ndarray, "p"], points: Features) -> Float[ndarray, "f"]:
-    """What features are multiplied with to be in units of r."""
-    return ROOT5 * np.exp(-theta)[points.owner]
-
-
-def covariance(a: Features, b: Features, theta: Float[ndarray, "p"]) -> Float[ndarray, "n q"]:
-    """k between points."""
-    r, fall = decay(a, b, theta)
-    quadratic: Float[ndarray, "n q"] = (1 + a.u @ b.u.T) ** 2
-    return (1 + r * (1 + r / 3)) * fall + math.exp(theta[-3]) * quadratic
-
-
-def diagonal(a: Features, theta: Float[ndarray, "p"]) -> Float[ndarray, "n"]:
-    """k between each point and itself."""
-    u = a.u
-    return 1 + math.exp(theta[-3]) * (1 + (u * u).sum(1)) ** 2
+        known, n, more = self.prediction(points.x), len(self.y), len(points.x)
+        rest = self.kernel.between(known.points, known.points).k - known.half @ known.half.T
+        rest.flat[:: more + 1] += self.eta
+        root = np.zeros((n + more, n + more))
+        root[:n, :n] = self.root
+        root[n:, n:] = inverse_of_lower(_factor(rest, float(known.points.variance.max())))
+        root[n:, :n] = -root[n:, n:] @ (known.half @ self.root)
+        y = np.concatenate([self.y, known.mean if y is None else y])
+        return self._replace(seen=self.seen.joined(known.points), y=y, root=root, alpha=root.T @ (root @ y))
 
 
 def relative(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
@@ -180,41 +146,44 @@ def relative(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
         return np.zeros(len(values))
     t = values / np.abs(values).max()
     t -= t.min()
-    return np.minimum(t / (float(np.median(t)) or t.max()), _LARGEST)
+    middle = np.sort(t)[[(len(t) - 1) // 2, len(t) // 2]]
+    return np.minimum(t / (0.5 * float(middle.sum()) or t.max()), _LARGEST)
 
 
 def warped(t: Float[ndarray, "n"], psi: float) -> tuple[Float[ndarray, "n"], float, Float[ndarray, "n"], float]:
     """y of values t >= 0 for log lambda = psi, and log |dy / dt|; both, and then their derivatives by psi."""
     scaled = math.exp(psi) * t
     g = np.log1p(scaled) * math.exp(-psi)
-    center, deviation, n = g.mean(), g.std(), len(t)
-    if not deviation > 0:
+    n = len(t)
+    y = g - g.sum() / n
+    if not (deviation := math.sqrt(float(y @ y) / n)) > 0:
         return np.zeros(n), 0.0, np.zeros(n), 0.0
-    y = (g - center) / deviation
+    y /= deviation
     slope = t / (1 + scaled) - g
-    slope = (slope - slope.mean()) / deviation
-    along = float((y * slope).mean())
+    slope = (slope - slope.sum() / n) / deviation
+    along = float(y @ slope) / n
     volume = -float(np.log1p(scaled).sum()) - n * math.log(deviation)
     return y, volume, slope - y * along, -float((scaled / (1 + scaled)).sum()) - n * along
 
 
 def conditioned(seen: Features, t: Float[ndarray, "n"], theta: Float[ndarray, "p"], prior: Prior) -> Process:
     """The process after the values, with hyperparameters theta and the best s2."""
-    y, root = warped(t, theta[-1])[0], _root(seen, theta)
+    kernel, y = Kernel.of(theta, seen), warped(t, theta[-1])[0]
+    placed = kernel.placed(seen.x)
+    k = _with_noise(kernel.between(placed, placed).k, placed, theta)
+    root = inverse_of_lower(_factor(k, float(placed.variance.max())))
     half = root @ y
-    return Process(seen, y, theta, _s2(half, prior), root, root.T @ half)
+    return Process(kernel, placed, y, theta, _s2(half, prior), root, root.T @ half)
 
 
-def _root(seen: Features, theta: Float[ndarray, "p"]) -> Float[ndarray, "n n"]:
-    """Inverse of the lower Cholesky factor of K."""
-    k = covariance(seen, seen, theta)
-    k[np.diag_indices_from(k)] = diagonal(seen, theta) + math.exp(theta[-2])
-    return inverse_of_lower(_factor(k))
+def _with_noise(k: Float[ndarray, "n n"], seen: Placed, theta: Float[ndarray, "p"]) -> Float[ndarray, "n n"]:
+    """K of k, whose diagonal is exact."""
+    k.flat[:: len(k) + 1] = seen.variance + math.exp(theta[-2])
+    return k
 
 
-def _factor(matrix: Float[ndarray, "n n"]) -> Float[ndarray, "n n"]:
+def _factor(matrix: Float[ndarray, "n n"], scale: float) -> Float[ndarray, "n n"]:
     """The Cholesky factor, of a matrix with a larger diagonal where rounding has made this one indefinite."""
-    scale = float(np.abs(np.diagonal(matrix)).max())
     for more in (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2):
         try:
             return np.linalg.cholesky(matrix + more * scale * np.eye(len(matrix)) if more else matrix)
@@ -230,8 +199,10 @@ def _s2(half: Float[ndarray, "n"], prior: Prior) -> float:
 def inverse_of_lower(factor: Float[ndarray, "n n"]) -> Float[ndarray, "n n"]:
     """The inverse of a lower triangular matrix by halves, a third of the work of a general one."""
     n = len(factor)
-    if n <= 48:
-        return np.tril(np.linalg.inv(factor))
+    if n <= len(_LOWER):
+        inverse = np.linalg.inv(factor)
+        inverse *= _LOWER[:n, :n]
+        return inverse
     h = n // 2
     inverse = np.zeros_like(factor)
     inverse[:h, :h], inverse[h:, h:] = inverse_of_lower(factor[:h, :h]), inverse_of_lower(factor[h:, h:])
@@ -241,39 +212,43 @@ def inverse_of_lower(factor: Float[ndarray, "n n"]) -> Float[ndarray, "n n"]:
 
 def loss(
     seen: Features, t: Float[ndarray, "n"], theta: Float[ndarray, "p"], prior: Prior
-) -> tuple[float, Float[ndarray, "p"]]:
-    """Minus the logarithm of the posterior density of theta, up to a constant, and its gradient.
+) -> tuple[float, Callable[[], Float[ndarray, "p"]]]:
+    """Minus the logarithm of the posterior density of theta, up to a constant, and what computes its gradient.
 
     The gradient by s2 is zero where s2 is best. Infinite where K is not positive definite.
     """
-    n = len(t)
-    tau, eta = np.exp(theta[-3:-1])
+    n, kernel = len(t), Kernel.of(theta, seen)
     y, volume, y_slope, volume_slope = warped(t, theta[-1])
-    r, fall = decay(seen, seen, theta)
-    u = seen.u
-    quadratic = tau * (1 + u @ u.T) ** 2
-    k = (1 + r * (1 + r / 3)) * fall + quadratic
-    k[np.diag_indices_from(k)] = diagonal(seen, theta) + eta
+    placed = kernel.placed(seen.x)
+    parts = kernel.between(placed, placed)
+    bordered = np.empty((n + 1, n + 1))
+    bordered[:n, :n] = _with_noise(parts.k, placed, theta)
+    bordered[n, :n], bordered[n, n] = y, _BORDER
     try:
-        factor = np.linalg.cholesky(k)
+        factor = np.linalg.cholesky(bordered)
     except np.linalg.LinAlgError:
-        return math.inf, np.zeros_like(theta)
-    root = inverse_of_lower(factor)
-    half = root @ y
-    s2, alpha, z = _s2(half, prior), root.T @ half, (theta - prior.mean) / prior.deviation
+        return math.inf, lambda: np.zeros_like(theta)
+    half, factor = factor[n, :n], factor[:n, :n]  # L^-1 y, L
+    s2, z = _s2(half, prior), (theta - prior.mean) / prior.deviation
     fit = 0.5 * (prior.weight + n) * math.log(s2) + float(np.log(np.diagonal(factor)).sum())
 
-    weights = root.T @ root - np.multiply.outer(alpha, alpha) / s2  # twice the derivative by K
-    by_r = weights * (1 + r) * fall  # dK / dlog l_i is 5 / 3 of (1 + r) exp(-r), times |p_i - q_i|^2 / l_i^2
-    squared = 5 / 3 * np.exp(-2 * theta)[seen.owner]
-    by_feature = squared * ((seen.x**2 * by_r.sum(1)[:, None]).sum(0) - (seen.x * (by_r @ seen.x)).sum(0))
-    gradient = z / prior.deviation
-    gradient[:-3] += np.bincount(seen.owner, by_feature, len(theta) - 3)
-    gradient[-3:] += (
-        0.5 * float(np.vdot(weights, quadratic)),
-        0.5 * eta * float(np.trace(weights)),
-        float(alpha @ y_slope) / s2 - volume_slope,
-    )
+    def gradient() -> Float[ndarray, "p"]:
+        root = inverse_of_lower(factor)
+        alpha = root.T @ half
+        weights = root.T @ root  # twice the derivative by K
+        weights -= np.multiply.outer(alpha, alpha / s2)
+        by_square = (1.0 + parts.r) * parts.fall  # dK / dlog l_i is a third of this, times |p_i - q_i|^2 / l_i^2
+        by_square *= weights
+        by_feature = (placed.z * (by_square.sum(1)[:, None] * placed.z - by_square @ placed.z)).sum(0) / 3
+        slope = z / prior.deviation
+        slope[:-3] += np.bincount(seen.owner, by_feature, len(theta) - 3)
+        slope[-3:] += (
+            0.5 * float(np.vdot(weights, parts.quadratic * parts.quadratic)),
+            0.5 * math.exp(theta[-2]) * float(np.trace(weights)),
+            float(alpha @ y_slope) / s2 - volume_slope,
+        )
+        return slope
+
     return fit - volume + 0.5 * float(z @ z), gradient
 
 
@@ -293,9 +268,10 @@ def fitted(
     """
     noisy = prior.mean.copy()
     noisy[-2] = NOISY
-    value, gradient = loss(seen, t, theta, prior)
+    value, slope = loss(seen, t, theta, prior)
     if (other := loss(seen, t, noisy, prior))[0] < value:
-        theta, (value, gradient) = noisy, other
+        theta, (value, slope) = noisy, other
+    gradient = slope()
     start = np.diag(1 / (0.5 + prior.deviation**-2.0))
     inverse = start.copy()
     for _ in range(steps):
@@ -315,8 +291,8 @@ def fitted(
                 break
             inverse = start.copy()  # what was learned of the curvature elsewhere leads nowhere
             continue
-        s, g = tried - theta, slope - gradient
-        theta, value, gradient = tried, new, slope
+        s, g = tried - theta, (new_gradient := slope()) - gradient
+        theta, value, gradient = tried, new, new_gradient
         if (curvature := float(s @ g)) > 1e-10:
             h = inverse @ g
             both = np.outer(h, s)

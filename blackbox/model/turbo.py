@@ -33,17 +33,9 @@ from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.layout import Layout
-from blackbox.model.gaussian_process import (
-    Features,
-    Process,
-    conditioned,
-    decay,
-    fitted,
-    prior,
-    relative,
-    steps_due,
-)
-from blackbox.model.improvement import among, climbed, log_improvement, log_success
+from blackbox.model.covariance import Features, Kernel
+from blackbox.model.gaussian_process import Process, conditioned, fitted, prior, relative, steps_due
+from blackbox.model.improvement import among, bytes_of, climbed, log_improvement, log_success
 from blackbox.model.region import SHORTEST, Region
 from blackbox.model.variables import Variables, variables
 from blackbox.shaping import bounded_or_failed
@@ -52,7 +44,7 @@ from blackbox.strategy import algorithm, require_box, require_integer
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-CLIMBERS, CLIMB = 4, 15  # candidates that are moved along the gradient, and steps
+CLIMBERS, CLIMB = 4, 6  # candidates that are moved along the gradient, and steps
 MARGIN = 0.1  # of the space that the start leaves out: at a border half of what a point tells is about the outside
 FIT = 100  # points of the fit
 PENDING = 16  # unanswered points that are remembered
@@ -207,9 +199,8 @@ class Turbo:
         """The state with one more point, or one instead of that which the best one depends on least."""
         at = int(state.used)
         if at == len(state.points):
-            known = self._variables(state).features(state.points)
-            best = int(np.argmin(state.values))
-            at = int(np.argmax(decay(known, known.rows(slice(best, best + 1)), state.theta)[0]))
+            features = self._variables(state).features(state.points)
+            at = int(np.argmax(_distances(features, state.theta, int(np.argmin(state.values)))))
         state.points[at], state.values[at] = point, value
         return state._replace(used=np.maximum(state.used, at + 1)[()], told=state.told + 1)
 
@@ -223,8 +214,8 @@ class Turbo:
         """Hyperparameters by the points that the best one depends on most."""
         v = self._variables(state)
         points, t = self._seen(state, v)
-        seen, best = v.features(points), int(np.argmin(t))
-        near = np.argsort(decay(seen, seen.rows(slice(best, best + 1)), state.theta)[0][:, 0], kind="stable")[:FIT]
+        seen = v.features(points)
+        near = np.argsort(_distances(seen, state.theta, int(np.argmin(t))), kind="stable")[:FIT]
         return fitted(seen.rows(near), t[near], state.theta, prior(len(v.first)), steps)
 
     def _model(self, state: TurboState, v: Variables) -> tuple[Process, Float[ndarray, "v"], float]:
@@ -254,14 +245,14 @@ class Turbo:
         points = self._candidates(state, v, center)
         features, succeeds = v.features(points), self._succeeds(state, v)
         improvement = log_improvement(best, *process.at(features)) + succeeds(features)
-        taken = among(points, np.concatenate([state.points[: state.used], self._pending(state, v)]))
+        taken = among(points, {*bytes_of(state.points[: state.used]), *bytes_of(self._pending(state, v))})
         first = np.argsort(np.where(taken, np.inf, -improvement), kind="stable")[:CLIMBERS]
         points, improvement = points[first], improvement[first]
         if v.is_free.any():
             low, high = (bound[v.owner] for bound in self._bounds(state, v, center))
             is_free = np.tile(v.is_free[v.owner], (len(points), 1))
-            risen, gained = climbed(process, v.features(points), best, low, high, is_free, CLIMB)
-            higher = np.where(v.is_free, risen.x[:, v.first], points)
+            risen, gained = climbed(process, v.features(points).x, best, low, high, is_free, CLIMB)
+            higher = np.where(v.is_free, risen[:, v.first], points)
             gained = gained + succeeds(v.features(higher))
             points = np.where((gained > improvement)[:, None], higher, points)
             points = points[np.argsort(-np.maximum(gained, improvement), kind="stable")]
@@ -284,10 +275,16 @@ class Turbo:
         samples = mean + (z * np.sqrt(np.maximum(w, 0.0))) @ vectors.T
         succeeds = self._succeeds(state, v)(v.features(points))
         known = [state.points[: state.used], self._pending(state, v), self._read(v, state.due[None])]
-        taken = (succeeds < succeeds.max() - 1) | among(points, np.concatenate(known))
+        taken = (succeeds < succeeds.max() - 1) | among(points, {row for part in known for row in bytes_of(part)})
         chosen = []
         for sample in samples:
             i = int(np.argmin(np.where(taken, np.inf, sample) if not taken.all() else sample))
             taken |= (points == points[i]).all(1)
             chosen.append(self._placed(v, points[i], state))
         return chosen
+
+
+def _distances(points: Features, theta: Float[ndarray, "p"], origin: int) -> Float[ndarray, "n"]:
+    """Squared, of points from one of them, in units of the process's lengths."""
+    z = Kernel.of(theta, points).placed(points.x).z
+    return ((z - z[origin]) ** 2).sum(1)

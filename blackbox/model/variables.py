@@ -12,12 +12,39 @@ from numpy import ndarray
 from blackbox.box import reflect
 from blackbox.errors import SettingError
 from blackbox.layout import Conditions, Layout, variables_of
-from blackbox.model.gaussian_process import Features
+from blackbox.model.covariance import Features
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _CHANGED = 0.5  # variables that change beside one
+
+
+class Cells(NamedTuple):
+    """The cells of all integers, numbered through."""
+
+    variables: Int[ndarray, "m"]
+    """That are integers."""
+    order: Int[ndarray, "v"]
+    """Of each variable among them, from 0; -1 for others."""
+    first: Int[ndarray, "m+1"]
+    """Number of the first cell of each, and of all cells."""
+    edges: Float[ndarray, "cells-m"]
+    """Between the cells of each, plus twice its order, so that all of them ascend."""
+    centers: Float[ndarray, "cells"]
+
+    def of(self, order: Int[ndarray, "*n"], values: Float[ndarray, "*n"]) -> Int[ndarray, "*n"]:
+        """The cells of values of the integers of such order."""
+        return np.searchsorted(self.edges, values + 2.0 * order, side="right") + order
+
+    def moved(
+        self, order: Int[ndarray, "n"], old: Float[ndarray, "n"], new: Float[ndarray, "n"], side: Float[ndarray, "n"]
+    ) -> Float[ndarray, "n"]:
+        """Centers of the cells of new values, or of one next to that of the old value, on the side of a sign."""
+        at, to, step = self.of(order, old), self.of(order, new), np.where(side < 0, -1, 1)
+        to = np.where(to == at, at + step, to)
+        is_outside = (to < self.first[order]) | (to >= self.first[order + 1])
+        return self.centers[np.where(is_outside, at - step, to)]
 
 
 class Variables(NamedTuple):
@@ -29,8 +56,11 @@ class Variables(NamedTuple):
 
     options: Int[ndarray, "v"]
     """Of a choice; 0 for numbers."""
-    edges: tuple[tuple[int, Float[ndarray, "cells+1"]], ...]
-    """Each integer's variable, and the edges of its cells."""
+    is_choice: Bool[ndarray, "v"]
+    option: Int[ndarray, "d"]
+    """Of a choice, that each coordinate stands for; -1 for numbers."""
+    cells: Cells
+    """Of the integers."""
     first: Int[ndarray, "v"]
     """The first coordinate."""
     owner: Int[ndarray, "d"]
@@ -52,25 +82,22 @@ class Variables(NamedTuple):
 
     def spread(self, u: Float[ndarray, "n v"]) -> Float[ndarray, "n v"]:
         """Points as evenly as the numbers ``u``."""
-        return self.settled(np.where(self.options > 0, self._drawn(u), u))
+        return self.settled(np.where(self.is_choice, self._drawn(u), u))
 
     def rows(self, points: Float[ndarray, "n v"]) -> Float[ndarray, "n d"]:
         """The rows of points: choices are one-hot."""
         rows = points[:, self.owner]
-        for v in np.flatnonzero(self.options):
-            k = self.options[v]
-            rows[:, self.first[v] : self.first[v] + k] = points[:, v, None] == np.arange(k)
-        return rows
+        return np.where(self.option < 0, rows, rows == self.option)
 
     def features(self, points: Float[ndarray, "n v"]) -> Features:
         """Rows of which those of different options are 1 apart."""
-        is_number = (self.options == 0)[self.owner]
-        return Features(self.rows(points) * np.where(is_number, 1.0, math.sqrt(0.5)), self.owner, is_number)
+        is_number, rows = self.option < 0, points[:, self.owner]
+        return Features(np.where(is_number, rows, (rows == self.option) * math.sqrt(0.5)), self.owner, is_number)
 
     def changed(
         self,
         points: Float[ndarray, "n v"],
-        u: Float[ndarray, "3 n v"],
+        u: Float[ndarray, "n v"],
         z: Float[ndarray, "n v"],
         steps: tuple[float, float],
     ) -> Float[ndarray, "n v"]:
@@ -83,19 +110,22 @@ class Variables(NamedTuple):
             steps: least and largest deviation of a changed number; an integer goes at least into the next cell.
         """
         n, count = points.shape
-        is_changed = u[0] < _CHANGED / count
-        is_changed[np.arange(n), np.arange(n) % count] = True
-        moved = reflect(points + steps[0] * (steps[1] / steps[0]) ** u[1] * z)
-        others = np.maximum(self.options - 1, 1)
-        chosen = (points + 1 + np.floor(u[2] * others)) % np.maximum(self.options, 1)
-        moved = np.where(self.options > 0, chosen, moved)
-        for v, edges in self.edges:
-            at, to = (np.searchsorted(edges[1:-1], p[:, v], side="right") for p in (points, moved))
-            side = np.where(z[:, v] < 0, -1, 1)
-            to = np.where(to == at, at + side, to)
-            to = np.where((to < 0) | (to > len(edges) - 2), at - side, to)
-            moved[:, v] = 0.5 * (edges[to] + edges[to + 1])
-        return self._without_inactive(np.where(is_changed, moved, points))
+        chance, turns = _CHANGED / count, np.arange(n) * count + np.arange(n) % count
+        is_changed = u < chance
+        is_changed.flat[turns] = True
+        at = np.flatnonzero(is_changed)
+        v, old, side, share = at % count, points.flat[at], z.flat[at], u.flat[at]
+        share = np.where(at // count % count == v, share, share / chance)  # is as uniform
+        moved = reflect(old + steps[0] * (steps[1] / steps[0]) ** share * side)
+        chosen = (old + 1 + np.floor(share * (self.options[v] - 1))) % np.maximum(self.options[v], 1)
+        moved = np.where(self.is_choice[v], chosen, moved)
+        if len(self.cells.variables):
+            order = self.cells.order[v]
+            i = np.flatnonzero(order >= 0)
+            moved[i] = self.cells.moved(order[i], old[i], moved[i], side[i])
+        changed = points.copy()
+        changed.flat[at] = moved
+        return self._without_inactive(changed)
 
     def around(
         self,
@@ -116,20 +146,19 @@ class Variables(NamedTuple):
         """
         differs = u[0] < chance
         differs[np.arange(len(differs)), (u[0] / chance).argmin(1)] = True
-        drawn = np.where(self.options > 0, self._drawn(u[1]), low + (high - low) * u[1])
+        drawn = np.where(self.is_choice, self._drawn(u[1]), low + (high - low) * u[1])
         return self.settled(np.where(differs, drawn, center))
 
     def settled(self, points: Float[ndarray, "n v"]) -> Float[ndarray, "n v"]:
         """The points with integers at the centers of their cells, and inactive variables at one place."""
-        for v, edges in self.edges:
-            cell = np.searchsorted(edges[1:-1], points[:, v], side="right")
-            points[:, v] = 0.5 * (edges[cell] + edges[cell + 1])
+        if len(integers := self.cells.variables):
+            points[:, integers] = self.cells.centers[self.cells.of(np.arange(len(integers)), points[:, integers])]
         return self._without_inactive(points)
 
     def _without_inactive(self, points: Float[ndarray, "n v"]) -> Float[ndarray, "n v"]:
         """The points with inactive variables at one place."""
         if self.parents:
-            points = np.where(self.active(points), points, np.where(self.options > 0, 0.0, 0.5))
+            points = np.where(self.active(points), points, np.where(self.is_choice, 0.0, 0.5))
         return points + 0.0  # no -0.0
 
     def active(self, points: Float[ndarray, "n v"]) -> Bool[ndarray, "n v"]:
@@ -161,13 +190,23 @@ def variables(layout: Layout, conditions: Conditions | None = None) -> Variables
     if len(conditions) != len(found):
         raise SettingError(f"conditions must be as many as entries of layout, {len(found)}; got {len(conditions)}")
     options = np.array([variable.options for variable in found])
-    edges = tuple((v, np.array([0.0, *found[v].edges, 1.0])) for v in range(len(found)) if found[v].edges)
-    gap = np.zeros(len(found))
-    for v, bounds in edges:
-        gap[v] = np.diff(0.5 * (bounds[1:] + bounds[:-1])).max()
+    edges = {v: np.array([0.0, *variable.edges, 1.0]) for v, variable in enumerate(found) if variable.edges}
+    centers = {v: 0.5 * (bounds[1:] + bounds[:-1]) for v, bounds in edges.items()}
+    gap, order = np.zeros(len(found)), np.full(len(found), -1)
+    for i, v in enumerate(centers):
+        gap[v], order[v] = np.diff(centers[v]).max(), i
+    cells = Cells(
+        variables=np.flatnonzero(order >= 0),
+        order=order,
+        first=np.cumsum([0, *map(len, centers.values())]),
+        edges=np.concatenate([np.zeros(0), *(bounds[1:-1] + 2.0 * order[v] for v, bounds in edges.items())]),
+        centers=np.concatenate([np.zeros(0), *centers.values()]),
+    )
     return Variables(
         options=options,
-        edges=edges,
+        is_choice=options > 0,
+        option=np.concatenate([np.arange(k) if k else [-1] for k in options]),
+        cells=cells,
         first=np.array([variable.first for variable in found]),
         owner=np.repeat(np.arange(len(found)), np.maximum(options, 1)),
         parents=tuple((v, *condition) for v, condition in enumerate(conditions) if condition != (-1, -1)),

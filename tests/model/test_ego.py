@@ -97,7 +97,7 @@ def test_a_changed_point_has_another_value_of_each_variable_in_turn() -> None:
     )
     v, rng = variables(space.layout), np.random.default_rng(0)
     points = v.spread(rng.random((400, 4)))
-    changed = v.changed(points, rng.random((3, 400, 4)), rng.normal(size=(400, 4)), (0.01, 0.5))
+    changed = v.changed(points, rng.random((400, 4)), rng.normal(size=(400, 4)), (0.01, 0.5))
     differs = changed != points
     assert differs[np.arange(400), np.arange(400) % 4].all()
     assert 1.2 < differs.sum(1).mean() < 1.6
