@@ -124,8 +124,8 @@ def minimize(
         budget: evaluations in all; with a ``fidelity``, as many full ones as may be paid for. Without ``budget``,
             ``seconds`` and ``target``: 100 per coordinate.
         seconds: time limit; evaluations under way are given up.
-        target: value to reach, of a single objective; with a ``fidelity``, at the full budget. Under ``noise``, by a
-            mean of the finals that is better by two standard errors; so there must be a budget.
+        target: value to reach, of a single objective; with a ``fidelity``, at the full budget. None under ``noise``,
+            where no single value tells.
         patience: evaluations without improvement after which to stop; with several objectives, without a result that
             enters the front. Under ``noise`` the finals follow then.
         workers: evaluations at once: 0 runs them here, one after the other; or "ray", an address of Ray, or
@@ -171,10 +171,10 @@ def minimize(
     try:
         if resume and not Journal.is_blank(journal):  # type: ignore[arg-type]
             given = {"method": method, "seed": seed, "direction": direction, "x0": x0, **settings}
-            optimizer = _resumed(journal, space, given, budget)
+            optimizer = _resumed(journal, space, given, budget, target)
         else:
-            if target is not None and budget is None and settings.get("noise") is True:
-                raise SettingError("budget must be given with a target under noise, whose finals tell; got None")
+            if settings.get("noise") is True:
+                _require_no_target(target)
             if budget is None and seconds is None and target is None:
                 budget = DEFAULT_BUDGET * space.dimension
             parallel = math.inf if pool is None else pool.slots
@@ -190,7 +190,12 @@ def minimize(
             pool.close(kill=True)
 
 
-def _resumed(journal: Any, space: Space | Box, given: dict[str, Any], budget: int | None) -> Optimizer:
+def _require_no_target(target: float | None) -> None:
+    if target is not None:
+        raise SettingError(f"target must be None under noise, where no single value tells; got {target!r}")
+
+
+def _resumed(journal: Any, space: Space | Box, given: dict[str, Any], budget: int | None, target: Any) -> Optimizer:
     """The optimizer of a journal, if it is the one meant; ``budget`` replaces its own."""
     optimizer = Optimizer.resume(journal)
     given.pop("warm_start", None)  # its results are in the journal
@@ -201,6 +206,8 @@ def _resumed(journal: Any, space: Space | Box, given: dict[str, Any], budget: in
                 f"durability must be {optimizer.durability!r} as in the journal that is resumed; got {durability!r}"
             )
         optimizer.settings.require_same(space, given)
+        if optimizer.settings.noise:
+            _require_no_target(target)
         if budget is not None and budget != optimizer.budget:
             optimizer.budget = budget
     except BaseException:
@@ -274,6 +281,7 @@ class _Run:
         self._told = self._errors = 0  # in this call
         self._best = optimizer.best
         self._improved_at = optimizer.evaluations
+        self._record = math.inf  # the best single value in this call, lower is better
         self._generation = optimizer.generation
         self._finished: deque[Outcome] = deque()  # not told yet
 
@@ -299,9 +307,10 @@ class _Run:
         optimizer, submitted = self._optimizer, 0
         self._begin()
         while not self._stopped:
+            is_over = self._is_over()
             # Members of the open generation are needed anyway and may queue; others would only get stale.
             spare = min(pool.slots, optimizer.left_in_generation) if pool.slots > 1 else 0
-            while len(running) < pool.slots + spare and optimizer.left > 0:
+            while len(running) < pool.slots + spare and optimizer.left > 0 and not is_over:
                 if synchronous and running and optimizer.left_in_generation == 0:
                     break
                 candidate = optimizer.ask()
@@ -339,7 +348,7 @@ class _Run:
         self._begin()
         while not self._stopped:
             count = int(min(optimizer.left, optimizer.left_in_generation or optimizer.popsize))
-            if count == 0:
+            if count == 0 or self._is_over():
                 self._stopped |= self._ending or {"budget": f"all {optimizer.budget} evaluations are done"}
                 break
             candidates = optimizer.ask(count)
@@ -399,26 +408,46 @@ class _Run:
         self._told += 1
         best = optimizer.best
         if best is not self._best:
-            if self._best is None or best is None or best.value != self._best.value:
+            if not optimizer.settings.noise and (self._best is None or best is None or best.value != self._best.value):
                 self._improved_at = optimizer.evaluations
             self._best = best
             self._check_target()
+        if optimizer.settings.noise:
+            self._improved_at = self._improved_under_noise(candidate)
         several = limits.patience is not None and optimizer.settings.objectives > 1
         if several and any(known.id == candidate.id for known in optimizer.pareto):
             self._improved_at = optimizer.evaluations
         if limits.patience is not None and optimizer.evaluations - self._improved_at >= limits.patience:
-            reason = {"patience": f"no improvement for {limits.patience} evaluations"}
-            if not optimizer.settings.noise:
-                self._stopped |= reason
-            elif not (self._ending or optimizer.in_finals):
-                self._ending = reason
-                optimizer.begin_finals()
+            self._end("patience", f"no improvement for {limits.patience} evaluations")
         if optimizer.stopped:
-            self._stopped["method"] = optimizer.stopped
+            self._end("method", optimizer.stopped)
         self._emit("on_tell", candidate)
         if optimizer.generation != self._generation:
             self._generation = optimizer.generation
             self._emit("on_generation", candidate)
+
+    def _improved_under_noise(self, candidate: Candidate) -> int:
+        """When the best single value came; the best of all, after finals, is a mean that no such value changes."""
+        if candidate.status != "ok" or candidate.value is None or self._optimizer.in_finals:
+            return self._improved_at
+        value = candidate.value if self._optimizer.direction == "minimize" else -candidate.value
+        if value >= self._record:
+            return self._improved_at
+        self._record = value
+        return self._optimizer.evaluations
+
+    def _end(self, reason: str, why: str) -> None:
+        """Stop for a reason, under noise after finals."""
+        optimizer = self._optimizer
+        if not optimizer.settings.noise or optimizer.best is None:
+            self._stopped[reason] = why
+        elif not (self._ending or optimizer.in_finals):
+            self._ending[reason] = why
+            optimizer.begin_finals()
+
+    def _is_over(self) -> bool:
+        """Whether the finals are over with which this run was to end."""
+        return bool(self._ending) and not self._optimizer.in_finals
 
     def _check_target(self) -> None:
         best, target = self._best, self._limits.target
@@ -426,10 +455,8 @@ class _Run:
         if fidelity is not None and best is not None and best.budget != fidelity.most:
             return
         if target is not None and best is not None and best.value is not None:
-            sign, margin = 1 if self._optimizer.direction == "minimize" else -1, 0.0
-            if self._optimizer.settings.noise:
-                margin = math.inf if best.standard_error is None else 2 * best.standard_error
-            if sign * best.value + margin <= sign * target:
+            sign = 1 if self._optimizer.direction == "minimize" else -1
+            if sign * best.value <= sign * target:
                 self._stopped["target"] = f"{best.value!r} reaches the target {target!r}"
 
     def _check_time(self) -> None:
@@ -442,7 +469,9 @@ class _Run:
         return max(0.0, self._limits.seconds - (time.monotonic() - self._start))
 
     def _begin(self) -> None:
-        if self._optimizer.stopped:
+        if self._optimizer.ends_early:
+            self._ending["patience"] = "no improvement before the finals, which had begun"
+        elif self._optimizer.stopped:
             self._stopped["method"] = self._optimizer.stopped
         self._check_target()  # a run that is resumed may have been there
         self._emit("on_start", None)

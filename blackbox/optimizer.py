@@ -197,8 +197,10 @@ class Optimizer:
         with self._lock:
             waiting = self._gate.waiting
             if self.settings.fidelity is None and count > self.left:
+                end = f"in finals that end with {self._end_of_finals} evaluations"
+                end = end if self.in_finals else f"with a budget of {self._budget}"
                 raise BudgetExhausted(
-                    f"n must be at most {self.left} with a budget of {self._budget}, of which {self.evaluations} are "
+                    f"n must be at most {self.left} {end}, of which {self.evaluations} are "
                     f"told and {len(waiting)} waited for; got {count}"
                 )
             candidates = [self._promoted(id) for id in self._search.promotions(waiting)[:count]]
@@ -244,10 +246,10 @@ class Optimizer:
     @property
     def _left_to_search(self) -> float:
         """Candidates that may still be asked for before the finals."""
-        if not self.settings.noise or self._budget is None:
-            return self.left
-        used = sum(id[0] < INJECTED for id in self._gate.waiting) + self._search.finals.told if self.in_finals else 0
-        return max(0, self.left - max(0, reserve(self._budget) - used))
+        if self.in_finals:
+            return 0
+        kept = reserve(self._budget) if self.settings.noise and self._budget is not None else 0
+        return max(0, self.left - kept)
 
     @property
     def _can_repeat(self) -> bool:
@@ -260,10 +262,7 @@ class Optimizer:
             return []
         search = self._search
         if not self.in_finals:
-            beginning = Beginning(search.evaluations, int(self._budget or 0), int(self.left - self._left_to_search))
-            if self._journal is not None:
-                self._journal.set_note(FINALS, [*beginnings(self._journal), beginning])
-            search.begin_finals(beginning)
+            self._begin_finals(int(self._budget or 0), int(self.left - self._left_to_search))
         repeats = []
         for id in itertools.islice(search.finals.due(self._gate.waiting), count):
             row = search.finals.rows[id[1]]
@@ -300,20 +299,44 @@ class Optimizer:
 
     @property
     def in_finals(self) -> bool:
-        """Whether, under noise, the finals of the present budget have begun."""
-        return self._budget is not None and int(self._search.finals.beginning[1]) == self._budget
+        """Whether, under noise, finals have begun that are not over."""
+        return self.spent < self._end_of_finals
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether they end before the budget does, as those of :meth:`begin_finals`."""
+        return self.in_finals and (self._budget is None or self._end_of_finals < self._budget)
+
+    @property
+    def _end_of_finals(self) -> int:
+        return int(self._search.finals.beginning[1])
 
     def begin_finals(self) -> None:
-        """Under noise: ask for no more new points, but begin the finals, with which the budget ends.
+        """Under noise: begin the finals now, with as many evaluations as if the budget ended with them, at most all.
+
+        Meanwhile :attr:`left` counts these alone; afterwards the search goes on, if it is asked to.
 
         Raises:
-            SettingError: the optimizer was made without ``noise=True``.
+            SettingError: the optimizer was made without ``noise=True``, or no result has a value.
         """
         if not self.settings.noise:
             raise SettingError("noise must be True for finals; got False")
         with self._lock:
-            if not self.in_finals:
-                self.budget = ending(int(self.spent) + len(self._gate.waiting))
+            if not self._can_repeat:
+                raise SettingError("finals need a result that has a value; there is none yet")
+            searched = int(self.spent) + len(self._gate.waiting)
+            end = int(min(ending(searched), math.inf if self._budget is None else self._budget))
+            if not self.in_finals and end > searched:
+                self._begin_finals(end, end - searched)
+
+    def _begin_finals(self, end: int, total: int) -> None:
+        search, journal = self._search, self._journal
+        beginning = Beginning(search.evaluations, end, total)
+        finals = search.finals_begun(beginning)
+        with uninterrupted():
+            if journal is not None:
+                journal.set_note(FINALS, [*beginnings(search.plan, journal), beginning])
+            search.finals, self._best = finals, None
 
     def forget(self, candidates: Iterable[Candidate]) -> None:
         """No longer wait for candidates that nobody will evaluate: they are left again, and may be asked for again.
@@ -427,7 +450,8 @@ class Optimizer:
         """
         with self._lock:
             if self._best is None and (winner := self._search.finals.winner()) is not None:
-                self._best = Candidate(winner.id, self.space.decode(winner.row), winner.row, self.settings.owner)
+                first, again = winner.id.tolist()
+                self._best = Candidate((first, again), self.space.decode(winner.row), winner.row, self.settings.owner)
                 self._best.take(self.settings.policy.sign * winner.mean, "ok", None, 1)
                 self._best.n_evaluations, self._best.standard_error = len(winner.values), winner.standard_error
             (rung, value, id), row, vector = self._search.best
@@ -461,7 +485,7 @@ class Optimizer:
         evaluated, and under noise a better choice than :attr:`best`.
 
         With constraints it is :attr:`best`, as soon as a point that keeps them all is known: of others nobody knows.
-        With several objectives, a compromise. With a fidelity, and after finals, it is :attr:`best`, too.
+        With several objectives, a compromise. With a fidelity, and in and after finals, it is :attr:`best`, too.
         """
         with self._lock:
             has_finals = len(self._search.finals.values) > 0
@@ -488,11 +512,14 @@ class Optimizer:
 
         With a fidelity in full evaluations, and no integer; as long as it is above 0 there is one more.
         """
-        if self._budget is None:
+        budget = math.inf if self._budget is None else self._budget
+        if self.in_finals:
+            budget = min(budget, self._end_of_finals)
+        if budget == math.inf:
             return math.inf
         waiting = self._gate.waiting
         awaited = len(waiting) if self.settings.fidelity is None else sum(map(self._cost, waiting.values()))
-        return max(0, round(self._budget - self._search.spent - awaited, 9))  # fractions do not quite add up
+        return max(0, round(budget - self._search.spent - awaited, 9))  # fractions do not quite add up
 
     @property
     def spent(self) -> float:
@@ -562,7 +589,7 @@ class Optimizer:
             shares = " and ".join(str(lane.total if lane else 0) for lane in search.lanes)
             turns = f"; it is the turn of {name}, after {shares} evaluations of the two"
         finals = ""
-        if self.in_finals:
+        if 0 < self.spent <= self._end_of_finals:
             after, _, total = search.finals.beginning.tolist()
             finals = f", finals of {total} evaluations since {after}, among {search.finals.n_finalists} points"
         elif settings.noise and self._budget is not None:

@@ -214,6 +214,7 @@ def outcome(
         "objective": task.name,
         "x": None if best is None else best.x,
         "value": None if best is None else best.value,
+        **({"standard_error": best.standard_error} if best is not None and optimizer.settings.noise else {}),
         **({"pareto": front} if optimizer.settings.objectives > 1 else {}),
         "evaluations": optimizer.evaluations,
         "failures": optimizer.failures,

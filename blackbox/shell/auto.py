@@ -104,13 +104,13 @@ def choose_method_with_fidelity(space: Space | Box, configurations: float) -> Ch
     return Chosen(name, f"budgets, and {space.dimension} continuous coordinates")
 
 
-def choose_method_under_noise(space: Space | Box, budget: int | None) -> Chosen:
+def choose_method_under_noise(space: Space | Box, budget: int | None, parallel: float = 1) -> Chosen:
     """The method that ``method="auto"`` stands for where values of the same point differ.
 
     None that trusts a single value, such as ``quadratic`` and ``lq-cma-es``:
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
-    * up to 500 evaluations of up to 20 variables: ``ego``, whose model estimates the noise;
+    * up to 500 evaluations, not more than 20 at once, of up to 20 variables: ``ego``, whose model estimates the noise;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
     * up to 200 coordinates: ``cma-es``; more: ``lm-ma-es``.
 
@@ -120,7 +120,7 @@ def choose_method_under_noise(space: Space | Box, budget: int | None) -> Chosen:
     d = space.dimension
     if few := _too_few(d, budget):
         return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
-    if budget is not None and budget <= COSTLY and len(space.layout) <= MODELLED:
+    if budget is not None and budget <= COSTLY and len(space.layout) <= MODELLED and parallel <= MODELLED:
         return Chosen("ego", f"noise, and {budget} evaluations are few enough for a model of all")
     popsize = max(default_popsize(d), 4 * default_popsize(d) if budget is None else round(math.sqrt(budget)))
     if any(kind != "float" for kind, *_ in space.layout):

@@ -5,16 +5,15 @@ some evaluations, go to *finalists*: what the method recommends, and the points 
 evaluated again by sequential halving (Karnin, Koren & Somekh 2013, "Almost optimal exploration in multi-armed
 bandits", ICML): in each stage all that are left get equally many *repeats*, and the half of the better means goes on.
 Departures: means are of all repeats so far, not of a stage's alone; the number of finalists, a power of two, follows
-from the evaluations that there are; and a last stage has one finalist, the winner, whose mean in it is the value that
-is reported. As nothing was chosen by these repeats, it is unbiased. The values by which points came to be finalists
-are never used again.
+from the evaluations that there are (2 of a budget of 100, 8 of 500, 16 from 800 on); and a last stage has one finalist,
+whose mean in it is the value that is reported. The values by which points came to be finalists are never used again.
+
+The winner is, of the finalists that have repeats of the last stage, the one of the best mean before it: so no value
+that is reported has chosen anything, and the mean is unbiased. Until there is one, it is the one of the best mean.
 
 All is a function of what was told, of who is waited for, and of when the finals began, so that nothing waits: where
-all of a stage is asked for but not told, the next one begins by the means that are known.
-
-In 22 runs on noisy problems with 500 evaluations (a CMA-ES of three times the usual population), the point recommended
-without finals had a regret of 0.0014, the winner of nine in the last tenth 0.0010, with three finalists 0.0014.
-Successive rejects, OCBA (Chen et al. 2000), a fifth and a twentieth of the budget were no better.
+all of a stage is asked for but not told, the next one begins by the means that are known. With late results it may be
+that several finalists have repeats of the last stage.
 """
 
 from __future__ import annotations
@@ -78,19 +77,20 @@ class Beginning(NamedTuple):
 
     after: int
     """Results that were told before."""
-    budget: int
+    end: int
+    """What is spent of the budget when they are over."""
     total: int
-    """Evaluations of the budget that were left."""
+    """Evaluations that are theirs."""
 
 
 class Winner(NamedTuple):
     """The finalist that is ahead."""
 
     row: Float[ndarray, "d"]
-    id: tuple[int, int]
+    id: Int[ndarray, "2"]
     """Of the candidate that was evaluated first."""
     values: Float[ndarray, "n"]
-    """Of the repeats by which it was not chosen or, before there are any, of all; lower is better."""
+    """Of the repeats by which it was not chosen or, before there are any, of all; lower is better. Empty where there is none."""
 
     @property
     def mean(self) -> float:
@@ -143,12 +143,15 @@ class Finals(NamedTuple):
     """Finalist and number of each repeat that was told, sorted."""
     values: Float[ndarray, "m"]
     """Of these; lower is better, infinity where it failed."""
+    former: Winner
+    """Of the finals before the present ones."""
 
     @classmethod
     def empty(cls, d: int) -> Finals:
         """Those of nothing told."""
         leaders = Leaders(np.zeros((0, d)), np.zeros((0, 2), dtype=np.int64), np.zeros(0))
-        return cls(leaders, np.zeros(3, np.int64), np.zeros((), np.int64), *leaders[:2], *leaders[1:])
+        nobody = Winner(np.zeros(d), np.zeros(2, dtype=np.int64), np.zeros(0))
+        return cls(leaders, np.zeros(3, np.int64), np.zeros((), np.int64), *leaders[:2], *leaders[1:], nobody)
 
     def joined(self, told: Told, fitness: float, settle: Callable[[ndarray], ndarray]) -> Finals:
         """With one more result: of a repeat, or one that may make a finalist; ``settle`` gives a point's one row."""
@@ -161,30 +164,32 @@ class Finals(NamedTuple):
         return self._replace(repeats=repeats[order], values=values[order])
 
     def begin(self, beginning: Beginning, recommended: Float[ndarray, "d"]) -> Finals:
-        """With new finals: of the point that the method recommends, the last winner, and the leaders."""
+        """With new finals: of the point that the method recommends, the last winner, and the leaders.
+
+        Where there is but one finalist, it is a point that was evaluated.
+        """
         entrants: dict[bytes, tuple[Float[ndarray, "d"], Sequence[int]]] = {}
-        if (last := self.winner()) is not None:
-            entrants[last.row.tobytes()] = last.row, last.id
+        winner = self.winner()
+        if winner is not None:
+            entrants[winner.row.tobytes()] = winner.row, winner.id.tolist()
         for row, id in zip(self.leaders.rows, self.leaders.ids.tolist(), strict=True):
             entrants.setdefault(row.tobytes(), (row, id))
-        head = entrants.pop(recommended.tobytes(), (recommended, (INJECTED - 1, len(self.rows))))
-        rows, ids = zip(*[head, *entrants.values()][: finalists(beginning.total)], strict=True)
+        count, bits = finalists(beginning.total), recommended.tobytes()
+        if count > 1 or bits in entrants:
+            entrants = {bits: entrants.get(bits, (recommended, (INJECTED - 1, len(self.rows)))), **entrants}
+        rows, ids = zip(*[*entrants.values()][:count], strict=True)
         return self._replace(
             beginning=np.array(beginning),
             first=np.array(len(self.rows)),
             rows=np.concatenate([self.rows, rows]),
             ids=np.concatenate([self.ids, ids]),
+            former=self.former if winner is None else winner,
         )
 
     @property
     def n_finalists(self) -> int:
         """Finalists of the present finals."""
         return len(self.rows) - int(self.first)
-
-    @property
-    def told(self) -> int:
-        """Results of the present finals."""
-        return int((self.repeats[:, 0] >= self.first).sum())
 
     def due(self, waiting: Container[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Ids of the repeats that are neither told nor waited for, first ones first, without end.
@@ -209,14 +214,33 @@ class Finals(NamedTuple):
         return None if first == (generation, member) else first
 
     def winner(self) -> Winner | None:
-        """The finalist that is ahead, and what is known of it; None before any repeat has a value."""
-        if len(self.rows) == 0:
-            return None
-        (place, *_), fresh = next((places, numbers.start) for places, numbers in self._stages() if len(places) == 1)
-        own = (self.repeats[:, 0] == place) & np.isfinite(self.values)
-        unused = own & (self.repeats[:, 1] >= fresh)
-        values = self.values[unused if unused.any() else own]
-        return Winner(self.rows[place], tuple(self.ids[place].tolist()), values) if len(values) else None
+        """The finalist that is ahead, and what is known of it; before any repeat has a value, the former winner."""
+        known, values, place = self._known(), list[float](), -1
+        fresh = self._stages_planned()[-2][1] if self.n_finalists > 1 else 0
+        last = {place: [v for n, v in pairs if n >= fresh and v < math.inf] for place, pairs in known.items()}
+        if any(last.values()):
+            before = {place: [v for n, v in known[place] if n < fresh] for place, values in last.items() if values}
+            place = min(sorted(before), key=lambda place: _mean(before[place]))
+            values = last[place]
+        elif known:
+            ahead = next(places[0] for places, _ in self._stages() if len(places) == 1)
+            means = {p: (_mean([v for _, v in pairs]), p) for p, pairs in known.items()}
+            place = ahead if means.get(ahead, (math.inf,))[0] < math.inf else min(means, key=means.__getitem__)
+            values = [v for _, v in known[place] if v < math.inf]
+        if values:
+            return Winner(self.rows[place], self.ids[place], np.array(values))
+        return self.former if len(self.former.values) else None
+
+    def _known(self) -> dict[int, list[tuple[int, float]]]:
+        """Number and value of the repeats of each finalist of the present finals."""
+        known = dict[int, list[tuple[int, float]]]()
+        for (place, number), value in zip(self.repeats.tolist(), self.values.tolist(), strict=True):
+            if place >= self.first:
+                known.setdefault(place, []).append((number, value))
+        return known
+
+    def _stages_planned(self) -> list[tuple[int, int]]:
+        return stages(self.n_finalists, Beginning(*self.beginning.tolist()).total)
 
     def _open(self) -> Iterator[list[tuple[int, int]]]:
         """The ids without a result, of each stage that has any."""
@@ -228,11 +252,8 @@ class Finals(NamedTuple):
 
     def _stages(self) -> Iterator[tuple[list[int], range]]:
         """Of each stage the finalists, as far as is known, and the numbers of their repeats; the last ones go on."""
-        known = dict[int, list[tuple[int, float]]]()
-        for (place, number), value in zip(self.repeats.tolist(), self.values.tolist(), strict=True):
-            known.setdefault(place, []).append((number, value))
-        places, begin = list(range(int(self.first), len(self.rows))), 0
-        for size, end in stages(len(places), Beginning(*self.beginning.tolist()).total):
+        known, places, begin = self._known(), list(range(int(self.first), len(self.rows))), 0
+        for size, end in self._stages_planned():
             means = {place: _mean([v for n, v in known.get(place, ()) if n < begin]) for place in places}
             places = sorted(places, key=means.__getitem__)[:size]  # of equal ones the first
             yield places, range(begin, end)

@@ -45,14 +45,14 @@ def replay(plan: Plan, journal: Journal) -> Search:
         JournalError: the journal is damaged.
     """
     search, position = _from_checkpoint(plan, journal)
-    for _ in course(search, journal.events(after=position), lambda: beginnings(journal)):
+    for _ in course(search, journal.events(after=position), lambda: beginnings(plan, journal)):
         pass
     return search
 
 
-def beginnings(journal: Journal) -> list[Beginning]:
+def beginnings(plan: Plan, journal: Journal) -> list[Beginning]:
     """When the finals of a run under noise began."""
-    return [Beginning(*noted) for noted in journal.note(FINALS) or ()]
+    return [Beginning(*noted) for noted in journal.note(FINALS) or ()] if plan.noise else []
 
 
 def course(
@@ -77,7 +77,7 @@ def course(
         while coming and coming[0].after == search.evaluations + len(told):
             search.commit(told, search.prepare(told))
             told, members = [], []
-            search.begin_finals(coming.pop(0))
+            search.finals = search.finals_begun(coming.pop(0))
         row: Any = None
         value = math.nan if event.value is None else event.value
         payload, vector, rung = event.payload or b"", None, 0
@@ -109,7 +109,7 @@ def course(
     search.commit(told, search.prepare(told))
     for beginning in begun() if coming is None else coming:
         if beginning.after == search.evaluations:
-            search.begin_finals(beginning)
+            search.finals = search.finals_begun(beginning)
 
 
 def _from_checkpoint(plan: Plan, journal: Journal) -> tuple[Search, int]:

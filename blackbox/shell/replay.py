@@ -39,7 +39,7 @@ def replay(journal: Journal) -> Iterator[Evaluation]:
     settings = Settings.from_json(journal.configuration)
     search = Search(settings.plan())
     rungs = search.rungs
-    for told, event in course(search, journal.events(), lambda: beginnings(journal)):
+    for told, event in course(search, journal.events(), lambda: beginnings(search.plan, journal)):
         candidate = Candidate((told.generation, told.member), settings.space.decode(told.row), told.row, settings.owner)
         if settings.fidelity is not None:
             candidate.allot(told.rung, settings.fidelity.budgets, rungs.before(*candidate.id))

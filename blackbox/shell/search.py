@@ -206,10 +206,10 @@ class Search:
         """Ids of the candidates that go on with earlier ones and are due, but for those that are waited for."""
         return [] if self.plan.fidelity is None else self.rungs.promotions(self.plan.fidelity.factor, waiting)
 
-    def begin_finals(self, beginning: Beginning) -> None:
-        """From now on, the most promising points known are finalists."""
+    def finals_begun(self, beginning: Beginning) -> Finals:
+        """The finals when the most promising points known are finalists."""
         recommended = self.lane.strategy.recommend(self.lane.state)
-        self.finals = self.finals.begin(beginning, self.plan.settle(recommended))
+        return self.finals.begin(beginning, self.plan.settle(recommended))
 
     def is_complete(self, members: Collection[int], together: int = 0) -> bool:
         """Whether the open generation closes once these members, without results so far, have some.

@@ -113,7 +113,7 @@ class Settings:
                 elif constraints or objectives > 1:
                     chosen = choose_method_for(objectives, space, budget)
                 elif noise:
-                    chosen = choose_method_under_noise(space, budget)
+                    chosen = choose_method_under_noise(space, budget, parallel)
                 else:
                     chosen = choose_method(space, budget, parallel)
                 method, reason = chosen.method, chosen.reason
