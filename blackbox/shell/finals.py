@@ -90,7 +90,7 @@ class Winner(NamedTuple):
     id: Int[ndarray, "2"]
     """Of the candidate that was evaluated first."""
     values: Float[ndarray, "n"]
-    """Of the repeats by which it was not chosen or, before there are any, of all; lower is better. Empty where there is none."""
+    """Of the repeats by which it was not chosen or, before there are any, of all; lower is better. Empty: nobody."""
 
     @property
     def mean(self) -> float:
