@@ -14,6 +14,8 @@ import blackbox as bb
 from blackbox import testing
 from blackbox.testing.virtual import parameters as model
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Step sizes fit the exam's sphere, which lies in the unit cube, and few points the exam's many evaluations; everything
 # else is each method's default.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -163,7 +163,7 @@ def test_fitness_of_any_type_is_taken(method: str) -> None:
     testing.check_types_of_fitness(bb.create(method, sigma0=0.3), np.full(3, 0.8))
 
 
-@pytest.mark.parametrize("method", ["evosax:SNES", "evosax:DifferentialEvolution", "evosax:CMA_ES"])
+@pytest.mark.parametrize("method", ["evosax:SNES", "evosax:CMA_ES"])
 def test_evosax_is_an_array_program(method: str) -> None:
     import jax
     import jax.numpy as jnp
