@@ -111,7 +111,7 @@ def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
     commands = re.findall(r"^blackbox [^#\n]*", text, re.MULTILINE)
     assert len(commands) == 4
     script = tmp_path / "svc.py"
-    script.write_text(code.replace("budget=60, workers", "budget=20, workers"))
+    script.write_text(code.replace("budget=60, workers", "budget=12, workers"))
     for _ in range(2):
         result = run_example(script, tmp_path)
         assert result.returncode == 0, result.stderr

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray_cluster import RAYS_OWN, local_ray
+from shifted_sphere import sphere
 
 import blackbox as bb
 from blackbox import fleet as fleet_module
@@ -29,10 +30,6 @@ from blackbox.fleet import Fleet, Share
 from blackbox.replica import Replica, digest, fitness_of
 
 pytestmark = RAYS_OWN
-
-
-def sphere(x: Any) -> float:
-    return float(((x - 1.0) ** 2).sum())
 
 
 def start(popsize: int = 12) -> tuple[Any, Any]:
@@ -159,7 +156,7 @@ def test_state_has_the_bits_of_the_plain_loop(ray: Any) -> None:
         return sphere(x) + shift
 
     expected = state
-    with Fleet(strategy, state, objective, workers=3, batch=2) as fleet:
+    with Fleet(strategy, state, objective, workers=2, batch=2) as fleet:
         for generation in range(5):
             fitness = fleet.evaluate(float(generation))
             population = strategy.ask(expected)

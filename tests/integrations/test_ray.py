@@ -389,14 +389,14 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
 def test_tuner_runs_fails_and_is_restored(cluster: Any, tmp_path: Path) -> None:
     configuration = tune.TuneConfig(
-        metric="loss", mode="min", num_samples=10, max_concurrent_trials=2, reuse_actors=True,
+        metric="loss", mode="min", num_samples=6, max_concurrent_trials=2, reuse_actors=True,
         search_alg=BlackboxSearch("cma-es", seed=0),
     )  # fmt: skip
     run_config = tune.RunConfig(name="search", storage_path=str(tmp_path), verbose=0)
     results = tune.Tuner(Trainable, param_space=SPHERE, tune_config=configuration, run_config=run_config).fit()
-    assert len(results) == 10
+    assert len(results) == 6
     configs = [result.config for result in results]
-    assert len({config["x"] for config in configs}) == 10
+    assert len({config["x"] for config in configs}) == 6
     outside = [config["x"] > 4 for config in configs]
     assert results.num_errors == sum(outside)
     best = results.get_best_result()
@@ -406,7 +406,7 @@ def test_tuner_runs_fails_and_is_restored(cluster: Any, tmp_path: Path) -> None:
     search.set_search_properties("loss", "min", SPHERE)
     optimizer = search._optimizer
     assert optimizer is not None and optimizer.best is not None
-    assert (optimizer.evaluations, optimizer.failures) == (10, sum(outside))
+    assert (optimizer.evaluations, optimizer.failures) == (6, sum(outside))
     assert optimizer.best.value == best.metrics["loss"]
     restored = tune.Tuner.restore(str(tmp_path / "search"), Trainable, param_space=SPHERE, restart_errored=True)
-    assert len(restored.fit()) == 10
+    assert len(restored.fit()) == 6

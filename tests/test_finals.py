@@ -1,4 +1,4 @@
-"""Noise: what finals evaluate again, what they say of the best, what survives, what they do not wait for."""
+"""Under noise: what finals evaluate again, what they say of the best, what survives, what they do not wait for."""
 
 from __future__ import annotations
 
