@@ -18,7 +18,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,8 +28,9 @@ from typing import Any
 
 import numpy as np
 from fidelity_tasks import MOST, RUNGS, TASKS, Task
-from hpo_tasks import entries
+from hpo_tasks import add_entry, entries
 from record import RESULTS, write
+from runs import numbers
 
 import blackbox as bb
 
@@ -153,18 +153,16 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--tasks", default="*", help="a pattern")
     parser.add_argument("--tuners", default="*", help="a pattern")
-    parser.add_argument("--seeds", default=f"0-{SEEDS[-1]}", help="such as 0-4; from 1000 on to develop on")
+    parser.add_argument("--seeds", type=numbers, default=tuple(SEEDS), help="such as 0-4; from 1000 on to develop on")
     parser.add_argument("--results", type=Path, default=RESULTS / "fidelity.jsonl", help="another is only printed")
     arguments = parser.parse_args()
-    first, _, last = arguments.seeds.partition("-")
     runs = {tuple(key): regrets for key, regrets in entries(arguments.results)}
-    for seed in range(int(first), int(last or first) + 1) if arguments.command == "run" else ():
+    for seed in arguments.seeds if arguments.command == "run" else ():
         for tuner in (name for name in TUNERS if fnmatch(name, arguments.tuners)):
             for task in (name for name in TASKS if fnmatch(name, arguments.tasks)):
                 if (task, tuner, seed) not in runs:
                     runs[task, tuner, seed] = measure(task, tuner, seed)
-                    with arguments.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps([[task, tuner, seed], runs[task, tuner, seed]]) + "\n")
+                    add_entry(arguments.results, [[task, tuner, seed], runs[task, tuner, seed]])
     report(runs, arguments.results == RESULTS / "fidelity.jsonl")
 
 

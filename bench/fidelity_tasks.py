@@ -16,7 +16,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import dataclasses
 import itertools
-import json
 import math
 import sys
 import warnings
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hpo_tasks import entries
+from hpo_tasks import add_entry, entries
 
 from blackbox import Choice, Int, Space
 
@@ -160,8 +159,7 @@ def table(name: str) -> dict[tuple[int, ...], list[float]]:
                 warnings.simplefilter("ignore")
                 curve = [min(v, WORST) if math.isfinite(v) else WORST for v in task.curve(point)]
             known[place] = curve
-            with CURVES.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, place, curve]) + "\n")
+            add_entry(CURVES, [name, place, curve])
     return known
 
 

@@ -24,7 +24,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 import warnings
@@ -34,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hpo_tasks import OTHER_TABLES, SKLEARN, TABLES, entries, task
+from hpo_tasks import OTHER_TABLES, SKLEARN, TABLES, add_entry, entries, task
 from hpo_tuners import TUNERS, select
 from record import RESULTS, markdown, write
 from runs import numbers
@@ -112,8 +111,7 @@ class Ledger:
 
     def add(self, run: Run) -> None:
         self.runs[run.key] = run
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(vars(run)) + "\n")
+        add_entry(self._path, vars(run))
 
 
 def regrets(runs: Iterable[Run], evaluations: int) -> dict[Key, float]:

@@ -188,6 +188,12 @@ def entries(path: Path) -> Iterator[Any]:
             yield json.loads(line)
 
 
+def add_entry(path: Path, entry: Any) -> None:
+    """One more line of it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
 class Evaluations:
     """Values of points that were evaluated once, in a file."""
 
@@ -199,8 +205,7 @@ class Evaluations:
         key = f"{task} {json.dumps(dict(point), sort_keys=True)}"
         if key not in self._values:
             self._values[key] = evaluate(point)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, self._values[key]]) + "\n")
+            add_entry(self._path, [key, self._values[key]])
         return self._values[key]
 
 

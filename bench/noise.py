@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
-import json
 import math
 import warnings
 from collections.abc import Callable
@@ -29,8 +28,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hpo_tasks import entries
+from hpo_tasks import add_entry, entries
 from record import RESULTS, markdown, write
+from runs import numbers
 
 import blackbox as bb
 from blackbox.problems.bbob import BBOB
@@ -226,19 +226,17 @@ def report(runs: dict[Key, tuple[float, float | None]], is_kept: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--solvers", default="*", help="a pattern; with none that fits, only the report is made")
-    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)))
-    parser.add_argument("--seeds", default=f"0-{SEEDS[-1]}", help="such as 0-4; from 1000 on to develop on")
+    parser.add_argument("--budgets", type=numbers, default=BUDGETS)
+    parser.add_argument("--seeds", type=numbers, default=tuple(SEEDS), help="such as 0-4; from 1000 on to develop on")
     parser.add_argument("--results", type=Path, default=RESULTS / "noise.jsonl", help="another is only printed")
     arguments = parser.parse_args()
-    first, _, last = arguments.seeds.partition("-")
     runs: dict[Key, Any] = {tuple(key): found for key, found in entries(arguments.results)}
-    for seed in range(int(first), int(last or first) + 1):
-        for budget in map(int, arguments.budgets.split(",")):
+    for seed in arguments.seeds:
+        for budget in arguments.budgets:
             for key in due(budget, seed):
                 if key not in runs and fnmatch(key[0], arguments.solvers):
                     runs[key] = measure(key[0], key[1:4], budget, seed)
-                    with arguments.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps([key, runs[key]]) + "\n")
+                    add_entry(arguments.results, [key, runs[key]])
     report(runs, arguments.results == RESULTS / "noise.jsonl")
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import blackbox as bb
 from figures.course import (
     METHODS,
-    MODELLED,
     Figure,
     Outcome,
     advance,
+    affordable,
     copy_journal,
     digest,
     finish,
@@ -37,7 +37,7 @@ def resumed(scale: float, folder: Path) -> Outcome:
     for method in METHODS:
         path, copy = folder / f"{method}.db", folder / f"{method}-copy.db"
         rng = random.Random(method)
-        evaluations = EVALUATIONS // 4 if method in MODELLED else EVALUATIONS
+        evaluations = affordable(method, EVALUATIONS)
         ends = sorted(rng.sample(range(1, evaluations), cuts))
         original = make(method, path)
         plain = make(method)
@@ -90,7 +90,7 @@ def course() -> str:
     digests = []
     for method in METHODS:
         optimizer = make(method)
-        advance(optimizer, 50 if method in MODELLED else 200)
+        advance(optimizer, affordable(method, 200))
         digests.append(digest(optimizer))
     return " ".join(digests)
 

@@ -24,6 +24,7 @@ from figures.course import (
     MODELLED,
     Figure,
     Outcome,
+    affordable,
     finish,
     finite_where,
     make,
@@ -288,7 +289,7 @@ def not_numbers(scale: float, folder: Path) -> Outcome:
                         broken.append(f"{method}, {name}: {found[0]}")
                         break
             limit = 40_000
-            runs = repeats // 4 if method in MODELLED else repeats
+            runs = affordable(method, repeats)
             counts = [
                 statistics.fmean(evaluations_to_target(method, seed, share, limit) for seed in range(runs))
                 for share in (0.0, 0.2)
