@@ -430,7 +430,7 @@ class _Run:
         """When the best single value came; the best of all, after finals, is a mean that no such value changes."""
         if candidate.status != "ok" or candidate.value is None or self._optimizer.in_finals:
             return self._improved_at
-        value = candidate.value if self._optimizer.direction == "minimize" else -candidate.value
+        value = self._optimizer.settings.policy.sign * candidate.value
         if value >= self._record:
             return self._improved_at
         self._record = value
@@ -455,7 +455,7 @@ class _Run:
         if fidelity is not None and best is not None and best.budget != fidelity.most:
             return
         if target is not None and best is not None and best.value is not None:
-            sign = 1 if self._optimizer.direction == "minimize" else -1
+            sign = self._optimizer.settings.policy.sign
             if sign * best.value <= sign * target:
                 self._stopped["target"] = f"{best.value!r} reaches the target {target!r}"
 

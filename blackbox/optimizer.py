@@ -197,11 +197,12 @@ class Optimizer:
         with self._lock:
             waiting = self._gate.waiting
             if self.settings.fidelity is None and count > self.left:
-                end = f"in finals that end with {self._end_of_finals} evaluations"
-                end = end if self.in_finals else f"with a budget of {self._budget}"
+                limit = f"with a budget of {self._budget}"
+                if self.in_finals:
+                    limit = f"in finals that end with {self._end_of_finals} evaluations"
                 raise BudgetExhausted(
-                    f"n must be at most {self.left} {end}, of which {self.evaluations} are "
-                    f"told and {len(waiting)} waited for; got {count}"
+                    f"n must be at most {self.left} {limit}, of which {self.evaluations} are told "
+                    f"and {len(waiting)} waited for; got {count}"
                 )
             candidates = [self._promoted(id) for id in self._search.promotions(waiting)[:count]]
             repeats = int(max(0, count - self._left_to_search)) if self._can_repeat else 0
@@ -300,7 +301,7 @@ class Optimizer:
     @property
     def in_finals(self) -> bool:
         """Whether, under noise, finals have begun that are not over."""
-        return self.spent < self._end_of_finals
+        return self.settings.noise and self.spent < self._end_of_finals
 
     @property
     def ends_early(self) -> bool:
@@ -416,9 +417,9 @@ class Optimizer:
 
     def _take_in(self, told: Sequence[Told], closing: Closing | None) -> None:
         search, waiting = self._search, self._gate.waiting
-        best, front = search.best, search.front
+        best, front, repeats = search.best, search.front, search.finals.repeats
         search.commit(told, closing)
-        if search.best is not best or self.settings.noise:
+        if search.best is not best or search.finals.repeats is not repeats:
             self._best = None
         if search.front is not front:
             self._pareto = None
@@ -515,8 +516,6 @@ class Optimizer:
         budget = math.inf if self._budget is None else self._budget
         if self.in_finals:
             budget = min(budget, self._end_of_finals)
-        if budget == math.inf:
-            return math.inf
         waiting = self._gate.waiting
         awaited = len(waiting) if self.settings.fidelity is None else sum(map(self._cost, waiting.values()))
         return max(0, round(budget - self._search.spent - awaited, 9))  # fractions do not quite add up
@@ -532,12 +531,14 @@ class Optimizer:
 
         In finals, repeats of the open stage.
         """
+        left = max(0, self._search.popsize - self._member)
+        if not self.settings.noise:
+            return left
         if self.in_finals:
             return int(min(self.left, self._search.finals.due_now(self._gate.waiting)))
-        left = max(0, self._search.popsize - self._member)
         if self._left_to_search == 0 and self._can_repeat:  # the finals begin when all is told
             return 0 if self._gate.waiting else 1
-        return int(min(left, self._left_to_search)) if self.settings.noise else left
+        return int(min(left, self._left_to_search))
 
     @property
     def evaluations(self) -> int:

@@ -251,11 +251,8 @@ def test_a_resume_between_the_beginning_of_the_finals_and_their_first_result(tmp
 
 
 def test_nothing_waits_for_repeats_that_do_not_come_back():
-    optimizer = make(budget=500)
-    while not optimizer.in_finals:
-        candidate = optimizer.ask()
-        optimizer.tell(candidate, value(candidate)) if candidate.id[0] > -2 else None
-    first = [candidate, *optimizer.ask(7)]
+    optimizer = into_the_finals(make(budget=500))
+    first = optimizer.ask(8)
     assert [c.id for c in first] == [(-2, place) for place in range(8)]
     assert optimizer.left_in_generation == 0
     optimizer.tell(first[1:], [5.0, 1.0, 7.0, 2.0, 8.0, 9.0, 6.0])
@@ -267,11 +264,8 @@ def test_nothing_waits_for_repeats_that_do_not_come_back():
 
 
 def test_failed_repeats_rank_last_and_are_no_values():
-    optimizer = make(budget=500)
-    while not optimizer.in_finals:
-        candidate = optimizer.ask()
-        optimizer.tell(candidate, value(candidate)) if candidate.id[0] > -2 else None
-    first = [candidate, *optimizer.ask(7)]
+    optimizer = into_the_finals(make(budget=500))
+    first = optimizer.ask(8)
     best = optimizer.best
     optimizer.fail(first[0], "no luck")
     assert optimizer.best.id == best.id

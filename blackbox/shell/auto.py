@@ -43,8 +43,9 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
     """
     d = space.dimension
     generation = default_popsize(d)  # of the CMA family
-    if few := _too_few(d, budget):
-        return Chosen("sobol", f"{few}: they cover evenly") if d <= MAX_DIMENSION else Chosen("random", few)
+    if covering := _covering(d, budget):
+        evenly = f"{covering.reason}: they cover evenly"
+        return covering._replace(reason=evenly) if covering.method == "sobol" else covering
     short = ""
     if budget is not None and budget < 10 * generation:
         short = f"; {budget} evaluations are only {budget // generation} generations, so expect a rough result"
@@ -80,8 +81,8 @@ def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -
     if objectives > 1:
         return Chosen("nsga-ii", f"{objectives} objectives")
     d = space.dimension
-    if few := _too_few(d, budget):
-        return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
+    if covering := _covering(d, budget):
+        return covering
     if any(kind != "float" for kind, *_ in space.layout):
         return Chosen("cat-cma", "constraints, and variables that are discrete")
     if d <= FULL_COVARIANCE:
@@ -118,8 +119,8 @@ def choose_method_under_noise(space: Space | Box, budget: int | None, parallel: 
     without one four times the default; never below this.
     """
     d = space.dimension
-    if few := _too_few(d, budget):
-        return Chosen("sobol" if d <= MAX_DIMENSION else "random", few)
+    if covering := _covering(d, budget):
+        return covering
     if budget is not None and budget <= COSTLY and len(space.layout) <= MODELLED and parallel <= MODELLED:
         return Chosen("ego", f"noise, and {budget} evaluations are few enough for a model of all")
     popsize = max(default_popsize(d), 4 * default_popsize(d) if budget is None else round(math.sqrt(budget)))
@@ -129,8 +130,9 @@ def choose_method_under_noise(space: Space | Box, budget: int | None, parallel: 
     return Chosen(method, f"noise, and {d} continuous coordinates; {popsize} candidates average it", popsize)
 
 
-def _too_few(d: int, budget: int | None) -> str:
-    """Why nothing can be learned, if the budget is below two generations of CMA-ES; else ""."""
+def _covering(d: int, budget: int | None) -> Chosen | None:
+    """What learns nothing, if the budget is below two generations of CMA-ES; else None."""
     if budget is None or budget >= 2 * default_popsize(d):
-        return ""
-    return f"{budget} evaluations are too few for {d} coordinates to learn from"
+        return None
+    reason = f"{budget} evaluations are too few for {d} coordinates to learn from"
+    return Chosen("sobol" if d <= MAX_DIMENSION else "random", reason)

@@ -217,22 +217,22 @@ class Finals(NamedTuple):
         """The finalist that is ahead, and what is known of it; before any repeat has a value, the former winner."""
         known, values, place = self._known(), list[float](), -1
         fresh = self._stages_planned()[-2][1] if self.n_finalists > 1 else 0
-        last = {place: [v for n, v in pairs if n >= fresh and v < math.inf] for place, pairs in known.items()}
+        last = {p: [v for n, v in pairs if n >= fresh and v < math.inf] for p, pairs in known.items()}
         if any(last.values()):
-            before = {place: [v for n, v in known[place] if n < fresh] for place, values in last.items() if values}
-            place = min(sorted(before), key=lambda place: _mean(before[place]))
+            means = {p: _mean([v for n, v in pairs if n < fresh]) for p, pairs in known.items() if last[p]}
+            place = min(means, key=means.__getitem__)  # of equal ones the first, as places are in order
             values = last[place]
         elif known:
+            means = {p: _mean([v for _, v in pairs]) for p, pairs in known.items()}
             ahead = next(places[0] for places, _ in self._stages() if len(places) == 1)
-            means = {p: (_mean([v for _, v in pairs]), p) for p, pairs in known.items()}
-            place = ahead if means.get(ahead, (math.inf,))[0] < math.inf else min(means, key=means.__getitem__)
+            place = ahead if means.get(ahead, math.inf) < math.inf else min(means, key=means.__getitem__)
             values = [v for _, v in known[place] if v < math.inf]
         if values:
             return Winner(self.rows[place], self.ids[place], np.array(values))
         return self.former if len(self.former.values) else None
 
     def _known(self) -> dict[int, list[tuple[int, float]]]:
-        """Number and value of the repeats of each finalist of the present finals."""
+        """Number and value of the repeats of each finalist of the present finals, in the order of both."""
         known = dict[int, list[tuple[int, float]]]()
         for (place, number), value in zip(self.repeats.tolist(), self.values.tolist(), strict=True):
             if place >= self.first:

@@ -71,12 +71,17 @@ def course(
     coming: list[Beginning] | None = None
     width, has_rungs, told = search.plan.goals.width, search.plan.fidelity is not None, list[Told]()
     members: list[int] = []  # of those told that are of the open generation
+
+    def enter() -> None:
+        search.commit(told, search.prepare(told))
+        told.clear()
+        members.clear()
+
     for event in events:
         if coming is None:
             coming = [b for b in begun() if b.after >= search.evaluations]
         while coming and coming[0].after == search.evaluations + len(told):
-            search.commit(told, search.prepare(told))
-            told, members = [], []
+            enter()
             search.finals = search.finals_begun(coming.pop(0))
         row: Any = None
         value = math.nan if event.value is None else event.value
@@ -96,8 +101,7 @@ def course(
             (open_generation,) = _OPEN.unpack_from(payload)
             row = np.frombuffer(payload, offset=_OPEN.size)
         if open_generation > search.generation:
-            search.commit(told, search.prepare(told))
-            told, members = [], []
+            enter()
         if event.generation == search.generation:
             members.append(event.member)
         if row is None:
@@ -106,7 +110,7 @@ def course(
             Told(event.generation, event.member, row, value, event.status, vector=vector, rung=rung)  # type: ignore[arg-type]
         )
         yield told[-1], event
-    search.commit(told, search.prepare(told))
+    enter()
     for beginning in begun() if coming is None else coming:
         if beginning.after == search.evaluations:
             search.finals = search.finals_begun(beginning)
