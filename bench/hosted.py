@@ -8,7 +8,9 @@
 On a sphere and a rotated ellipsoid in the box [-5, 5]^d, whose minimum lies off the center where runs start. Each
 optimizer is judged by the median of three seeds (the third is run where two disagree) against the median of 201 runs
 of random search with as many evaluations; and what it asks for after some generations must be what another object asks
-for that is made again from the state. Every one runs in a process with a time limit: some hang.
+for that is made again from the state. One that stays behind is weak, not broken, if nevergrad's own object, given the
+same random numbers and no blackbox, asks for the same points to the last bit. Every one runs in a process with a time
+limit: some hang.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import importlib
 import json
 import math
 import multiprocessing
+import random
 import signal
 import time
 import warnings
@@ -35,6 +38,7 @@ from pebble import ProcessPool
 from record import RESULTS, write
 
 import blackbox as bb
+from blackbox.hosted.replay import seed_of
 
 D = 5
 PACKAGES = ("evosax", "nevergrad", "scipy")
@@ -50,7 +54,8 @@ Verified: at d = {D} within {EVALUATIONS["nevergrad"]} evaluations, of evosax's 
 median of three seeds is at most 1/{BETTER:g} of random search's median on the sphere and at most that median on the
 ellipsoid (condition 1e4, rotated); for designs and random searches, at most {SAMPLING:g} times it on both. Made again
 from its state, it asks for the same. At most {LIMIT:g} s of processor time for all of it; evosax's in float32 and in
-float64.
+float64. Weak: it misses those values, but nevergrad's own object without blackbox, given the same random numbers, asks
+for the same {EVALUATIONS["nevergrad"]} points to the last bit.
 """.strip()
 
 OPTIMUM = np.array([1.7, -2.3, 0.9, -1.2, 2.6])
@@ -126,6 +131,35 @@ def is_replayed(method: str, dtype: str) -> bool:
     return np.array_equal(strategy.ask(state), bb.create(method, sigma0=0.2, **box).ask(state))
 
 
+def is_upstreams(method: str) -> bool:
+    """Whether nevergrad's own object, from the same random numbers, asks for the same points on the ellipsoid."""
+    import nevergrad
+    from cma.options_parameters import cma_default_options
+
+    evaluations, x0 = EVALUATIONS["nevergrad"], np.full(D, 0.5)
+    strategy: Any = bb.create(method, sigma0=0.2, low=0.0, high=1.0, evaluations=evaluations)
+    state = strategy.init(bb.key(0), x0)
+    points: list[Any] = []
+    for _ in range(evaluations):
+        population = strategy.ask(state)
+        points.append(population[0])
+        state = strategy.tell(state, population, np.array([ellipsoid(10 * population[0] - 5)]))
+
+    seed = seed_of(bb.key(0))
+    np.random.seed(seed)  # some draw from the global generators,
+    random.seed(seed)
+    cma_default_options["seed"] = math.nan  # which pycma would seed by the clock
+    array = nevergrad.p.Array(init=x0).set_mutation(sigma=0.2).set_bounds(0.0, 1.0)
+    array.random_state = np.random.RandomState(seed)
+    optimizer = nevergrad.optimizers.registry[method.partition(":")[2]](array, budget=evaluations, num_workers=1)
+    for point in points:
+        candidate = optimizer.ask()
+        if not np.array_equal(candidate.value, point):
+            return False
+        optimizer.tell(candidate, ellipsoid(10 * candidate.value - 5))
+    return True
+
+
 def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) -> dict[str, Any]:
     """One line of the table."""
     warnings.simplefilter("ignore")
@@ -149,8 +183,12 @@ def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) ->
                 line[name] = max(count for best, count in runs if best <= bar)
             else:
                 verdicts.append(f"{name}: {sorted(runs)[1][0]:.2g} instead of {bar:.2g}")
+        is_weak = bool(verdicts) and host == "nevergrad" and is_upstreams(method)
         if not is_replayed(method, dtype):
+            is_weak = False
             verdicts.append("another course after a replay")
+        if is_weak:
+            line["status"] = "weak: " + "; ".join(verdicts)
     except Slow as error:
         verdicts.append(str(error))
     except Exception as error:
@@ -158,7 +196,7 @@ def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) ->
         verdicts.append(f"fails: {text[:140]}")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    line["status"] = "unverified: " + "; ".join(verdicts) if verdicts else "verified"
+    line.setdefault("status", "unverified: " + "; ".join(verdicts) if verdicts else "verified")
     line["s"] = f"{time.process_time() - started:.1f}"
     return line
 
@@ -230,16 +268,18 @@ def summarize() -> None:
         for row in record["rows"]:
             statuses.setdefault(row["method"].partition(":")[2], set()).add(row["status"])
         able = {name: own for name, own in statuses.items() if not any("MissingExtra" in status for status in own)}
-        broken = [name for name, own in able.items() if own != {"verified"}]
+        weak = [name for name, own in able.items() if any(status.startswith("weak") for status in own)]
+        broken = [name for name, own in able.items() if own != {"verified"} and name not in weak]
         rows.append(
             {
                 "package": f"{host} {record['environment'][host]}",
-                "verified": f"{len(able) - len(broken)} of {len(able)}",
+                "verified": f"{len(able) - len(broken) - len(weak)} of {len(able)}",
+                "weak": len(weak),
                 "need a further package": len(statuses) - len(able),
                 "not verified": ", ".join(f"`{name}`" for name in broken) or "none",
             }
         )
-    columns = ["package", "verified", "need a further package", "not verified"]
+    columns = ["package", "verified", "weak", "need a further package", "not verified"]
     write("hosted", "Optimizers of other packages", columns, rows, ["blackbox-engine", "numpy"], CRITERION)
 
 
