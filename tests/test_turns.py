@@ -9,7 +9,7 @@ import pytest
 from recorder import D, make, state_digest
 
 from blackbox import Box, Optimizer, SettingError
-from blackbox.shell.turns import AHEAD, HEAD, next_turn
+from blackbox.shell.turns import AHEAD, FAVOR, HEAD, next_turn
 
 METHOD = "quadratic+cma-es"  # of which the first has no randomness of its own
 
@@ -37,16 +37,37 @@ def test_the_first_method_begins_and_then_neither_falls_far_behind():
     turn, used, history = 0, [0, 0], []
     for _ in range(20_000):
         used[turn] += 7
-        turn = next_turn(turn, used, dimension=3, has_converged=False)
+        turn = next_turn(turn, used, [0.5, None], dimension=3, has_converged=False)
         history.append(turn)
         if used[1]:
             assert used[0] >= HEAD * 3
             assert max(used) <= AHEAD * min(used) + 7 or used[1] < HEAD * 3
     switches = sum(a != b for a, b in itertools.pairwise(history))
     assert 10 < switches < 40  # turns grow with the run, rather than taking place at each generation
-    assert next_turn(0, [10**9], dimension=3, has_converged=False) == 0
-    assert next_turn(0, [HEAD * 3 - 1, 0], dimension=3, has_converged=False) == 0
-    assert next_turn(0, [20, 0], dimension=3, has_converged=True) == 1
+    assert next_turn(0, [10**9], [0.5], dimension=3, has_converged=False) == 0
+    assert next_turn(0, [HEAD * 3 - 1, 0], [0.5, None], dimension=3, has_converged=False) == 0
+    assert next_turn(0, [20, 0], [0.5, None], dimension=3, has_converged=True) == 1
+
+
+@pytest.mark.parametrize(("bests", "share"), [([1.0, 2.0], FAVOR), ([2.0, 1.0], 1 / FAVOR), ([1.0, 1.0], 1.0)])
+def test_the_method_with_the_lower_value_gets_most_evaluations(bests, share):
+    turn, used = 0, [0, 0]
+    for _ in range(20_000):
+        used[turn] += 7
+        turn = next_turn(turn, used, bests, dimension=3, has_converged=True)
+    assert share / AHEAD * 0.99 <= used[0] / used[1] <= share * AHEAD * 1.01
+
+
+def test_a_value_counts_for_the_method_that_found_it_from_a_start_of_its_own():
+    optimizer = make(METHOD)
+    advance_to_turn(optimizer, 1)
+    while optimizer._search.lanes[1].run.number == 0:  # it began at the best point of the other one
+        advance(optimizer, 1)
+        assert optimizer._search.lanes[1].best is None
+    advance(optimizer, 500)
+    bests = [lane.best for lane in optimizer._search.lanes]
+    assert None not in bests
+    assert min(bests) >= optimizer.best.value
 
 
 def test_one_who_waits_goes_on_where_it_was():

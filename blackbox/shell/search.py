@@ -243,6 +243,8 @@ class Search:
         if self.plan.fidelity is not None:
             lane = lane._replace(state=self._scored(self.plan.fidelity, lane, told, results, outside))
         population, fitness = self._rows(results, outside)
+        if self.turn == 0 or lane.run.number > 0:
+            lane = lane._replace(best=self._lowest(lane.best, results))
         if (ranking := self.plan.members[self.turn].ranking) is not None:
             fitness, seen = ranking.rank(lane.ranking, fitness)
             lane = lane._replace(ranking=seen)
@@ -274,16 +276,24 @@ class Search:
                 plan.members[self.turn].schedule, lane.run, lane.used, lane.popsize, lane_key(plan.key, self.turn)
             )
             begun = plan.begin(self.turn, run, evaluations)
-            lane = begun._replace(popsize=lane.popsize, used_before=lane.total)
+            lane = begun._replace(popsize=lane.popsize, used_before=lane.total, best=lane.best)
         lanes[self.turn] = lane
         totals = [0 if other is None else other.total for other in lanes]
         first = lanes[0]
         has_converged = first is not None and first.run.number > 0
-        turn = next_turn(self.turn, totals, len(plan.x0), has_converged)
+        bests = [None if other is None else other.best for other in lanes]
+        turn = next_turn(self.turn, totals, bests, len(plan.x0), has_converged)
         due = lanes[turn] or plan.begin(turn, Run(), evaluations, self._best_with(told).row)
         population = due.strategy.ask(due.state)
         lanes[turn] = _sized(due, population)
         return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
+
+    def _lowest(self, best: float | None, results: Mapping[int, tuple[Row, Any]]) -> float | None:
+        """The least of ``best`` and these values, where values are single numbers that can be compared."""
+        if len(self.lanes) == 1 or self.plan.goals.width > 1 or self.plan.fidelity is not None:
+            return None
+        values = [float(value) for _, value in results.values() if math.isfinite(value)]
+        return min(values if best is None else [best, *values], default=None)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
         fitness = self.plan.goals.signed(t.value, t.vector)
