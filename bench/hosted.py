@@ -268,7 +268,7 @@ def summarize() -> None:
         for row in record["rows"]:
             statuses.setdefault(row["method"].partition(":")[2], set()).add(row["status"])
         able = {name: own for name, own in statuses.items() if not any("MissingExtra" in status for status in own)}
-        weak = [name for name, own in able.items() if any(status.startswith("weak") for status in own)]
+        weak = [name for name, own in able.items() if own != {"verified"} and not any(s.startswith("unv") for s in own)]
         broken = [name for name, own in able.items() if own != {"verified"} and name not in weak]
         rows.append(
             {

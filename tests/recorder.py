@@ -37,9 +37,10 @@ def state_digest(optimizer: Optimizer) -> str:
             digest.update(f"{id}{value!r}".encode() + row.tobytes())
     best = search.best.row
     rest = (
-        search.generation, search.evaluations, search.generation_since, search._used, search.failures,
-        search.injected, search.told_on, search.barren, search.turn, [lane and lane.to_json() for lane in search.lanes],
-        search.stopped, search.best.rank, None if best is None else best.tobytes(),
+        search.generation, search.evaluations, search.generation_since, search._used, search._lowest,
+        search.failures, search.injected, search.told_on, search.barren, search.turn,
+        [lane and lane.to_json() for lane in search.lanes], search.stopped, search.best.rank,
+        None if best is None else best.tobytes(),
         sorted(optimizer._gate.waiting), optimizer._member, optimizer.budget,
     )  # fmt: skip
     digest.update(repr(rest).encode())

@@ -58,16 +58,39 @@ def test_the_method_with_the_lower_value_gets_most_evaluations(bests, share):
     assert share / AHEAD * 0.99 <= used[0] / used[1] <= share * AHEAD * 1.01
 
 
-def test_a_value_counts_for_the_method_that_found_it_from_a_start_of_its_own():
-    optimizer = make(METHOD)
-    advance_to_turn(optimizer, 1)
-    while optimizer._search.lanes[1].run.number == 0:  # it began at the best point of the other one
-        advance(optimizer, 1)
-        assert optimizer._search.lanes[1].best is None
-    advance(optimizer, 500)
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_value_counts_for_the_method_that_found_it_from_a_start_of_its_own(direction, workers):
+    optimizer, sign = make(METHOD, direction=direction), 1 if direction == "minimize" else -1
+    lowest, running = [np.inf, np.inf], []
+    for _ in range(3_000):
+        while len(running) < workers:
+            running.append(optimizer.ask())
+        candidate, search = running.pop(0), optimizer._search
+        value = rugged(candidate.x)
+        is_of_this_run = candidate.id[0] >= search.generation_since
+        if is_of_this_run and (search.turn == 0 or search.lane.run.number > 0):
+            lowest[search.turn] = min(value, lowest[search.turn])
+        optimizer.tell(candidate, sign * value)
     bests = [lane.best for lane in optimizer._search.lanes]
     assert None not in bests
-    assert min(bests) >= optimizer.best.value
+    assert bests[0] != bests[1]
+    for turn in (0, 1):  # what was told since the open generation was opened is not in there yet
+        assert lowest[turn] <= bests[turn]
+        assert turn == optimizer._search.turn or lowest[turn] == bests[turn]
+    more, less = np.array(totals(optimizer))[np.argsort(bests)]
+    assert 1.3 * less < more < FAVOR * AHEAD * less + 50
+
+
+@pytest.mark.parametrize("settings", [{"noise": True, "budget": 4000}, {"constraints": 1}])
+def test_where_values_do_not_say_which_is_better_the_shares_are_equal(settings):
+    optimizer = make("sep-cma-es+cma-es", **settings)
+    for _ in range(3_000):
+        candidate = optimizer.ask()
+        constraints = {"constraints": [-1.0]} if "constraints" in settings else {}
+        optimizer.tell(candidate, rugged(candidate.x), **constraints)
+    assert [lane.best for lane in optimizer._search.lanes] == [None, None]
+    assert max(totals(optimizer)) <= AHEAD * min(totals(optimizer)) + 50
 
 
 def test_one_who_waits_goes_on_where_it_was():
@@ -94,7 +117,7 @@ def test_the_second_method_begins_at_the_best_point_and_leaves_it_to_chance_afte
     assert optimizer.n_restarts == first.run.number + second.run.number
 
 
-@pytest.mark.parametrize("evaluations", [HEAD * D - 1, HEAD * D, HEAD * D + 30, 3 * HEAD * D])
+@pytest.mark.parametrize("evaluations", [HEAD * D - 1, HEAD * D, HEAD * D + 30, 3 * HEAD * D, 2000])
 def test_a_resumed_run_goes_on_in_either_turn_bit_for_bit(evaluations, tmp_path, monkeypatch):
     plain = make(METHOD)
     advance(plain, evaluations + 300)
@@ -104,6 +127,8 @@ def test_a_resumed_run_goes_on_in_either_turn_bit_for_bit(evaluations, tmp_path,
         path = tmp_path / f"{checkpoints}.journal"
         with make(METHOD, journal=path) as optimizer:
             advance(optimizer, evaluations)
+            is_decided = len({lane.best for lane in optimizer._search.lanes if lane} - {None}) == 2
+            assert is_decided == (evaluations == 2000)
         with Optimizer.resume(path) as resumed:
             advance(resumed, 300)
             assert state_digest(resumed) == state_digest(plain)

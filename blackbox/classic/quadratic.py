@@ -216,6 +216,11 @@ class Quadratic:
                 return _without(state, np.arange(len(state.points)) == state.moved), False
             state.points[state.moved], state.values[state.moved] = row, value
             return state, False
+        if state.used <= len(row):  # the point leads out of a plane: nothing was predicted
+            if np.isfinite(value):
+                return self._taken(state, row, value), False
+            shorter = np.float64(0.5 * state.delta)
+            return self._finer(state) if shorter < state.rho else state._replace(delta=shorter), False
         best = _best(state)
         assert best is not None
         size = float(np.linalg.norm(row - state.points[best]))
@@ -226,7 +231,8 @@ class Quadratic:
         if np.isfinite(value):
             state = self._taken(state, row, value)
         state = state._replace(delta=np.float64(state.rho if is_finest else delta))
-        if ratio <= 0 and is_finest and size <= state.rho * (1 + 1e-9) and _farthest(state)[1] <= 2 * state.delta:
+        is_short = size <= state.rho * (1 + 1e-9) or not np.isfinite(value)
+        if ratio <= 0 and is_finest and is_short and _farthest(state)[1] <= 2 * state.delta:
             return self._finer(state), False
         return state, bool(ratio <= 0.1)
 
@@ -272,11 +278,15 @@ class Quadratic:
         return state._replace(due=state.points[_best(state) or 0].astype(state.due.dtype), predicted=np.float64(0))
 
     def _spanning(self, state: QuadraticState) -> QuadraticState:
-        """The state whose due point leads out of the plane in which all others lie, as where some have failed."""
+        """The state whose due point leads out of the plane in which all others lie, as where some have failed.
+
+        To either side in turns, shorter each time, and not as far as the point of the start that may have failed there.
+        """
         best = state.points[_best(state) or 0]
-        offsets = state.points[: state.used] - best
-        step = np.linalg.svd(offsets)[2][-1] * state.delta * (-1.0) ** state.generation  # if it fails, the other side
-        due = np.clip(best + step, self.low, self.high).astype(state.due.dtype)
+        step = np.linalg.svd(state.points[: state.used] - best)[2][-1] * 0.75 * state.delta * (-1.0) ** state.generation
+        one, other = (np.clip(best + side, self.low, self.high) for side in (step, -step))
+        has_room = np.linalg.norm(one - best) >= 0.5 * np.linalg.norm(other - best)
+        due = (one if has_room else other).astype(state.due.dtype)
         return state._replace(due=due, purpose=np.asarray(_TRUST)[()], predicted=np.float64(0))
 
     def _finer(self, state: QuadraticState) -> QuadraticState:
@@ -362,7 +372,7 @@ def _fitted(state: QuadraticState) -> Model:
     offsets = (points - points[best]) / state.delta
     n, d = offsets.shape
     terms = np.column_stack([np.ones(n), offsets, 0.5 * (offsets**2).sum(1)])  # that cost the norm nothing
-    if n < d + 2:
+    if n < d + 2 or len(state.points) == d + 2:  # whose Hessians would never be anything but spheres
         terms = terms[:, :-1]
     matrix = np.block([[0.5 * (offsets @ offsets.T) ** 2, terms], [terms.T, np.zeros((terms.shape[1],) * 2)]])
     try:

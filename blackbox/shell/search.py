@@ -172,7 +172,8 @@ class Search:
         self.outside: dict[tuple[int, int], tuple[Row, float]] = {}
         self._pages: list[list[Row]] = [list(population)]
         self.popsize = len(population)
-        self._used = 0  # evaluations told since the generation was opened
+        self._used = 0  # evaluations told since the generation was opened, and
+        self._lowest = math.inf  # the least value among those of this run
         self._begun = len(self.rungs.rows)  # configurations before it
 
     @property
@@ -243,8 +244,9 @@ class Search:
         if self.plan.fidelity is not None:
             lane = lane._replace(state=self._scored(self.plan.fidelity, lane, told, results, outside))
         population, fitness = self._rows(results, outside)
-        if self.turn == 0 or lane.run.number > 0:
-            lane = lane._replace(best=self._lowest(lane.best, results))
+        if len(self.lanes) > 1 and (self.turn == 0 or lane.run.number > 0):
+            lowest = min(self._lowest, self._lowest_of(told), math.inf if lane.best is None else lane.best)
+            lane = lane._replace(best=lowest if math.isfinite(lowest) else None)
         if (ranking := self.plan.members[self.turn].ranking) is not None:
             fitness, seen = ranking.rank(lane.ranking, fitness)
             lane = lane._replace(ranking=seen)
@@ -288,12 +290,13 @@ class Search:
         lanes[turn] = _sized(due, population)
         return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
 
-    def _lowest(self, best: float | None, results: Mapping[int, tuple[Row, Any]]) -> float | None:
-        """The least of ``best`` and these values, where values are single numbers that can be compared."""
-        if len(self.lanes) == 1 or self.plan.goals.width > 1 or self.plan.fidelity is not None:
-            return None
-        values = [float(value) for _, value in results.values() if math.isfinite(value)]
-        return min(values if best is None else [best, *values], default=None)
+    def _lowest_of(self, told: Sequence[Told]) -> float:
+        """The least of these values that are of this run and turn; infinite where values do not say which is better."""
+        plan = self.plan
+        if plan.goals.width > 1 or plan.fidelity is not None or plan.noise:
+            return math.inf
+        own = (t for t in told if t.status == "ok" and t.generation >= self.generation_since)
+        return min((plan.goals.signs[0] * t.value for t in own), default=math.inf)
 
     def _sort_in(self, t: Told, results: dict[int, Any], outside: dict[tuple[int, int], Any]) -> None:
         fitness = self.plan.goals.signed(t.value, t.vector)
@@ -380,6 +383,7 @@ class Search:
             self._open(closing.turn, closing.lanes, closing.population)
         else:
             self._used += len(told)
+            self._lowest = min(self._lowest, self._lowest_of(told))
 
     def _best_with(self, told: Sequence[Told]) -> Best:
         """The best result, with these."""

@@ -3,9 +3,10 @@
 In ``"lq-cma-es+quadratic"`` the first method begins, until its first run has ended, or ``HEAD`` evaluations per
 coordinate are used. Then both take turns, each until it has used ``AHEAD`` times its share. The shares are equal at
 first, and ``FAVOR`` to one for the method that has found the lower value from starts of its own, once both have: either
-has at least a third of the evaluations, and where many short runs get further than few long ones, or the other way
-round, these get most. Who waits is kept as it is. Each has its own restarts; the second one begins at the best point
-that is known by then, which is no start of its own.
+has more than a quarter of the evaluations, and where many short runs get further than few long ones, or the other way
+round, these get most. Shares stay equal under noise and with constraints, several objectives or a fidelity. Who waits
+is kept as it is. Each has its own restarts. The second one begins at the best point that is known by then, which is no
+start of its own.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 import blackbox as bb
 from blackbox.classic import Quadratic
-from blackbox.classic.quadratic import _fitted
+from blackbox.classic.quadratic import _derivatives, _fitted
 from blackbox.problems.bbob import BBOB
 from blackbox.trust_region import least_in_ball, least_in_box
 
@@ -91,6 +91,30 @@ def test_the_model_takes_all_values(d: int) -> None:
     made = model.offsets @ model.gradient + 0.5 * np.einsum("ni,ij,nj->n", model.offsets, model.hessian, model.offsets)
     known = state.values[:count]
     assert np.allclose(made, known - known.min(), rtol=1e-6, atol=1e-9 * np.ptp(known))
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("delta", [1.0, 1e-3])
+def test_each_lagrange_function_is_1_at_its_own_point_and_0_at_the_others(d: int, delta: float) -> None:
+    full = (d + 1) * (d + 2) // 2
+    rng = np.random.default_rng(d)
+    for n in range(d + 1, full + 1):
+        points, values = np.zeros((full, d)), np.full(full, np.nan)
+        points[:n], values[:n] = 0.5 + delta * rng.uniform(-1, 1, (n, d)), rng.normal(size=n)
+        state = Quadratic(points=full).init(bb.key(0), np.full(d, 0.5))
+        model = _fitted(state._replace(points=points, values=values, used=np.asarray(n)[()], delta=np.float64(delta)))
+        assert np.allclose([model.lagrange(offset) for offset in model.offsets], np.eye(n), atol=1e-7)
+        step, number = rng.normal(size=d), int(rng.integers(n))
+        gradient, curvature = _derivatives(model.offsets, model.inverse[:, number])
+        made = model.inverse[n, number] + gradient @ step + 0.5 * step @ curvature @ step
+        assert np.isclose(made, model.lagrange(step)[number], rtol=1e-6, atol=1e-6)
+
+
+def test_few_points_learn_more_than_spheres() -> None:
+    f, _ = quadratic(3)
+    state, _ = run(f, np.full(3, 0.9), 60, Quadratic(points=5))
+    hessian = _fitted(state).hessian
+    assert np.ptp(np.linalg.eigvalsh(hessian)) > 0.1 * np.abs(hessian).max()
 
 
 def test_the_start_moves_on_with_the_best_point() -> None:
@@ -202,6 +226,23 @@ def test_where_nothing_succeeds_another_start_is_tried() -> None:
         optimizer.tell(candidate, float(candidate.x.sum()) if inside else np.nan)
     assert optimizer.n_restarts > 0
     assert optimizer.best is not None and optimizer.best.value is not None and optimizer.best.value < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:.*generations in a row")
+@pytest.mark.parametrize(("d", "seed"), [(5, 0), (10, 0), (10, 1)])
+@pytest.mark.parametrize("region", ["ball", "slab"])
+def test_among_failing_points_none_is_asked_for_ever(d: int, seed: int, region: str) -> None:
+    """The center works, what is far from it fails."""
+    f, _ = quadratic(d, 30, seed)
+    optimizer = bb.Optimizer(bb.Box(0, 1, dimension=d), "quadratic", seed=0, budget=1500)
+    asked: dict[bytes, int] = {}
+    while optimizer.left:
+        x = optimizer.ask()
+        asked[x.x.tobytes()] = asked.get(x.x.tobytes(), 0) + 1
+        succeeds = np.linalg.norm(x.x - 0.5) <= 0.15 if region == "ball" else bool((x.x <= 0.55).all())
+        optimizer.tell(x, f(x.x) if succeeds else np.nan)
+    assert max(asked.values()) < 20
+    assert optimizer.n_restarts > 0 or region == "slab"  # where better points are found all the time
 
 
 def test_flat_functions_end() -> None:
