@@ -1,4 +1,4 @@
-"""The best point told so far, for methods whose sampling does not depend on what was told."""
+"""The best point told so far, for methods that do not keep it anyway."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.classic.best import Best, better_of, none_yet
+from blackbox.best import Best, better_of, none_yet
 from blackbox.kernels.noise import uniform
 from blackbox.strategy import algorithm, require_box, require_integer
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.classic.best import Best, better_of, none_yet
+from blackbox.best import Best, better_of, none_yet
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import uniform
 from blackbox.strategy import algorithm, require_box, require_integer

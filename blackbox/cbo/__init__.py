@@ -1,0 +1,5 @@
+"""Consensus-based optimization: swarms that drift to a weighted mean of themselves."""
+
+from blackbox.lazy import lazy_exports
+
+__all__, __getattr__ = lazy_exports(__name__, {"cbo": ["CBO"]})

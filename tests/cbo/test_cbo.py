@@ -1,0 +1,184 @@
+"""Consensus-based optimization: the written update, weights, stability, invariances, and evaluations it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import blackbox as bb
+from blackbox.cbo import CBO
+from blackbox.cbo.consensus import geometric, softmin
+from blackbox.cbo.diffusion import NOISES
+from blackbox.kernels.noise import normal
+
+D = 4
+
+
+def rastrigin(x: np.ndarray) -> np.ndarray:
+    return np.sum(x**2 - 10 * np.cos(2 * np.pi * x), axis=-1) + 10 * x.shape[-1]
+
+
+def steps(strategy: CBO, f: Any, x0: np.ndarray, count: int, seed: int = 0) -> Any:
+    state = strategy.init(bb.key(seed), x0)
+    for _ in range(count):
+        population = strategy.ask(state)
+        state = strategy.tell(state, population, f(population))
+    return state
+
+
+# ---- the step
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("truncation", [None, 0.2])
+def test_a_step_is_the_written_one(noise: Any, truncation: float | None) -> None:
+    strategy = CBO(popsize=7, noise=noise, truncation=truncation, sigma0=0.5, s=0.4, drift=0.3, alpha0=2.0)
+    state = steps(strategy, rastrigin, np.full(D, 0.3), 3)
+    x, energy, alpha = state.particles, rastrigin(state.particles), 2.0 * 1.05**3
+    weights = [np.exp(-alpha * (e - min(energy))) for e in energy]
+    v = sum(w * row for w, row in zip(weights, x, strict=True)) / sum(weights)
+    xi = normal(state.key, 3, (7, D), like=x)
+    bound = np.inf if truncation is None else truncation * 0.5
+    expected = np.empty_like(x)
+    for i, row in enumerate(x):
+        size = {
+            "anisotropic": np.abs(row - v),
+            "isotropic": np.linalg.norm(row - v) * np.ones(D),
+            "constant": np.ones(D),
+        }[noise]
+        expected[i] = row - 0.3 * (row - v) + 0.4 * np.minimum(size, bound) * xi[i]
+    told = strategy.tell(state, x, energy)
+    assert np.allclose(told.particles, expected, rtol=0, atol=1e-12)
+    assert np.allclose(told.consensus, v, rtol=0, atol=1e-12)
+
+
+def test_the_first_particles_are_uniform_with_deviation_sigma0() -> None:
+    particles = CBO(popsize=100_000, sigma0=0.5).init(bb.key(0), np.full(2, 3.0)).particles
+    assert np.abs(particles - 3.0).max() <= 0.5 * np.sqrt(3)
+    assert np.allclose(particles.std(axis=0), 0.5, rtol=0.01)
+    assert np.allclose(particles.mean(axis=0), 3.0, atol=0.01)
+
+
+def test_alpha_grows_to_its_greatest_value() -> None:
+    like = np.zeros(1)
+    assert np.isclose(geometric(30.0, 1.05, 1e5, np.asarray(40), like), 30 * 1.05**40)
+    assert geometric(30.0, 1.05, 1e5, np.asarray(10**9), like) == pytest.approx(1e5)
+
+
+# ---- weights
+
+
+def test_weights_are_those_of_gibbs_whatever_the_level_of_the_energy() -> None:
+    energy = np.random.default_rng(0).normal(size=9)
+    expected = np.exp(-3 * energy) / np.exp(-3 * energy).sum()
+    for level in (0.0, 1e6, -1e6):
+        assert np.allclose(softmin(energy + level, 3.0), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_failed_particles_have_no_weight_and_no_value_overflows(dtype: str) -> None:
+    huge = float(np.finfo(dtype).max)
+    for energy, expected in (
+        ([1.0, np.nan, 1.0, np.inf], [0.5, 0, 0.5, 0]),
+        ([np.nan, np.inf], [0.5, 0.5]),
+        ([-np.inf, 0.0, np.nan], [1, 0, 0]),
+        ([-huge, huge, 0.0], [1, 0, 0]),
+    ):
+        for alpha in (1e-3, 1e5):
+            assert np.array_equal(softmin(np.array(energy, dtype), alpha), np.array(expected, dtype))
+
+
+def test_one_failed_value_does_not_poison_the_swarm() -> None:
+    state = steps(CBO(), lambda x: np.where(np.arange(len(x)) == 3, np.nan, rastrigin(x)), np.full(D, 1.0), 200)
+    assert np.isfinite(state.consensus).all()
+    assert state.best.fitness < 5
+
+
+# ---- stability
+
+
+@pytest.mark.parametrize(
+    ("noise", "d", "s", "contracts"),
+    [
+        ("anisotropic", 1, 1.4, True),
+        ("anisotropic", 20, 1.4, True),
+        ("anisotropic", 20, 1.8, False),
+        ("isotropic", 10, 0.12, True),  # the limit is sqrt((2 - drift) drift / d): 0.138 at d = 10 with drift 0.1
+        ("isotropic", 10, 0.16, False),
+        ("isotropic", 100, 0.05, False),
+    ],
+)
+def test_the_distance_to_a_fixed_consensus_shrinks_below_the_limit_of_s(
+    noise: Any, d: int, s: float, contracts: bool
+) -> None:
+    """One particle carries all the weight and stays; the others' typical distance contracts or not."""
+    strategy = CBO(popsize=1000, noise=noise, s=s, drift=0.1, truncation=None, sigma0=1.0, alpha0=1e5)
+    state = strategy.init(bb.key(0), np.zeros(d))
+    for _ in range(300):
+        particles = state.particles.copy()
+        particles[0] = 0.0
+        energy = np.where(np.arange(1000) == 0, 0.0, 1.0)
+        state = strategy.tell(state, particles, energy)
+        if np.abs(state.particles).max() > 1e6:
+            break
+    typical = np.exp(np.mean(np.log(np.abs(state.particles[1:]) + 1e-300)))
+    assert (typical < 0.1) == contracts
+
+
+# ---- invariances
+
+
+def test_translations_of_space_and_value_and_orders_of_particles() -> None:
+    strategy, shift = CBO(popsize=12), np.array([3.0, -1.0, 0.5, 8.0])
+    plain = steps(strategy, rastrigin, np.zeros(D), 20)
+    moved = steps(strategy, lambda x: rastrigin(x - shift) + 7.0, shift, 20)
+    assert np.allclose(moved.particles - shift, plain.particles, atol=1e-5)
+    order = np.random.default_rng(0).permutation(12)
+    told = strategy.tell(plain, plain.particles[order], rastrigin(plain.particles[order]))
+    assert np.allclose(told.consensus, strategy.tell(plain, plain.particles, rastrigin(plain.particles)).consensus)
+
+
+def test_late_particles_drift_as_well() -> None:
+    strategy = CBO(popsize=10)
+    state = strategy.init(bb.key(0), np.zeros(D))
+    told = strategy.tell(state, state.particles[:6], rastrigin(state.particles[:6]))
+    assert told.particles.shape == (10, D)
+    assert (told.particles[6:] != state.particles[6:]).all()
+
+
+def test_equal_seeds_give_equal_particles() -> None:
+    first, second, other = (CBO().init(bb.key(seed), np.zeros(D)).particles for seed in (1, 1, 2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+# ---- runs
+
+
+def test_rastrigin_in_ten_dimensions_is_solved_by_one_default_within_50_000_evaluations() -> None:
+    """Far from the origin, about which nothing is symmetric."""
+    import jax.numpy as jnp
+
+    shift = 1.7
+
+    def objective(x: Any) -> Any:
+        z = x - shift
+        return jnp.sum(z**2 - 10 * jnp.cos(2 * jnp.pi * z)) + 10 * x.shape[-1]
+
+    strategy = CBO(sigma0=np.sqrt(3))
+    _, history = bb.run(strategy, objective, jnp.zeros(10), key=bb.key(0), generations=2000, runs=20)
+    assert np.mean(np.abs(np.asarray(history.x_best) - shift).max(axis=1) < 0.25) >= 0.9
+    assert (np.asarray(history.evaluations) <= 50_000).all()
+
+
+def test_a_box_is_searched_by_name() -> None:
+    result = bb.minimize(lambda x: float(rastrigin(x - 0.4)), bb.Box(-5, 5, 3), method="cbo", budget=6000, seed=0)
+    assert result.value < 1e-2
+
+
+def test_settings_are_checked() -> None:
+    for name, value in {"popsize": 1, "s": 0.0, "drift": 1.5, "noise": "odd", "truncation": -1.0}.items():
+        with pytest.raises(bb.SettingError, match=name):
+            CBO(**{name: value})  # type: ignore[arg-type]
