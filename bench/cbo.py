@@ -1,7 +1,7 @@
 """Consensus-based optimization, ours and CBXpy's, in one process: how often runs succeed, and how fast steps are.
 
     pip install cbx
-    python bench/cbo.py             half an hour on one core; writes bench/results/cbo.md
+    python bench/cbo.py             five minutes on one core; writes bench/results/cbo.md
     python bench/cbo.py speed       only the steps per second
 
 Objectives and protocol are CBXpy's: Rastrigin sum(x^2 - 10 cos 2 pi x) + 10 d and Ackley (20, 0.2, 2 pi), particles
@@ -215,7 +215,7 @@ def main() -> None:
         }
         rows += [row(problem, name, solve, arguments.runs) for name, solve in solvers.items()]
     note = f"""
-{(__doc__ or "").partition("cores")[2] or "Objectives and protocol are CBXpy's."}
+{(__doc__ or "").strip().split(chr(10) * 2)[-1]}
 Success: the best point within {WITHIN} of the minimum in every coordinate, of {arguments.runs} runs, with Wilson's
 interval of 95 %. Evaluations to f < 1: median, of runs that do not get there infinite. CPU s: of all runs, ours with
 compilation. Seed {arguments.seed}.
