@@ -33,6 +33,7 @@ from cbx.scheduler import multiply
 from record import write
 
 import blackbox as bb
+from kernels import measure
 
 WITHIN = 0.25  # of the minimum in every coordinate: success
 GAP = 1.0  # f above the minimum, for the evaluations until
@@ -146,7 +147,7 @@ def row(problem: Problem, solver: str, solve: Callable[[], Outcome], runs: int) 
     return cells
 
 
-def steps_per_second(seconds: float = 10.0) -> list[dict[str, Any]]:
+def steps_per_second() -> list[dict[str, Any]]:
     """Particle-steps per second of 100 runs of 100 particles in 20 dimensions, in turns, medians of five."""
     runs, popsize, d = 100, 100, 20
     problem = PROBLEMS[0]
@@ -172,21 +173,17 @@ def steps_per_second(seconds: float = 10.0) -> list[dict[str, Any]]:
     makers: dict[str, tuple[Callable[[int], None], int]] = {
         "blackbox, JAX": (compiled, 500), "blackbox, NumPy": (plain, 40), "cbx": (peer, 40),
     }  # fmt: skip
-    speeds: dict[str, list[float]] = {name: [] for name in makers}
-    compiled(500)  # which compiles
-    for _ in range(5):
-        for name, (make, steps) in makers.items():
-            began = time.process_time()
-            make(steps)
-            speeds[name].append(runs * popsize * steps / (time.process_time() - began))
-    medians = {name: float(np.median(own)) for name, own in speeds.items()}
+    times = measure(
+        {name: lambda turn, make=make, steps=steps: make(steps) for name, (make, steps) in makers.items()}, 5
+    )
+    speeds = {name: runs * popsize * steps / times[name] for name, (_, steps) in makers.items()}
     return [
         {
             "steps of": name,
             "particle-steps per CPU second": f"{speed:,.0f}",
-            "times cbx": f"{speed / medians['cbx']:.1f}",
+            "times cbx": f"{speed / speeds['cbx']:.1f}",
         }
-        for name, speed in medians.items()
+        for name, speed in speeds.items()
     ]
 
 

@@ -165,7 +165,7 @@ def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) ->
     warnings.simplefilter("ignore")
     host = method.partition(":")[0]
     line: dict[str, Any] = {"method": method, "class": "sampling" if sampling else "search", "precision": dtype}
-    started, verdicts = time.process_time(), []
+    started, verdicts, missed = time.process_time(), [], "unverified"
     limit_time()
     try:
         for name, function in FUNCTIONS.items():
@@ -183,12 +183,10 @@ def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) ->
                 line[name] = max(count for best, count in runs if best <= bar)
             else:
                 verdicts.append(f"{name}: {sorted(runs)[1][0]:.2g} instead of {bar:.2g}")
-        is_weak = bool(verdicts) and host == "nevergrad" and is_upstreams(method)
         if not is_replayed(method, dtype):
-            is_weak = False
             verdicts.append("another course after a replay")
-        if is_weak:
-            line["status"] = "weak: " + "; ".join(verdicts)
+        elif verdicts and host == "nevergrad" and is_upstreams(method):
+            missed = "weak"
     except Slow as error:
         verdicts.append(str(error))
     except Exception as error:
@@ -196,7 +194,7 @@ def judge(method: str, medians: dict[str, float], sampling: bool, dtype: str) ->
         verdicts.append(f"fails: {text[:140]}")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    line.setdefault("status", "unverified: " + "; ".join(verdicts) if verdicts else "verified")
+    line["status"] = f"{missed}: " + "; ".join(verdicts) if verdicts else "verified"
     line["s"] = f"{time.process_time() - started:.1f}"
     return line
 
@@ -268,8 +266,9 @@ def summarize() -> None:
         for row in record["rows"]:
             statuses.setdefault(row["method"].partition(":")[2], set()).add(row["status"])
         able = {name: own for name, own in statuses.items() if not any("MissingExtra" in status for status in own)}
-        weak = [name for name, own in able.items() if own != {"verified"} and not any(s.startswith("unv") for s in own)]
-        broken = [name for name, own in able.items() if own != {"verified"} and name not in weak]
+        missed = {name: {status.partition(":")[0] for status in own} - {"verified"} for name, own in able.items()}
+        weak = [name for name, kinds in missed.items() if kinds == {"weak"}]
+        broken = [name for name, kinds in missed.items() if "unverified" in kinds]
         rows.append(
             {
                 "package": f"{host} {record['environment'][host]}",

@@ -107,8 +107,8 @@ class CBO:
         consensus = softmin(energy, alpha) @ population
         told = min(population.shape[0], self.popsize)
         particles = xp.concat([population[:told, :], state.particles[told:, :]])  # whoever has no result drifts as well
-        drifted = particles - self.drift * (particles - consensus)
-        moved = drifted + self._throw(state, particles - consensus)
+        offset = particles - consensus
+        moved = particles - self.drift * offset + self._throw(state, offset)
         return CBOState(
             key=state.key,
             generation=state.generation + 1,

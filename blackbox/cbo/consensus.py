@@ -20,9 +20,10 @@ def softmin(energy: Float[Array, "n"], alpha: Float[Array, ""] | float) -> Float
     xp = namespace(energy)
     e = finite_or_worst(energy)
     largest = xp.finfo(e.dtype).max / 4
-    above = xp.clip(e, -largest, largest) - xp.clip(xp.min(e), -largest, largest)
+    least = xp.min(e)
+    above = xp.clip(e, -largest, largest) - xp.clip(least, -largest, largest)
     above = xp.minimum(above, xp.zeros_like(above) + 1000.0 / alpha)  # where the exponential is 0 in any dtype
-    weights = xp.where((e < xp.inf) | (xp.min(e) == xp.inf), xp.exp(-alpha * above), xp.zeros_like(e))
+    weights = xp.where((e < xp.inf) | (least == xp.inf), xp.exp(-alpha * above), xp.zeros_like(e))
     return weights / xp.sum(weights)
 
 
