@@ -13,6 +13,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -21,6 +22,7 @@ from blackbox.errors import SettingError, WorkerError, missing_extra
 from blackbox.evaluation import Call, Objective, Post, Reply, describe
 
 OURS = ("max_retries", "num_returns", "retry_exceptions")  # options of a task that must be as they are here
+PIECE = 1.0  # seconds between two looks whether Ray is still there
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,7 @@ class RayTasks:
         self._hear()
         now = time.monotonic()
         for token, task in self._running.items():
-            if task.begin is not None and now - task.begin > self._timeout and not task.future.done():
-                self._ray.cancel(task.ref, force=True)
+            if task.begin is not None and now - task.begin > self._timeout and self._cancel(task):
                 post(token, Reply("timeout", math.nan, f"killed after {self._timeout:g} s", now - task.begin))
 
     def _hear(self) -> None:
@@ -202,17 +203,36 @@ class RayTasks:
                 self._running[token].begin = time.monotonic()
 
     def close(self, *, kill: bool) -> None:
+        if not kill:
+            self._await()
         if self._ray.is_initialized():
-            refs = [task.ref for task in self._running.values()]
-            if refs and not kill:
-                self._ray.wait(refs, num_returns=len(refs), timeout=self._timeout)
             for task in self._running.values():
-                if not task.future.done():
-                    self._ray.cancel(task.ref, force=True)
+                self._cancel(task)
             if self._clock is not None:
                 self._ray.kill(self._clock)
         self._running.clear()
         self._leave()
+
+    def _await(self) -> None:
+        """Until all have ended, the time limit is over, or the program has left Ray.
+
+        By futures: what a signal's handler raises, other than KeyboardInterrupt, is held back by ``ray.wait``.
+        """
+        end = time.monotonic() + (math.inf if self._timeout is None else self._timeout)
+        waiting = {task.future for task in self._running.values()}
+        while waiting and self._ray.is_initialized() and (left := end - time.monotonic()) > 0:
+            waiting = wait(waiting, timeout=min(PIECE, left)).not_done
+
+    def _cancel(self, task: _Task) -> bool:
+        """End a task, unless its result is here already. Whether it was ended.
+
+        Ray (2.60) ends the whole program by "Tried to complete task that was not pending" where it is to cancel a task
+        whose result it is just taking in. What waits learns of a result before that is over, and futures do after it.
+        """
+        if task.future.done() or self._ray.wait([task.ref], timeout=0, fetch_local=False)[0]:
+            return False
+        self._ray.cancel(task.ref, force=True)
+        return True
 
     def _leave(self) -> None:
         if self._owned:

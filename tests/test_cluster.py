@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,50 @@ def test_close_kills_or_waits(ray: Any, tmp_path: Path) -> None:
             workers.submit(2, 2.0)
     assert os.listdir(tmp_path) == ["0.3"]
     assert ray.is_initialized()  # it was here before
+
+
+def test_what_has_ended_is_not_cancelled(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends the whole program where it is to cancel a task whose result it is just taking in."""
+
+    def ended(timeout: float | None) -> RayTasks:
+        """With one task, of whose end ``wait`` knows and its future does not yet."""
+        tasks = RayTasks(behave, timeout, bb.Ray())
+        tasks.launch(0, 3, lambda *_: None)
+        task = tasks._running[0]
+        task.future.result(PATIENCE)
+        task.future, task.begin = Future(), 0.0
+        threading.Timer(0.5, task.future.set_result, [None]).start()
+        return tasks
+
+    cancelled: list[Any] = []
+    monkeypatch.setattr(ray, "cancel", lambda ref, force: cancelled.append(ref))
+    for kill in (False, True):
+        ended(None).close(kill=kill)
+    limited = ended(0.1)
+    limited.tick(lambda *reply: cancelled.append(reply))
+    limited.close(kill=True)
+    assert cancelled == []
+
+
+def test_what_a_signal_raises_ends_the_waiting(ray: Any) -> None:
+    class Enough(BaseException):
+        pass
+
+    def enough(*_: Any) -> None:
+        raise Enough
+
+    tasks = RayTasks(behave, None, bb.Ray())
+    tasks.launch(0, ("sleep", 60), lambda *_: None)
+    before = signal.signal(signal.SIGUSR1, enough)
+    try:
+        begin = time.monotonic()
+        threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        with pytest.raises(Enough):
+            tasks.close(kill=False)
+        assert time.monotonic() - begin < 30
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    tasks.close(kill=True)
 
 
 def test_address_must_be_the_cluster_that_was_joined(ray: Any) -> None:

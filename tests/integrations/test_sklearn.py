@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,16 @@ X, Y = load_iris(return_X_y=True)
 EXPECTED = ["check_supervised_y_2d", "check_requires_y_none"]  # as scikit-learn lists for RandomizedSearchCV
 FLAT = LogisticRegression(max_iter=1000)
 C = {"C": bb.Float(1e-3, 1e2, log=True)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_processes_left() -> Iterator[None]:
+    """Joblib keeps the processes of n_jobs > 1 for the next call; other modules count the children of this process."""
+    from joblib.externals.loky import get_reusable_executor
+
+    yield
+    get_reusable_executor(reuse=True).shutdown(wait=True)
+    assert not [child for child in multiprocessing.active_children() if "Loky" in type(child).__name__]
 
 
 class Picky(ClassifierMixin, BaseEstimator):
