@@ -4,9 +4,11 @@
 
     objective, space = load("bbob-f8-d5")        # function 8 in 5 dimensions; "bbob-f8-d5-i2" is its second instance
     objective, space = load("bbob-noisy-f107-d5")  # noise keyed by the point: the same point, the same value
+    objective, space = load("rastrigin-d20")   # of consensus-based optimization
     objective, space = load("svc_digits")
 
 The modules offer more: :mod:`blackbox.problems.bbob` and its noisy and mixed-integer suites,
+:mod:`blackbox.problems.landscapes`, :mod:`blackbox.problems.densities`, :mod:`blackbox.problems.recovery`,
 :mod:`blackbox.problems.hpo`, :mod:`blackbox.problems.control`.
 """
 
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 from blackbox.errors import SettingError, missing_extra
 
 _BBOB = re.compile(r"(bbob|bbob-noisy|bbob-mixint)-f(\d{1,3})-d(\d{1,5})(?:-i(\d{1,9}))?")
+_LANDSCAPE = re.compile(r"(.+)-d(\d{1,5})")
 _CONTROL = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0")
 
 
@@ -38,12 +41,16 @@ def entries() -> tuple[Entry, ...]:
     """All problems that :func:`load` makes."""
     from blackbox.problems import bbob, hpo
     from blackbox.problems.control import ControlTask
+    from blackbox.problems.landscapes import LANDSCAPES
 
     found = [Entry(f"bbob-f{n}-dD", "bbob", title, "D real") for n, (title, *_) in bbob.FUNCTIONS.items()]
     title = "ten of these functions under Gaussian, uniform and Cauchy noise, N from 101 to 130"
     found.append(Entry("bbob-noisy-fN-dD", "bbob-noisy", title, "D real, 2 to 40"))
     title = "the same 24 functions with integer variables"
     found.append(Entry("bbob-mixint-fN-dD", "bbob-mixint", title, "D, four of five integer; a multiple of 5"))
+    for name, form in LANDSCAPES.items():
+        d = str(form.least) if isinstance(form.minima, tuple) else "D"
+        found.append(Entry(f"{name}-d{d}", "landscapes", form.title, f"{d} real"))
     for name in hpo.tasks():
         task = hpo.task(name)
         loss = {"error": "error rate", "log_loss": "log loss", "mse": "mean squared error"}[task.loss]
@@ -88,11 +95,15 @@ def load(name: str) -> tuple[Callable[[Any], Any], Any]:
         mixed = MixedBBOB(function, dimension, instance)
         return mixed, mixed.space
     from blackbox.problems import hpo
+    from blackbox.problems.landscapes import LANDSCAPES, Landscape
 
+    if (match := _LANDSCAPE.fullmatch(name)) and match[1] in LANDSCAPES:
+        landscape = Landscape(match[1], int(match[2]))
+        return landscape, landscape.box()
     if name not in hpo.tasks():
         raise SettingError(
-            f"name must be bbob-fN-dD, bbob-noisy-fN-dD, bbob-mixint-fN-dD, one of these with -iI, or one of "
-            f"{', '.join([*hpo.tasks(), *_CONTROL])}; got {name!r}"
+            f"name must be bbob-fN-dD, bbob-noisy-fN-dD, bbob-mixint-fN-dD, one of these with -iI, NAME-dD with one of "
+            f"{', '.join(LANDSCAPES)} as NAME, or one of {', '.join([*hpo.tasks(), *_CONTROL])}; got {name!r}"
         )
     _require("sklearn", "scikit-learn", "hpo")
     task = hpo.task(name)
