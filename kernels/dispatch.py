@@ -84,7 +84,7 @@ def in_jax(impl: Impl, blocks: int, operation: str = "noise") -> ModuleType:
     wanted, backend = requested(impl), jax.default_backend()
     if wanted in ("ref", "xla"):
         return xla
-    # Little noise stays with XLA, which fuses it and maps it over many runs.
+    # Little noise stays with XLA, which fuses it.
     if wanted == "auto" and (blocks <= _WORTHWHILE or backend != "cpu"):
         return xla
     from . import ffi, grids
@@ -101,7 +101,7 @@ def explain(operation: str = "noise") -> str:
     """What computes an operation for NumPy, JAX and CuPy, and why; builds the compiled code if need be.
 
     Args:
-        operation: "noise", "seedsum", "lowrank_mix", "lowrank_factors" or "rollout".
+        operation: "noise", "noise_of_runs", "seedsum", "lowrank_mix", "lowrank_factors" or "rollout".
 
     Raises:
         SettingError: an operation that is unknown.

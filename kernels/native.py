@@ -52,6 +52,7 @@ KINDS: tuple[spec.Kind, ...] = ("normal", "uniform", "sign", "binom8", "normal_f
 INT8_SIGN = len(KINDS)  # there, of "sign" in int8
 LIBRARIES = {  # of operations
     "noise": "host/native.cpp",
+    "noise_of_runs": "host/native.cpp",
     "seedsum": "host/native.cpp",
     "lowrank_mix": "host/lowrank.cpp",
     "lowrank_factors": "host/lowrank.cpp",
@@ -133,6 +134,16 @@ def noise(
     numbers = np.arange(first, first + members, dtype=np.uint32)
     values = np.empty((members, size), np.float32)
     _call("noise", (key, numbers, values), noise_scalars(members, (size,), kind, centered=False))
+    return values
+
+
+def noise_of_runs(
+    keys: UInt32[ndarray, "runs 2"], first: UInt32[ndarray, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+) -> Float[ndarray, "runs members size"]:
+    """:func:`noise` of many runs, each with its stream and first member."""
+    keys, first = (np.ascontiguousarray(array, np.uint32) for array in (keys, first))
+    values = np.empty((len(keys), members, size), np.float32)
+    _call("noise_of_runs", (keys, first, values), noise_of_runs_scalars(len(keys), members, size, kind))
     return values
 
 
@@ -233,6 +244,11 @@ def seedsum_scalars(bases: Sequence[tuple[int, ...]], weights: tuple[int, ...], 
 def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, centered: bool) -> ndarray:
     """The scalars of the entry ``bb_noise``: rows, kind, whether centered, number of streams, their sizes."""
     return np.array([members, KINDS.index(kind), centered, len(sizes), *sizes], np.int64)
+
+
+def noise_of_runs_scalars(runs: int, members: int, size: int, kind: spec.Kind) -> ndarray:
+    """The scalars of the entry ``bb_noise_of_runs``."""
+    return np.array([runs * members, KINDS.index(kind), members, size], np.int64)
 
 
 def sign_scalars(members: int, sizes: Sequence[int]) -> ndarray:

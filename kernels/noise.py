@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,12 +67,15 @@ def noise(
 ) -> Float[Array, members * event]:
     """Noise of one generation: row ``i`` belongs to member ``first + i``.
 
+    Of many runs at once if ``key`` is of shape ``(runs, 2)``, and ``shape`` then starts with the runs; each has the
+    noise that it has alone. In JAX so has each under ``vmap``, and the runs are one call as well.
+
     Args:
         kind: ``"normal"``, ``"uniform"``, ``"sign"``, ``"binom8"`` or ``"normal_fast"``; all but uniform have unit
             variance.
         key: the run's key.
-        generation: the generation counter, taken modulo 2**32.
-        shape: ``(members, *event)``.
+        generation: the generation counter, taken modulo 2**32; of many runs also one of each.
+        shape: ``(members, *event)``, or ``(runs, members, *event)``.
         leaf: tells apart several draws of one generation.
         first: number of the first member; its noise does not depend on how many are made with it. Numbers are below
             2**32.
@@ -83,8 +87,10 @@ def noise(
             counter or shape that is none.
     """
     spec.require_kind(kind)
-    require_words("key", key, (2,))
     _require_shape(shape)
+    if len(getattr(key, "shape", ())) == 2:
+        return _noise_of_runs(kind, key, generation, shape, leaf, first, like, impl)
+    require_words("key", key, (2,))
     for name, number in (("generation", generation), ("leaf", leaf), ("first", first)):
         require_integer(name, number)
     members, size = int(shape[0]), math.prod(shape[1:])
@@ -95,8 +101,8 @@ def noise(
         from . import xla
 
         stream = xla.fold(key, generation, leaf)
-        start = first if is_jax(first) else np.uint32(first)
-        values: Array = dispatch.in_jax(impl, blocks).noise(stream, start, members, size, kind)
+        start = xla.word(first)
+        values: Array = _of_stream(impl, members, size, kind)(stream, start)
         return values.astype(like.dtype).reshape(shape)
     chosen = dispatch.of_arrays(like, impl, blocks)
     if chosen is ref:
@@ -107,6 +113,98 @@ def noise(
         # What the reference remembers is read-only.
         return values.astype(like.dtype, copy=chosen is ref).reshape(shape)
     return namespace(like).asarray(values.reshape(shape), dtype=like.dtype)
+
+
+def _noise_of_runs(
+    kind: spec.Kind,
+    keys: UInt32[Array, "runs 2"],
+    generation: Array | int,
+    shape: Sequence[int],
+    leaf: int,
+    first: Array | int,
+    like: Array,
+    impl: dispatch.Impl,
+) -> Float[Array, runs * members * event]:
+    require_words("key", keys, (None, 2))
+    runs = keys.shape[0]
+    if len(shape) < 2 or shape[0] != runs:
+        raise SettingError(f"shape must be (runs, members, *event) for the {runs} runs of key, got {tuple(shape)}")
+    if getattr(generation, "shape", ()) != (runs,):
+        require_integer("generation", generation)
+    require_integer("leaf", leaf)
+    require_integer("first", first)
+    members, size = int(shape[1]), math.prod(shape[2:])
+    if not is_jax(first) and not 0 <= first <= 2**32 - members:
+        raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
+    if is_jax(like):
+        import jax
+        import jax.numpy as jnp
+
+        from . import xla
+
+        counters = jnp.broadcast_to(jnp.asarray(generation), (runs,))
+        streams = jax.vmap(lambda key, counter: xla.fold(key, counter, leaf))(jnp.asarray(keys), counters)
+        starts = jnp.broadcast_to(xla.word(first), (runs,))
+        values: Array = _of_runs(impl, members, size, kind)(streams, starts)
+        return values.astype(like.dtype).reshape(shape)
+    plain, counts = np.asarray(keys), np.asarray(generation)
+    chosen = dispatch.in_numpy(impl, runs * members * spec.blocks_of(size, kind), "noise_of_runs")
+    streams = ref.fold_each(plain, counts, int(leaf))
+    values = chosen.noise_of_runs(streams, np.full(runs, int(first), np.uint32), members, size, kind)
+    if isinstance(like, np.ndarray | np.generic):
+        return values.astype(like.dtype, copy=False).reshape(shape)
+    return namespace(like).asarray(values.reshape(shape), dtype=like.dtype)
+
+
+@cache
+def _of_stream(impl: dispatch.Impl, members: int, size: int, kind: spec.Kind) -> Any:
+    """Noise of one stream in JAX's programs, which under ``vmap`` becomes one call for all of the streams."""
+    from jax.custom_batching import custom_vmap
+
+    @custom_vmap
+    def noise(stream: UInt32[Array, "2"], first: UInt32[Array, ""]) -> Float[Array, "members size"]:
+        made: Array = dispatch.in_jax(impl, members * spec.blocks_of(size, kind)).noise(
+            stream, first, members, size, kind
+        )
+        return made
+
+    @noise.def_vmap
+    def mapped(runs: int, is_mapped: Sequence[bool], streams: Array, first: Array) -> tuple[Array, bool]:
+        rows = _rows(runs, is_mapped, streams, first)
+        return _of_runs(impl, members, size, kind)(*rows), True
+
+    return noise
+
+
+@cache
+def _of_runs(impl: dispatch.Impl, members: int, size: int, kind: spec.Kind) -> Any:
+    """Noise of many streams in JAX's programs; a further axis of ``vmap`` makes them more."""
+    from jax.custom_batching import custom_vmap
+
+    @custom_vmap
+    def noise(streams: UInt32[Array, "runs 2"], first: UInt32[Array, "runs"]) -> Float[Array, "runs members size"]:
+        blocks = streams.shape[0] * members * spec.blocks_of(size, kind)
+        made: Array = dispatch.in_jax(impl, blocks, "noise_of_runs").noise_of_runs(streams, first, members, size, kind)
+        return made
+
+    @noise.def_vmap
+    def mapped(more: int, is_mapped: Sequence[bool], streams: Array, first: Array) -> tuple[Array, bool]:
+        keys, starts = _rows(more, is_mapped, streams, first)
+        runs = keys.shape[1]
+        made = noise(keys.reshape(more * runs, 2), starts.reshape(more * runs))
+        return made.reshape(more, runs, members, size), True
+
+    return noise
+
+
+def _rows(count: int, is_mapped: Sequence[bool], *arrays: Array) -> list[Array]:
+    """The arrays with the mapped axis, also where all share one."""
+    import jax.numpy as jnp
+
+    return [
+        array if own else jnp.broadcast_to(array, (count, *array.shape))
+        for array, own in zip(arrays, is_mapped, strict=True)
+    ]
 
 
 def normal(

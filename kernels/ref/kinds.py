@@ -119,6 +119,13 @@ def noise(
     return out.reshape(members, blocks * per_block)[:, :size]
 
 
+def noise_of_runs(
+    keys: UInt32[ndarray, "runs 2"], first: UInt32[ndarray, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+) -> Float[ndarray, "runs members size"]:
+    """:func:`noise` of many runs, each with its stream and first member."""
+    return np.stack([noise(key, int(own), members, size, kind) for key, own in zip(keys, first, strict=True)])
+
+
 def _centered_uniform(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 4"]:
     return unit(w) - f32(0.5)
 

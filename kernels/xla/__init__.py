@@ -8,9 +8,11 @@ from .episodes import formed as formed
 from .episodes import rollout as rollout
 from .generator import fold as fold
 from .generator import philox as philox
+from .generator import word as word
 from .kinds import binom8_counts as binom8_counts
 from .kinds import centered_noise as centered_noise
 from .kinds import noise as noise
+from .kinds import noise_of_runs as noise_of_runs
 from .kinds import signs as signs
 from .kinds import words_of as words_of
 from .low_rank import lowrank_factors as lowrank_factors

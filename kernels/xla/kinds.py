@@ -116,6 +116,14 @@ def noise(
     return values.reshape(members, blocks * per_block)[:, :size]
 
 
+def noise_of_runs(
+    keys: UInt32[Array, "runs 2"], first: UInt32[Array, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+) -> Float[Array, "runs members size"]:
+    """:func:`noise` of many runs, each with its stream and first member."""
+    values: Array = jax.vmap(partial(noise, members=members, size=size, kind=kind))(keys, first)
+    return values
+
+
 def _centered_uniform(w: Sequence[UInt32[Array, "n"]]) -> Float[Array, "n 4"]:
     return _uniform(w) - f32(0.5)
 

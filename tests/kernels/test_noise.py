@@ -128,6 +128,47 @@ def test_a_member_does_not_depend_on_its_company(kind: spec.Kind, size: int) -> 
         assert_array_equal(noise.noise(kind, key, 70, (1, size), first=member, like=like)[0], together[member])
 
 
+@pytest.mark.parametrize("kind", spec.VALUES_PER_BLOCK)
+@pytest.mark.parametrize("size", [3, 200])  # of few blocks by NumPy and XLA, of many by compiled code
+def test_many_runs_at_once_have_the_noise_of_each(kind: spec.Kind, size: int) -> None:
+    keys, generations = np.stack([bb.key(seed) for seed in range(6)]), np.array([0, 5, 1, 2**32 - 1, 9, 7])
+    like = np.zeros(1, np.float32)
+    alone = [
+        noise.noise(kind, key, generation, (9, size), leaf=2, first=4, like=like)
+        for key, generation in zip(keys, generations, strict=True)
+    ]
+    many = noise.noise(kind, keys, generations, (6, 9, size), leaf=2, first=4, like=like)
+    assert_array_equal(many, np.stack(alone))
+    same_counter = noise.noise(kind, keys, 5, (6, 9, size), leaf=2, first=4, like=like)
+    assert_array_equal(same_counter[1], alone[1])
+
+
+@pytest.mark.parametrize("size", [3, 200])
+def test_vmapped_noise_is_one_call_with_the_noise_of_each_run(size: int) -> None:
+    keys, like = jnp.asarray(np.stack([bb.key(seed) for seed in range(6)])), jnp.zeros(1)
+
+    def one(key: jax.Array, generation: jax.Array) -> jax.Array:
+        return noise.normal(key, generation, (9, size), leaf=2, like=like)
+
+    alone = jnp.stack([one(key, jnp.asarray(3)) for key in keys])
+    mapped = jax.vmap(one, in_axes=(0, None))
+    np.testing.assert_allclose(mapped(keys, jnp.asarray(3)), alone, atol=2e-6)
+    twice = jax.vmap(jax.vmap(one, in_axes=(0, None)), in_axes=(0, None))(keys.reshape(2, 3, 2), jnp.asarray(3))
+    np.testing.assert_allclose(twice.reshape(alone.shape), alone, atol=2e-6)
+    batched = noise.normal(keys, jnp.full(6, 3), (6, 9, size), leaf=2, like=like)
+    np.testing.assert_allclose(batched, alone, atol=2e-6)
+    calls = str(jax.make_jaxpr(mapped)(keys, jnp.asarray(3))).count("ffi_call[")
+    assert calls == (0 if size == 3 else 1)
+
+
+def test_keys_and_shapes_that_are_not_of_the_same_runs_are_named() -> None:
+    keys, like = np.stack([bb.key(0), bb.key(1)]), np.zeros(1)
+    with pytest.raises(bb.SettingError, match=r"shape must be \(runs, members, \*event\) for the 2 runs of key, got"):
+        noise.normal(keys, 0, (3, 4, 5), like=like)
+    with pytest.raises(bb.SettingError, match=r"generation must be an integer, got int64 of shape \(3,\)"):
+        noise.normal(keys, np.arange(3), (2, 4, 5), like=like)
+
+
 def test_remembered_windows_equal_fresh_noise_in_any_order() -> None:
     key = noise.key(8)
     for generation in (0, 63, 64, 5, 2**32 + 1, 130, 1, -1, 2**32 - 1):

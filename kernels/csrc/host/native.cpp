@@ -20,31 +20,53 @@ inline void flush(const Lanes& lanes, int used) {
   }
 }
 
+// Collects the blocks of rows until all lanes are used.
+template <int KIND, bool CENTERED>
+struct Rows {
+  Lanes lanes{};
+  int used = 0;
+
+  void add(const bb_u32* key, bb_u32 member, std::int64_t size, Value<KIND>* target) {
+    bb_u64 block = (bb_u64)member * ((size + VALUES<KIND> - 1) / VALUES<KIND>);
+    for (std::int64_t at = 0; at < size; at += VALUES<KIND>, ++block) {
+      lanes.low[used] = (bb_u32)block;
+      lanes.high[used] = (bb_u32)(block >> 32);
+      lanes.k0[used] = key[0];
+      lanes.k1[used] = key[1];
+      lanes.target[used] = target + at;
+      lanes.count[used] = size - at < VALUES<KIND> ? (int)(size - at) : VALUES<KIND>;
+      if (++used == LANES) end();
+    }
+  }
+
+  void end() {
+    if (used) flush<KIND, CENTERED>(lanes, used);
+    used = 0;
+  }
+};
+
 template <int KIND, bool CENTERED>
 void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   const bb_u32 *keys = (const bb_u32*)buffers[0], *members = (const bb_u32*)buffers[1];
   const std::int64_t streams = scalars[3], *sizes = scalars + 4;
-  Lanes lanes{};
-  int used = 0;
+  Rows<KIND, CENTERED> rows;
   for (std::int64_t row = begin; row < end; ++row)
-    for (std::int64_t stream = 0; stream < streams; ++stream) {
-      const std::int64_t size = sizes[stream];
-      Value<KIND>* target = (Value<KIND>*)buffers[2 + stream] + row * size;
-      bb_u64 block = (bb_u64)members[row] * ((size + VALUES<KIND> - 1) / VALUES<KIND>);
-      for (std::int64_t at = 0; at < size; at += VALUES<KIND>, ++block) {
-        lanes.low[used] = (bb_u32)block;
-        lanes.high[used] = (bb_u32)(block >> 32);
-        lanes.k0[used] = keys[2 * stream];
-        lanes.k1[used] = keys[2 * stream + 1];
-        lanes.target[used] = target + at;
-        lanes.count[used] = size - at < VALUES<KIND> ? (int)(size - at) : VALUES<KIND>;
-        if (++used == LANES) {
-          flush<KIND, CENTERED>(lanes, used);
-          used = 0;
-        }
-      }
-    }
-  if (used) flush<KIND, CENTERED>(lanes, used);
+    for (std::int64_t stream = 0; stream < streams; ++stream)
+      rows.add(keys + 2 * stream, members[row], sizes[stream],
+               (Value<KIND>*)buffers[2 + stream] + row * sizes[stream]);
+  rows.end();
+}
+
+template <int KIND>
+void noise_of_runs(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
+  const bb_u32 *keys = (const bb_u32*)buffers[0], *first = (const bb_u32*)buffers[1];
+  const std::int64_t members = scalars[2], size = scalars[3];
+  Rows<KIND, false> rows;
+  for (std::int64_t row = begin; row < end; ++row) {
+    const std::int64_t run = row / members;
+    rows.add(keys + 2 * run, first[run] + (bb_u32)(row % members), size, (float*)buffers[2] + row * size);
+  }
+  rows.end();
 }
 
 // One member's noise in LANES blocks, added into the sums with a weight.
@@ -127,5 +149,18 @@ BB_ENTRY bb_noise(void* const* buffers, const std::int64_t* scalars, std::int64_
     case BB_SIGN: return noise<BB_SIGN, false>(buffers, scalars, begin, end);
     case BB_BINOM8: return (centered ? noise<BB_BINOM8, true> : noise<BB_BINOM8, false>)(buffers, scalars, begin, end);
     case BB_INT8_SIGN: return noise<BB_INT8_SIGN, false>(buffers, scalars, begin, end);
+  }
+}
+
+// Noise of members that follow one another, of many runs.
+// in: keys (runs, 2) u32, first (runs,) u32; out: (runs * members, size) f32
+// scalars: rows, kind, members of a run, size
+BB_ENTRY bb_noise_of_runs(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
+  switch (scalars[1]) {
+    case BB_NORMAL:
+    case BB_NORMAL_FAST: return noise_of_runs<BB_NORMAL>(buffers, scalars, begin, end);
+    case BB_UNIFORM: return noise_of_runs<BB_UNIFORM>(buffers, scalars, begin, end);
+    case BB_SIGN: return noise_of_runs<BB_SIGN>(buffers, scalars, begin, end);
+    case BB_BINOM8: return noise_of_runs<BB_BINOM8>(buffers, scalars, begin, end);
   }
 }
