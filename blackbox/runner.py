@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,7 +14,7 @@ from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import fold_many
 from blackbox.population import evaluate, hashable
-from blackbox.shaping import best_first, finite_or_worst
+from blackbox.shaping import finite_or_worst
 from blackbox.strategy import Strategy, register_with_jax, require_key
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 QUANTILES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 
 _CHUNK = 50  # generations between two looks of the callback at a scanned run
+_KEPT = 2**22  # values of fitness that a program hands over at once
 
 
 class History(NamedTuple):
@@ -224,25 +226,48 @@ def _scanned(
     else:
         starts = x0 if x0.ndim == 2 else jnp.broadcast_to(x0, (len(limits), *x0.shape))
         carry, limit = start(strategy, starts, jnp.asarray(keys)), limits
-    total = int(limits.max())
-    length = total if callback is None else min(total, _CHUNK)
-    pieces: list[tuple[Array, Array]] = []
-    axis = 0 if single else 1
+    total, axis = int(limits.max()), 0 if single else 1
+    length = min(total, _CHUNK)
+    if callback is None:
+        asked = jax.eval_shape(strategy.ask if single else jax.vmap(strategy.ask), carry[0])
+        each = math.prod(asked.shape[:-1])
+        pieces_due = -(-total // max(1, min(total, _KEPT // each)))
+        length = -(-total // pieces_due)  # of all pieces, so that one program does: what is beyond the limit is frozen
+    bests: list[Array] = []
+    spreads: list[Array] = []
+    pending: Array = None
     for first in range(0, total, length):
-        carry, piece = block(strategy, min(length, total - first), carry, limit, first)
-        pieces.append(piece)
+        carry, (best_so_far, fitness) = block(strategy, length, carry, limit, first)
+        if pending is not None:
+            spreads.append(_spread(pending))  # while the device goes on
+        pending = fitness
+        bests.append(best_so_far)
         if callback is not None:
-            seen, spread = np.moveaxis(np.asarray(piece[0]), axis, 0), np.moveaxis(np.asarray(piece[1]), axis, 0)
-            lived = ~np.isnan(spread.reshape(len(spread), -1)).all(axis=1)  # frozen runs have no quantiles
+            seen = np.moveaxis(np.asarray(best_so_far), axis, 0)
+            lived = np.moveaxis(~np.isnan(np.asarray(fitness)).all(axis=-1), axis, 0)
+            lived = lived.reshape(len(lived), -1).any(axis=1)
             answers = [callback(first + g, seen[g]) for g in np.flatnonzero(lived).tolist()]
             if any(answers):
                 break
+    spreads.append(_spread(pending))
     state, best = carry
-    best_so_far, quantiles = (
-        pieces[0] if len(pieces) == 1 else (jnp.concatenate(p, axis) for p in zip(*pieces, strict=True))
-    )
-    jax.block_until_ready(best_so_far)
-    return state, best, (best_so_far, quantiles)
+    series = jnp.concatenate(bests, axis), jnp.concatenate(spreads, axis)
+    best_of_all, quantiles = (values[:total] if single else values[:, :total] for values in series)
+    return state, best, (best_of_all, quantiles)
+
+
+def _spread(fitness: Float[Array, "*runs generations n"]) -> Float[Array, "*runs generations 5"]:
+    """The quantiles of each generation, NaN for one that was not made.
+
+    By NumPy, which sorts many times faster than XLA on CPUs, unless ``run`` is itself part of a JAX program.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    inside = isinstance(fitness, jax.core.Tracer)
+    ordered = jnp.sort(fitness, axis=-1) if inside else np.sort(np.asarray(fitness), axis=-1)
+    picked: Array = ordered[..., (QUANTILES * (ordered.shape[-1] - 1)).astype(int)]
+    return picked
 
 
 @lru_cache(maxsize=16)
@@ -265,27 +290,27 @@ def _programs(objective: Callable[[Any], Any], single: bool) -> tuple[Callable[.
             if not jnp.issubdtype(fitness.dtype, jnp.floating):
                 fitness = fitness.astype(best.fitness.dtype)
             state = strategy.tell(state, population, fitness)
-            order = best_first(fitness)  # XLA sorts once for this and for the strategy's own
-            spread = finite_or_worst(fitness)[order[(QUANTILES * (len(order) - 1)).astype(int)]]
-            spread = spread.astype(best.fitness.dtype)
-            better = spread[0] < best.fitness
+            values = finite_or_worst(fitness, best.fitness.dtype)
+            winner = jnp.argmin(values)
+            better = values[winner] < best.fitness
             reasons = list(strategy.stop(state).values()) if hasattr(strategy, "stop") else [best.stopped]
             best = _Best(
-                fitness=jnp.minimum(spread[0], best.fitness),
-                x=jnp.where(better, population[order[0]], best.x),
-                evaluations=best.evaluations + len(order),
+                fitness=jnp.where(better, values[winner], best.fitness),
+                x=jnp.where(better, population[winner], best.x),
+                evaluations=best.evaluations + len(values),
                 stopped=jnp.any(jnp.stack(reasons)),
             )
-            return state, best, spread
+            return state, best, values
 
         def freeze(state: Any, best: _Best) -> Any:
-            return state, best, jnp.full(len(QUANTILES), jnp.nan, best.fitness.dtype)
+            members = jax.eval_shape(strategy.ask, state).shape[0]
+            return state, best, jnp.full(members, jnp.nan, best.fitness.dtype)
 
         def generation(carry: tuple[Any, _Best], index: Array) -> Any:
             state, best = carry
             live = (index < limit) & ~best.stopped
-            state, best, spread = jax.lax.cond(live, advance, freeze, state, best)
-            return (state, best), (best.fitness, spread)
+            state, best, values = jax.lax.cond(live, advance, freeze, state, best)
+            return (state, best), (best.fitness, values)
 
         return jax.lax.scan(generation, carry, first + jnp.arange(length))
 
