@@ -61,6 +61,11 @@ def placed(array: Array, mesh: Any, spec: Any) -> Array:
     return lay(array, jax.sharding.NamedSharding(mesh, spec))
 
 
+def settled(array: Array) -> Array:
+    """``array``, or if it has no axes the scalar that NumPy's own operations would make of it."""
+    return array[()] if array.ndim == 0 else array
+
+
 def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
     """``true()`` if the scalar ``predicate`` holds, else ``false()``; inside a JAX program ``lax.cond``."""
     if is_jax(predicate):
@@ -81,6 +86,28 @@ def while_loop(proceed: Callable[[T], Array], step: Callable[[T], T], start: T) 
             result: T = jax.lax.while_loop(proceed, step, start)
             return result
     while bool(proceed(start)):
+        start = step(start)
+    return start
+
+
+def choose(predicate: Array, true: Callable[[], Array], false: Callable[[], Array]) -> Array:
+    """``where(predicate, true(), false())``, computing only one of them where that is known and all agree."""
+    xp, jax = namespace(predicate), sys.modules.get("jax")
+    if jax is None or not isinstance(predicate, jax.core.Tracer):
+        if bool(xp.all(predicate)):
+            return true()
+        if not bool(xp.any(predicate)):
+            return false()
+    return xp.where(predicate, true(), false())
+
+
+def repeat(step: Callable[[T], T], times: int, start: T) -> T:
+    """``start`` after that many times ``step``; inside a JAX program one loop, whose body is compiled once."""
+    jax = sys.modules.get("jax")
+    if jax is not None and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(start)):
+        result: T = jax.lax.fori_loop(0, times, lambda _, value: step(value), start)
+        return result
+    for _ in range(times):
         start = step(start)
     return start
 

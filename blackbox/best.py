@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from blackbox.arrays import Array, namespace
+from blackbox.arrays import Array, namespace, settled
 from blackbox.shaping import finite_or_worst
 
 if TYPE_CHECKING:
@@ -12,23 +12,24 @@ if TYPE_CHECKING:
 
 
 class Best(NamedTuple):
-    x: Float[Array, "d"]
-    fitness: Float[Array, ""]
+    x: Float[Array, "*runs d"]
+    fitness: Float[Array, "*runs"]
 
 
-def none_yet(x0: Float[Array, "d"]) -> Best:
+def none_yet(x0: Float[Array, "*runs d"]) -> Best:
     """The start of a run: ``x0``, worse than any told point."""
-    xp = namespace(x0)
-    return Best(x0, xp.asarray(xp.inf, dtype=x0.dtype)[()])
+    return Best(x0, settled(namespace(x0).full_like(x0[..., 0], float("inf"))))
 
 
-def better_of(best: Best, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> Best:
+def better_of(best: Best, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]) -> Best:
     """The best of a generation if it beats ``best``, else ``best``."""
     xp = namespace(best.x)
     fitness = finite_or_worst(fitness, best.fitness.dtype)
-    winner = xp.argmin(fitness)
-    better = fitness[winner] < best.fitness
+    winner = xp.argmin(fitness, axis=-1, keepdims=True)
+    least = xp.min(fitness, axis=-1)
+    better = least < best.fitness
+    point = xp.take_along_axis(population, winner[..., None], axis=-2)[..., 0, :]
     return Best(
-        x=xp.where(better, xp.take(population, winner[None], axis=0)[0, :], best.x),
-        fitness=xp.where(better, fitness[winner], best.fitness)[()],
+        x=xp.where(better[..., None], point, best.x),
+        fitness=settled(xp.where(better, least, best.fitness)),
     )

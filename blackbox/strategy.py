@@ -19,7 +19,9 @@ restarts go by, where ``ask`` returns parts of a generation, of a size that may 
 * ``generational = True``: it compares the fitness of a generation within that generation only, so that its meaning may
   change in between, as that of penalties which adapt;
 * ``objectives``: how many each member has; fitness is of shape ``(n, objectives)`` if they are several;
-* ``needs_values = True``: it models the values of fitness, not their order alone.
+* ``needs_values = True``: it models the values of fitness, not their order alone;
+* ``batched = True``: all of its arrays may have a leading axis of runs, keys ``(runs, 2)``, start points
+  ``(runs, d)`` and fitness ``(runs, n)``, and each run is as it is alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
@@ -76,8 +78,12 @@ def algorithm(cls: C) -> C:
 
     @functools.wraps(init)
     def checked_init(self: Any, key: Key, x0: Any) -> Any:
-        require_key(key)
-        return init(self, key, x0 if getattr(self, "virtual", False) else _start_point(x0))
+        if getattr(self, "batched", False) and len(getattr(x0, "shape", ())) == 2:
+            _require_keys(key, x0)
+        else:
+            require_key(key)
+            x0 = x0 if getattr(self, "virtual", False) else _start_point(x0)
+        return init(self, key, x0)
 
     @functools.wraps(tell)
     def checked_tell(self: Any, state: Any, population: Any, fitness: Any) -> Any:
@@ -123,6 +129,14 @@ def require_key(key: Key) -> None:
         raise SettingError(f"key must be two uint32 words, as made by bb.key(seed); got {described(key)}")
 
 
+def _require_keys(keys: Key, x0: Any) -> None:
+    """Raise :class:`SettingError` unless there is a key for each of the start points."""
+    if getattr(keys, "shape", None) != (x0.shape[0], 2) or dtype_name(keys) != "uint32":
+        raise SettingError(f"key must be one of bb.key for each of {x0.shape[0]} runs; got {described(keys)}")
+    if min(x0.shape) < 1 or not namespace(x0).isdtype(x0.dtype, "real floating"):
+        raise SettingError(f"x0 must be floating-point numbers of shape (runs, d), d >= 1; got {described(x0)}")
+
+
 def _start_point(x0: Any) -> Any:
     """``x0`` as it enters a state; trees of parameters pass."""
     if not hasattr(x0, "dtype"):
@@ -142,8 +156,9 @@ def _told_fitness(population: Any, fitness: Any, objectives: int) -> Any:
                 f"got {described(fitness)}"
             )
         return fitness
-    n = population.shape[0]
-    due, numbers = ((n,), "one number") if objectives == 1 else ((n, objectives), f"{objectives} numbers")
+    rows = tuple(population.shape[: max(1, population.ndim - 1)])
+    n = rows[-1]
+    due, numbers = (rows, "one number") if objectives == 1 else ((*rows, objectives), f"{objectives} numbers")
     if getattr(fitness, "shape", None) != due or n < 1:
         expected = f"{numbers} for each of the {n} rows of population" if n else "of a population of at least one row"
         raise TellError(f"fitness must be an array, {expected}; got {described(fitness)}")
@@ -158,17 +173,25 @@ def _told_fitness(population: Any, fitness: Any, objectives: int) -> Any:
 
 
 def require_number(
-    name: str, value: Any, *, above: float | None = None, low: float | None = None, high: float | None = None
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    infinite: bool = False,
 ) -> None:
-    """Raise :class:`SettingError` unless ``value`` is a finite real number in the range.
+    """Raise :class:`SettingError` unless ``value`` is a real number in the range, finite unless it may be ``infinite``.
 
     ``None`` (a default to be derived) and arrays, traced or not, pass; NumPy's scalars are numbers.
     """
     if value is None or (hasattr(value, "shape") and not isinstance(value, np.generic)):
         return
     bounds = [f"> {above}"] * (above is not None) + [f">= {low}"] * (low is not None)
-    allowed = " and ".join(["a finite number", *bounds, *[f"<= {high}"] * (high is not None)])
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    kind = "a number" if infinite else "a finite number"
+    allowed = " and ".join([kind, *bounds, *[f"<= {high}"] * (high is not None)])
+    fits = (not math.isnan(value) if infinite else math.isfinite(value)) if isinstance(value, Real) else False
+    number = fits and not isinstance(value, bool)
     if (
         not number
         or (above is not None and not value > above)
@@ -184,6 +207,12 @@ def require_integer(name: str, value: Any, *, low: int, even: bool = False, opti
         return
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low or (even and value % 2):
         raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")
+
+
+def require_one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raise :class:`SettingError` unless ``value`` is one of those allowed."""
+    if value not in allowed:
+        raise SettingError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
 
 
 def require_box(low: object, high: object) -> None:
@@ -248,6 +277,18 @@ _method(
 _method("l-shade", "ga.l_shade:LSHADE", "dense pure batch restarts", "Tanabe & Fukunaga 2014")
 _method("nsga-ii", "ga.nsga2:NSGA2", "dense pure batch discrete multi-objective", "Deb et al. 2002")
 _method("cbo", "cbo.cbo:CBO", "dense pure batch restarts", "Pinnau et al. 2017; Carrillo et al. 2021")
+_method(
+    "multi-objective-cbo",
+    "cbo.multi_objective:MultiObjectiveCBO",
+    "dense pure batch multi-objective",
+    "Borghi, Herty & Pareschi 2022, arXiv:2208.01362",
+)
+_method("memory-cbo", "cbo.memory:MemoryCBO", "dense pure batch restarts", "Grassi & Pareschi 2021; Riedl 2022")
+_method("second-order-cbo", "cbo.second_order:SecondOrderCBO", "dense pure batch restarts", "Grassi & Pareschi 2021")
+_method("adam-cbo", "cbo.adam:AdamCBO", "dense pure batch", "Chen, Jin & Lyu 2020, arXiv:2012.04827")
+_method("polarized-cbo", "cbo.polarized:PolarizedCBO", "dense pure batch restarts", "Bungert, Roith & Wacker 2023")
+_method("cbs", "cbo.cbs:CBS", "dense pure batch restarts", "Carrillo, Hoffmann, Stuart & Vaes 2022")
+_method("consensus-hopping", "cbo.hopping:ConsensusHopping", "dense pure batch restarts", "Riedl et al. 2023")
 _method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", "Gao & Han 2012")
 _method("quadratic", "classic.quadratic:Quadratic", "dense restarts", "Powell 2006 and 2009, NEWUOA and BOBYQA")
 _method("turbo", "model.turbo:Turbo", "dense batch discrete restarts", "Eriksson et al. 2019; Wan et al. 2021")

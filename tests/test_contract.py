@@ -102,7 +102,8 @@ def test_the_start_point_is_copied(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_of_init_and_tell_are_named(name: str) -> None:
     strategy, key = build(name), bb.key(0)
-    for x0 in (np.array([1, 2]), np.zeros((2, 2)), np.zeros(0), np.zeros(())):
+    of_runs = [] if getattr(strategy, "batched", False) else [np.zeros((2, 2))]
+    for x0 in (np.array([1, 2]), np.zeros(0), np.zeros(()), *of_runs):
         with pytest.raises(
             bb.SettingError, match=r"x0 must be floating-point numbers of shape \(d,\) with d >= 1; got"
         ):
@@ -118,6 +119,17 @@ def test_arguments_of_init_and_tell_are_named(name: str) -> None:
             strategy.tell(state, population, values)
     with pytest.raises(bb.TellError, match="at least one row"):
         strategy.tell(state, population[:0], fitness[:0])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if getattr(build(name), "batched", False)])
+def test_arguments_of_many_runs_are_named(name: str) -> None:
+    strategy, keys = build(name), np.stack([bb.key(0), bb.key(1)])
+    for x0 in (np.zeros((2, 3), int), np.zeros((2, 0))):
+        with pytest.raises(bb.SettingError, match=r"x0 must be floating-point numbers of shape \(runs, d\)"):
+            strategy.init(keys, x0)
+    for wrong in (bb.key(0), keys[:1], keys.astype(int)):
+        with pytest.raises(bb.SettingError, match="key must be one of bb.key for each of 2 runs"):
+            strategy.init(wrong, np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("name", ["cma-es", "sep-cma-es", "lm-ma-es", "cat-cma"])

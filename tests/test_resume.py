@@ -90,11 +90,15 @@ METHODS = [
     ("cma-es", {"restarts": "same"}),
     ("nsga-ii", {"popsize": 8}),
 ]
-OTHERS = sorted({*dense_methods()} - {name for name, _ in METHODS})
+SWARMS = {"popsize": 8}  # of those whose hundred particles would see a handful of generations
+OTHERS = [
+    (name, SWARMS if name.endswith("cbo") or name in ("cbs", "consensus-hopping") else {})
+    for name in sorted({*dense_methods()} - {name for name, _ in METHODS})
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*no finite value")
-@pytest.mark.parametrize(("method", "settings"), METHODS + [(name, {}) for name in OTHERS])
+@pytest.mark.parametrize(("method", "settings"), METHODS + OTHERS)
 def test_a_resumed_run_is_where_it_was(tmp_path, method, settings):
     """Figure R2, with results in any order, late, failed and from outside."""
     optimizer = make(method, journal=tmp_path / "run.db", **settings)

@@ -2,4 +2,17 @@
 
 from blackbox.lazy import lazy_exports
 
-__all__, __getattr__ = lazy_exports(__name__, {"cbo": ["CBO"]})
+__all__, __getattr__ = lazy_exports(
+    __name__,
+    {
+        "adam": ["AdamCBO"],
+        "memory": ["MemoryCBO"],
+        "second_order": ["SecondOrderCBO"],
+        "cbo": ["CBO"],
+        "federated": ["FedCBO"],
+        "multi_objective": ["MultiObjectiveCBO"],
+        "polarized": ["Minima", "PolarizedCBO", "minima"],
+        "hopping": ["ConsensusHopping"],
+        "cbs": ["CBS"],
+    },
+)

@@ -1,45 +1,64 @@
 """Consensus-based optimization: particles drift to a weighted mean of all and explore as far as they are from it.
 
 Sources: Pinnau, Totzeck, Tse & Martin 2017, "A consensus-based model for global optimization and its mean-field limit"
-(M3AS 27); Carrillo, Jin, Li & Zhu 2021 (component-wise noise, ESAIM: COCV 27); Fornasier, Richtarik, Riedl & Sun 2024,
-arXiv:2310.16610 (truncated noise). With weights w_i ~ exp(-alpha f(x_i)) and xi ~ N(0, I):
+(M3AS 27); Carrillo, Jin, Li & Zhu 2021 (component-wise noise, batches of particles; ESAIM: COCV 27); Fornasier,
+Richtarik, Riedl & Sun 2024, arXiv:2310.16610 (truncated noise). With weights w_i ~ exp(-alpha f(x_i)), xi ~ N(0, I):
 
     v    =  sum_i w_i x_i
-    x_i <-  x_i - drift (x_i - v) + s min(|x_i - v|, truncation) xi_i       coordinate by coordinate
-    alpha grows by 5 % a step
+    x_i <-  x_i - drift H_i (x_i - v) + s S(x_i - v) xi_i
 
+S is the distance, coordinate by coordinate or as a length; H_i is 1, or whether x_i is worse than the consensus.
 ``drift`` is the papers' lambda dt and ``s`` their sigma sqrt(dt), the noise of one step, which decides whether a swarm
-contracts: with component-wise noise it does where E log|1 - drift + s xi| < 0, which is s < 1.57 for small drifts, in
-any dimension. Small swarms with much noise, as by default, take many steps but fewest evaluations.
+contracts: coordinate by coordinate where E log|1 - drift + s xi| < 0, that is s < 1.57 for small drifts, and as a
+length where s^2 d < 2 drift - drift^2.
 
-Cost per generation: O(popsize d). State O(popsize d).
+Neither noise does for all functions: coordinate by coordinate, swarms find the lowest of 10^20 minima if they lie on a
+grid, and not if it is rotated; a soft consensus with noise by length does not know of axes. So by default swarms take
+turns until the budget is used: one that has agreed is followed by one with the other noise.
+
+Cost per generation: O(popsize d). State O(popsize d). All arrays may have a leading axis of runs, the key as well.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from blackbox.arrays import Array, Key, namespace
+from blackbox.arrays import Array, Key, choose, namespace, settled
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import geometric, softmin
-from blackbox.cbo.diffusion import NOISES, Noise, scales
+from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, effective, geometric, mean_of, softmin
+from blackbox.cbo.correction import CORRECTIONS, Correction, share_of_drift
+from blackbox.cbo.diffusion import NOISES, Noise, isotropic_limit, scales
+from blackbox.cbo.swarm import bounded, dealt, no_steps, of_each_run, spread, uniform_start, where_told
 from blackbox.errors import SettingError
-from blackbox.kernels.noise import normal, uniform
+from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
-from blackbox.strategy import algorithm, require_integer, require_number
+from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-_LARGEST = 1e8  # coordinates stay within
+_S: dict[Noise, float] = {
+    "anisotropic": 1.25,
+    "isotropic": 0.96,
+    "constant": 0.1,
+}  # isotropic: of the limit of stability
+_DRIFT: dict[Noise, float] = {"anisotropic": 0.2, "isotropic": 0.8, "constant": 0.1}
+_TRUNCATION: dict[Noise, float | None] = {"anisotropic": 0.45, "isotropic": None, "constant": None}
+_ALPHA: dict[Noise, Sharpness] = {"anisotropic": "geometric", "isotropic": "effective", "constant": "geometric"}
+_AGREED, _STOPPED, _STILL = 1e-3, 1e-12, 1e-5  # in units of sigma0
 
 
 class CBOState(NamedTuple):
     key: Key
-    generation: Int[Array, ""]
-    particles: Float[Array, "popsize d"]
-    consensus: Float[Array, "d"]
+    generation: Int[Array, "*runs"]
+    age: Int[Array, "*runs"]
+    """Steps of the present swarm."""
+    swarms: Int[Array, "*runs"]
+    """Swarms before it."""
+    x0: Float[Array, "*runs d"]
+    particles: Float[Array, "*runs popsize d"]
+    consensus: Float[Array, "*runs d"]
+    spread: Float[Array, "*runs"]
     best: Best
 
 
@@ -50,85 +69,177 @@ class CBO:
     Args:
         popsize: particles, at least 2.
         sigma0: standard deviation of the first particles about x0, uniform in a cube of half width sqrt(3) sigma0.
-        s: noise of a step, in units of the distance from the consensus.
-        drift: part of that distance by which a step shrinks it, from 0 to 1.
-        noise: ``"anisotropic"``, ``"isotropic"`` (which needs a much smaller ``s``) or ``"constant"``.
-        truncation: greatest distance that noise is in proportion to, in units of ``sigma0``; None for none.
-        alpha0: first weight of differences in fitness.
-        alpha_growth: factor of alpha by step, which at 1 stays as it is.
-        alpha_max: last weight.
+        noise: ``"anisotropic"``, ``"isotropic"``, ``"constant"``, or ``"alternating"``: swarms take turns, isotropic
+            first, each with the defaults of its noise.
+        s: noise of a step, in units of the distance from the consensus (of 1 if constant); by default 1.25 if
+            anisotropic, 0.96 of the limit of stability if isotropic, 0.1 if constant.
+        drift: part of that distance by which a step shrinks it, from 0 to 1; by default 0.2 if anisotropic, 0.8 if
+            isotropic, 0.1 if constant.
+        truncation: greatest distance that noise is in proportion to, in units of ``sigma0``; by default 0.45 if
+            anisotropic, else none. May be infinite.
+        alpha: how sharp weights are: ``"geometric"``: alpha grows from ``alpha0`` by the factor ``growth`` to
+            ``alpha_max``; ``"effective"``: a ``share`` of the particles counts; ``"hard"``: the best alone. By default
+            geometric, and effective if isotropic.
+        alpha0: first alpha.
+        growth: factor of alpha by step.
+        alpha_max: last alpha.
+        share: of the particles, that counts.
+        correction: ``"none"``, or who drifts is who is worse than the consensus: ``"heaviside"``, or ``"smooth"`` about
+            it. Either takes one evaluation more a generation, the last row of a population: of the consensus of the
+            generation before.
+        batch: particles evaluated in a generation, a divisor of popsize; by default all. Batches are dealt from a
+            shuffled swarm, and each has its own consensus.
+        update: ``"partial"``: a batch moves itself; ``"full"``: all particles.
+        agreed: once all particles agree: ``"restart"`` with a new swarm, a ``"kick"``, or ``"stop"``. By default
+            restart if alternating, else stop.
+        kick: deviation of what all particles are kicked by, in units of ``sigma0``, when the consensus stands still.
     """
 
-    popsize: int = 25
+    popsize: int = 100
     sigma0: float = 0.3
-    s: float = 1.15
-    drift: float = 0.1
-    noise: Noise = "anisotropic"
-    truncation: float | None = 0.6
+    noise: Literal["alternating", "anisotropic", "isotropic", "constant"] = "alternating"
+    s: float | None = None
+    drift: float | None = None
+    truncation: float | None = None
+    alpha: Sharpness | None = None
     alpha0: float = 30.0
-    alpha_growth: float = 1.05
+    growth: float = 1.05
     alpha_max: float = 1e5
+    share: float = 0.2
+    correction: Correction = "none"
+    batch: int | None = None
+    update: Literal["partial", "full"] = "partial"
+    agreed: Literal["restart", "kick", "stop"] | None = None
+    kick: float = 0.1
 
     positional: ClassVar[bool] = True
     needs_values: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2)
-        for name in ("sigma0", "s", "alpha0"):
+        require_integer("batch", self.batch, low=2)
+        if self.batch is not None and self.popsize % self.batch:
+            raise SettingError(f"batch must be a divisor of popsize = {self.popsize}, got {self.batch}")
+        for name in ("sigma0", "s", "alpha0", "growth", "alpha_max", "kick"):
             require_number(name, getattr(self, name), above=0)
-        require_number("drift", self.drift, above=0, high=1)
-        if self.noise not in NOISES:
-            raise SettingError(f"noise must be one of {', '.join(NOISES)}; got {self.noise!r}")
-        require_number("truncation", self.truncation, above=0)
-        require_number("alpha_growth", self.alpha_growth, above=0)
-        require_number("alpha_max", self.alpha_max, above=0)
+        require_number("truncation", self.truncation, above=0, infinite=True)
+        for name in ("drift", "share"):
+            require_number(name, getattr(self, name), above=0, high=1)
+        require_one_of("noise", self.noise, ("alternating", *NOISES))
+        require_one_of("alpha", self.alpha, (None, *SHARPNESSES))
+        require_one_of("correction", self.correction, CORRECTIONS)
+        require_one_of("update", self.update, ("partial", "full"))
+        turns = self.noise == "alternating"
+        require_one_of("agreed", self.agreed, (None, "restart") if turns else (None, "restart", "kick", "stop"))
+        for name in ("s", "drift", "truncation", "alpha") if turns else ():
+            if (given := getattr(self, name)) is not None:
+                raise SettingError(
+                    f"{name} must be None with alternating noise, of which each has its own; got {given!r}"
+                )
+        if self.correction != "none" and self.batch is not None and self.update == "full":
+            raise SettingError(f"update must be 'partial' with correction {self.correction!r}, which needs all values")
 
-    def init(self, key: Key, x0: Float[Array, "d"]) -> CBOState:
+    def init(self, key: Key, x0: Float[Array, "*runs d"]) -> CBOState:
         xp = namespace(x0)
-        u = uniform(key, 0, (self.popsize, x0.shape[0]), leaf=1, like=x0)
+        zero = no_steps(x0)
         return CBOState(
             key=xp.asarray(key),
-            generation=xp.asarray(0)[()],
-            particles=x0 + self.sigma0 * math.sqrt(12.0) * (u - 0.5),
+            generation=zero,
+            age=zero,
+            swarms=zero,
+            x0=x0,
+            particles=uniform_start(key, x0, self.popsize, self.sigma0),
             consensus=x0,
+            spread=of_each_run(x0, self.sigma0),
             best=none_yet(x0),
         )
 
-    def ask(self, state: CBOState, first: int = 0) -> Float[Array, "n d"]:
-        """The particles; further ones are where their noise might have thrown them as well."""
+    def ask(self, state: CBOState, first: int = 0) -> Float[Array, "*runs n d"]:
+        """The particles of a batch, and the consensus if a correction needs it; further ones lie about these."""
+        xp = namespace(state.particles)
+        asked = state.particles[..., : self.batch or self.popsize, :]
+        if self.correction != "none":
+            asked = xp.concat([asked, state.consensus[..., None, :]], axis=-2)
         if first == 0:
-            return state.particles
-        return state.particles + self._throw(state, state.particles - state.consensus, first)
+            return asked
+        z = normal(state.key, state.generation, asked.shape, first=first, leaf=2, like=asked)
+        return asked + state.spread[..., None, None] * z
 
-    def tell(self, state: CBOState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> CBOState:
+    def tell(
+        self, state: CBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
+    ) -> CBOState:
         xp = namespace(state.particles)
         energy = finite_or_worst(fitness, state.particles.dtype)
-        alpha = geometric(self.alpha0, self.alpha_growth, self.alpha_max, state.generation, state.particles)
-        consensus = softmin(energy, alpha) @ population
-        told = min(population.shape[0], self.popsize)
-        particles = xp.concat([population[:told, :], state.particles[told:, :]])  # whoever has no result drifts as well
-        offset = particles - consensus
-        moved = particles - self.drift * offset + self._throw(state, offset)
+        told = min(population.shape[-2], self.batch or self.popsize)
+        evaluated, energies = population[..., :told, :], energy[..., :told]
+        consensus = mean_of(softmin(energies, self._alpha(state, energies)), evaluated)
+
+        moving = self.popsize if self.update == "full" else (self.batch or self.popsize)
+        particles = where_told(state.particles[..., :moving, :], evaluated)
+        offset = particles - consensus[..., None, :]
+        z = normal(state.key, state.generation, particles.shape, like=particles)
+        pull: Array | float = 1.0
+        if self.correction != "none" and told == moving < population.shape[-2]:
+            pull = share_of_drift(self.correction, energies, energy[..., told : told + 1])[..., None]
+        moved = particles + self._step(state, offset, z, pull)
+        width = spread(offset)
+        is_over = (width < _AGREED * self.sigma0) & (self._when_agreed == "restart")
+        if self._when_agreed == "kick":
+            still = xp.max(xp.abs(consensus - state.consensus), axis=-1) < _STILL * self.sigma0
+            blow = normal(state.key, state.generation, particles.shape, leaf=3, like=particles)
+            moved = xp.where(still[..., None, None], moved + self.kick * self.sigma0 * blow, moved)
+        elif self._when_agreed == "restart":
+            stepped = moved
+            moved = choose(is_over[..., None, None], lambda: state.x0[..., None, :] + self.sigma0 * z, lambda: stepped)
+        if self.batch is not None:
+            rest = state.particles[..., moving:, :]
+            moved = dealt(state.key, state.generation, xp.concat([moved, rest], axis=-2), self.batch)
         return CBOState(
             key=state.key,
             generation=state.generation + 1,
-            particles=xp.clip(moved, -_LARGEST, _LARGEST),
+            age=settled(xp.where(is_over, xp.zeros_like(state.age), state.age + 1)),
+            swarms=state.swarms + xp.astype(is_over, state.swarms.dtype),
+            x0=state.x0,
+            particles=bounded(moved),
             consensus=consensus,
+            spread=width,
             best=better_of(state.best, population, fitness),
         )
 
-    def _throw(self, state: CBOState, offset: Float[Array, "popsize d"], first: int = 0) -> Float[Array, "popsize d"]:
-        """The noise of a step, for particles with this offset from the consensus."""
-        z = normal(state.key, state.generation, offset.shape, first=first, like=offset)
-        truncation = None if self.truncation is None else self.truncation * self.sigma0
-        return self.s * scales(self.noise, offset, truncation) * z
-
-    def recommend(self, state: CBOState) -> Float[Array, "d"]:
+    def recommend(self, state: CBOState) -> Float[Array, "*runs d"]:
         """The best point evaluated; the consensus itself is ``state.consensus``."""
         return state.best.x
 
-    def stop(self, state: CBOState) -> dict[str, Bool[Array, ""]]:
+    def stop(self, state: CBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: all particles agree, so that none of them moves any more."""
-        xp = namespace(state.particles)
-        spread = xp.max(xp.abs(state.particles - state.consensus))
-        return {"consensus": spread < 1e-12 * self.sigma0}
+        return {"consensus": (state.spread < _STOPPED * self.sigma0) & (self._when_agreed == "stop")}
+
+    @property
+    def _when_agreed(self) -> str:
+        return self.agreed or ("restart" if self.noise == "alternating" else "stop")
+
+    def _alpha(self, state: CBOState, energy: Float[Array, "*runs n"]) -> Float[Array, "*runs"]:
+        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.age, energy)
+        if self.alpha is None and self.noise == "alternating":
+            return choose(state.swarms % 2 == 0, lambda: effective(energy, self.share), lambda: grown)
+        return alpha_of(self.alpha or _ALPHA[self.noise], energy, self.share, grown)
+
+    def _step(
+        self, state: CBOState, offset: Float[Array, "*runs n d"], z: Float[Array, "*runs n d"], pull: Array | float
+    ) -> Float[Array, "*runs n d"]:
+        """What a step adds: the drift towards the consensus, of which ``pull`` holds, and the noise."""
+
+        def of(kind: Noise) -> Float[Array, "*runs n d"]:
+            drift = _DRIFT[kind] if self.drift is None else self.drift
+            s = _S[kind] if self.s is None else self.s
+            if kind == "isotropic" and self.s is None:
+                s = s * isotropic_limit(drift, offset.shape[-1])
+            truncation = _TRUNCATION[kind] if self.truncation is None else self.truncation
+            size = scales(kind, offset, None if truncation is None else truncation * self.sigma0)
+            return s * size * z - drift * pull * offset
+
+        if self.noise != "alternating":
+            return of(self.noise)
+        is_isotropic = (state.swarms % 2 == 0)[..., None, None]
+        return choose(is_isotropic, lambda: of("isotropic"), lambda: of("anisotropic"))

@@ -1,17 +1,31 @@
-"""Where a swarm agrees: weights of its particles, and their weighted mean."""
+"""Where a swarm agrees: weights of its particles, how sharp they are, and their weighted mean.
+
+Everything here takes any number of leading axes, for runs: energies are of shape (..., n), particles (..., n, d).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
-from blackbox.arrays import Array, namespace
+from blackbox.arrays import Array, namespace, repeat, settled
 from blackbox.shaping import finite_or_worst
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
+
+Sharpness = Literal["geometric", "effective", "hard"]
+SHARPNESSES: tuple[Sharpness, ...] = get_args(Sharpness)
+"""How alpha is controlled: it grows by a factor each step; so that an effective share of the particles counts; or the
+best particle alone counts."""
+
+HARD = 1e30
+"""The alpha by which the best particle alone counts."""
+
+_HALVINGS = 15  # of an interval of alpha from 1e-5 to 1e5 in units of the mean energy: to 1 in 1400
+_INTERVAL = 11.512925464970229  # ln 1e5
 
 
-def softmin(energy: Float[Array, "n"], alpha: Float[Array, ""] | float) -> Float[Array, "n"]:
+def softmin(energy: Float[Array, "*runs n"], alpha: Float[Array, "*runs"] | float) -> Float[Array, "*runs n"]:
     """Gibbs weights exp(-alpha energy), which sum to 1 (Pinnau et al. 2017, equation 1.3).
 
     Only differences count, so the least energy is taken off first and nothing underflows that has weight. NaN and
@@ -19,19 +33,76 @@ def softmin(energy: Float[Array, "n"], alpha: Float[Array, ""] | float) -> Float
     """
     xp = namespace(energy)
     e = finite_or_worst(energy)
+    alpha = xp.asarray(alpha, dtype=e.dtype)[..., None]
+    above, counts = above_least(e)
+    above = xp.minimum(above, 1000.0 / alpha)  # where the exponential is 0 in any dtype
+    weights = xp.where(counts, xp.exp(-alpha * above), xp.zeros_like(e))
+    return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def effective(energy: Float[Array, "*runs n"], share: Float[Array, ""] | float) -> Float[Array, "*runs"]:
+    """The alpha of which the effective number of particles, 1 / sum w^2, is this share of those that have a value.
+
+    By bisection of its logarithm in units of the mean energy above the least, so that neither level nor scale of the
+    objective matter. Where no alpha is sharp or soft enough, the nearest.
+    """
+    xp = namespace(energy)
+    e = finite_or_worst(energy)
+    above, counts = above_least(e)
+    number = xp.astype(counts, e.dtype)
+    total = xp.sum(number, axis=-1)
+    unit = mean_above(above, counts)
+    unit = xp.where(unit > 0, unit, xp.ones_like(unit))
+    scaled = above * number / unit[..., None]
+    target = share * total
+
+    def halve(bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle, half = bracket
+        weights = number * xp.exp(-xp.exp(middle)[..., None] * scaled)
+        first, second = xp.sum(weights, axis=-1), xp.sum(weights * weights, axis=-1)
+        half = half / 2
+        return middle + xp.where(first * first > target * second, half, -half), half
+
+    middle, _ = repeat(halve, _HALVINGS, (xp.zeros_like(unit), xp.zeros_like(unit) + _INTERVAL))
+    alpha: Array = xp.exp(middle) / unit
+    return alpha
+
+
+def above_least(e: Float[Array, "*runs n"]) -> tuple[Float[Array, "*runs n"], Bool[Array, "*runs n"]]:
+    """Energies less the least one, finite; and which of them count: infinity does where there is nothing else."""
+    xp = namespace(e)
     largest = xp.finfo(e.dtype).max / 4
-    least = xp.min(e)
+    least = xp.min(e, axis=-1, keepdims=True)
     above = xp.clip(e, -largest, largest) - xp.clip(least, -largest, largest)
-    above = xp.minimum(above, xp.zeros_like(above) + 1000.0 / alpha)  # where the exponential is 0 in any dtype
-    weights = xp.where((e < xp.inf) | (least == xp.inf), xp.exp(-alpha * above), xp.zeros_like(e))
-    return weights / xp.sum(weights)
+    return above, (e < xp.inf) | (least == xp.inf)
+
+
+def mean_above(above: Float[Array, "*runs n"], counts: Bool[Array, "*runs n"]) -> Float[Array, "*runs"]:
+    """The mean of those that count, a scale of the energies."""
+    xp = namespace(above)
+    number = xp.astype(counts, above.dtype)
+    return xp.sum(above * number / xp.sum(number, axis=-1, keepdims=True), axis=-1)
 
 
 def geometric(
-    start: Array | float, growth: Array | float, most: Array | float, generation: Int[Array, ""], like: Array
-) -> Float[Array, ""]:
-    """Alpha after so many steps, min(start growth^generation, most), in the library and dtype of ``like``."""
+    start: Array | float, growth: Array | float, most: Array | float, age: Int[Array, "*runs"], like: Array
+) -> Float[Array, "*runs"]:
+    """Alpha after so many steps, min(start growth^age, most), in the library and dtype of ``like``."""
     xp = namespace(like)
     start, growth, most = (xp.log(xp.asarray(number, dtype=like.dtype)) for number in (start, growth, most))
-    alpha: Array = xp.exp(xp.minimum(start + growth * xp.astype(generation, like.dtype), most))
+    alpha: Array = xp.exp(xp.minimum(start + growth * xp.astype(age, like.dtype), most))
     return alpha
+
+
+def alpha_of(
+    kind: Sharpness, energy: Float[Array, "*runs n"], share: Array | float, grown: Float[Array, "*runs"]
+) -> Float[Array, "*runs"]:
+    """The alpha of this kind of control; ``grown`` is the geometric one."""
+    if kind == "hard":
+        return settled(namespace(energy).full_like(energy[..., 0], HARD))
+    return effective(energy, share) if kind == "effective" else grown
+
+
+def mean_of(weights: Float[Array, "*runs n"], particles: Float[Array, "*runs n d"]) -> Float[Array, "*runs d"]:
+    """The consensus: the weighted mean of the particles."""
+    return (weights[..., None, :] @ particles)[..., 0, :]

@@ -34,13 +34,16 @@ def steps(strategy: CBO, f: Any, x0: np.ndarray, count: int, seed: int = 0) -> A
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("truncation", [None, 0.2])
 def test_a_step_is_the_written_one(noise: Any, truncation: float | None) -> None:
-    strategy = CBO(popsize=7, noise=noise, truncation=truncation, sigma0=0.5, s=0.4, drift=0.3, alpha0=2.0)
+    limit = np.inf if truncation is None else truncation
+    strategy = CBO(
+        popsize=7, noise=noise, truncation=limit, sigma0=0.5, s=0.4, drift=0.3, alpha="geometric", alpha0=2.0
+    )
     state = steps(strategy, rastrigin, np.full(D, 0.3), 3)
     x, energy, alpha = state.particles, rastrigin(state.particles), 2.0 * 1.05**3
     weights = [np.exp(-alpha * (e - min(energy))) for e in energy]
     v = sum(w * row for w, row in zip(weights, x, strict=True)) / sum(weights)
     xi = normal(state.key, 3, (7, D), like=x)
-    bound = np.inf if truncation is None else truncation * 0.5
+    bound = limit * 0.5
     expected = np.empty_like(x)
     for i, row in enumerate(x):
         size = {
@@ -114,7 +117,7 @@ def test_the_distance_to_a_fixed_consensus_shrinks_below_the_limit_of_s(
     noise: Any, d: int, s: float, contracts: bool
 ) -> None:
     """One particle carries all the weight and stays; the others' typical distance contracts or not."""
-    strategy = CBO(popsize=1000, noise=noise, s=s, drift=0.1, truncation=None, sigma0=1.0, alpha0=1e5)
+    strategy = CBO(popsize=1000, noise=noise, s=s, drift=0.1, truncation=np.inf, sigma0=1.0, alpha="hard")
     state = strategy.init(bb.key(0), np.zeros(d))
     for _ in range(300):
         particles = state.particles.copy()
@@ -168,7 +171,7 @@ def test_rastrigin_in_ten_dimensions_is_solved_by_one_default_within_50_000_eval
         return jnp.sum(z**2 - 10 * jnp.cos(2 * jnp.pi * z)) + 10 * x.shape[-1]
 
     strategy = CBO(sigma0=np.sqrt(3))
-    _, history = bb.run(strategy, objective, jnp.zeros(10), key=bb.key(0), generations=2000, runs=20)
+    _, history = bb.run(strategy, objective, jnp.zeros(10), key=bb.key(0), generations=500, runs=20)
     assert np.mean(np.abs(np.asarray(history.x_best) - shift).max(axis=1) < 0.25) >= 0.9
     assert (np.asarray(history.evaluations) <= 50_000).all()
 
@@ -179,6 +182,21 @@ def test_a_box_is_searched_by_name() -> None:
 
 
 def test_settings_are_checked() -> None:
-    for name, value in {"popsize": 1, "s": 0.0, "drift": 1.5, "noise": "odd", "truncation": -1.0}.items():
-        with pytest.raises(bb.SettingError, match=name):
-            CBO(**{name: value})  # type: ignore[arg-type]
+    for setting in (
+        {"popsize": 1},
+        {"s": 0.0},
+        {"drift": 1.5},
+        {"noise": "odd"},
+        {"truncation": -1.0},
+        {"truncation": np.nan},
+        {"alpha": "soft"},
+        {"correction": "no_correction"},
+        {"batch": 30},
+        {"update": "half"},
+        {"agreed": "kick", "noise": "alternating"},
+        {"s": 1.0, "noise": "alternating"},
+        {"update": "full", "correction": "smooth", "batch": 10},
+    ):
+        name = next(iter(setting))
+        with pytest.raises(bb.SettingError, match=f"^{name} must be"):
+            CBO(**{"noise": "anisotropic", **setting})  # type: ignore[arg-type]

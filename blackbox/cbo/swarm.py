@@ -1,0 +1,84 @@
+"""What swarms have in common: how they start, how results reach their particles, and whether they have agreed.
+
+Everything here takes any number of leading axes, for runs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from blackbox.arrays import Array, Key, namespace, settled
+from blackbox.cbo.diffusion import squared_length
+from blackbox.kernels.noise import uniform
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+LARGEST = 1e8
+"""Coordinates stay within: heavy-tailed noise throws particles far, and some never return."""
+
+
+def no_steps(x0: Float[Array, "*runs d"]) -> Int[Array, "*runs"]:
+    """The count of each run at its start."""
+    xp = namespace(x0)
+    return settled(xp.astype(xp.zeros_like(x0[..., 0]), xp.asarray(0).dtype))
+
+
+def of_each_run(x0: Float[Array, "*runs d"], value: Array | float) -> Float[Array, "*runs"]:
+    """One number for each run."""
+    return settled(namespace(x0).zeros_like(x0[..., 0]) + value)
+
+
+def uniform_start(
+    key: Key, x0: Float[Array, "*runs d"], popsize: int, sigma0: Array | float, leaf: int = 1
+) -> Float[Array, "*runs popsize d"]:
+    """Particles uniform in a cube about ``x0``, of standard deviation ``sigma0``."""
+    shape = (*x0.shape[:-1], popsize, x0.shape[-1])
+    return x0[..., None, :] + sigma0 * math.sqrt(12.0) * (uniform(key, 0, shape, leaf=leaf, like=x0) - 0.5)
+
+
+def where_told(
+    particles: Float[Array, "*runs n d"], population: Float[Array, "*runs m d"]
+) -> Float[Array, "*runs n d"]:
+    """The particles where they were evaluated, of which the first ``m`` have been; the others where they are."""
+    xp = namespace(particles)
+    told = min(population.shape[-2], particles.shape[-2])
+    if told == particles.shape[-2]:
+        return population[..., :told, :]
+    return xp.concat([population[..., :told, :], particles[..., told:, :]], axis=-2)
+
+
+def order_of_turns(
+    key: Key, generation: Int[Array, "*runs"], particles: Float[Array, "*runs n d"], batch: int, leaf: int = 4
+) -> Int[Array, "*runs n"]:
+    """Which particle comes to each place, so that the next batch is in front: those of the last one go to the end, and
+    when all have had their turn the swarm is shuffled (Carrillo, Jin, Li & Zhu 2021, algorithm 2.1)."""
+    xp = namespace(particles)
+    n = particles.shape[-2]
+    lots = uniform(key, generation, particles.shape[:-1], leaf=leaf, like=particles)
+    order = xp.argsort(lots, axis=-1, stable=True)
+    is_last = ((generation + 1) % (n // batch) == 0)[..., None]
+    return xp.where(is_last, order, (xp.zeros_like(order) + xp.arange(n) + batch) % n)
+
+
+def in_order(rows: Float[Array, "*runs n d"], order: Int[Array, "*runs n"]) -> Float[Array, "*runs n d"]:
+    """Rows as they come to their places; every array that has one for each particle is to be put in the same order."""
+    return namespace(rows).take_along_axis(rows, order[..., None], axis=-2)
+
+
+def dealt(
+    key: Key, generation: Int[Array, "*runs"], particles: Float[Array, "*runs n d"], batch: int, leaf: int = 4
+) -> Float[Array, "*runs n d"]:
+    """The particles with the next batch in front."""
+    return in_order(particles, order_of_turns(key, generation, particles, batch, leaf))
+
+
+def bounded(particles: Float[Array, "*runs n d"]) -> Float[Array, "*runs n d"]:
+    return namespace(particles).clip(particles, -LARGEST, LARGEST)
+
+
+def spread(offset: Float[Array, "*runs n d"]) -> Float[Array, "*runs"]:
+    """How far particles are from the consensus: the root mean square of a coordinate."""
+    xp = namespace(offset)
+    return xp.sqrt(xp.mean(squared_length(offset), axis=-1) / offset.shape[-1])
