@@ -21,6 +21,12 @@ LAST_LINES = {
     "mixed_space_with_failures": r"value 0\.0\d\d after 400 evaluations",
     "search_digits": r"value 0\.\d\d\d after 8 evaluations",
     "bbob_methods": r"picture: bbob_methods.png",
+    "cbo_digits": r"test accuracy 0\.9\d\d after 115000 evaluations",
+    "consensus_gradient": (
+        r"final distance to the minimum: hopping 0\.\d\d\d, CBO 0\.0\d\d, gradient descent 10\.99; "
+        r"picture: consensus_gradient\.png"
+    ),
+    "polarized_minima": r"polarized found 4 of 4 minima, plain 1; picture: polarized_minima\.png",
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
     "egg_language_model": r"held-out text: [345]\.\d\d\d bits per byte after 80 updates",
     "eggroll_brax": r"mean return of the policy: (4[5-9]\d|500) of 500 in unseen episodes",
