@@ -1,14 +1,15 @@
 """Consensus-based optimization, ours and CBXpy's, in one process: how often runs succeed, and how fast steps are.
 
     pip install cbx
-    python bench/cbo.py             five minutes on one core; writes bench/results/cbo.md
-    python bench/cbo.py speed       only the steps per second
+    python bench/cbo.py             ten minutes on one core; writes bench/results/cbo.md, cbo.png, cbo_speed.md
+    python bench/cbo.py speed       only the steps per second, and the memory of a run
 
-Objectives and protocol are CBXpy's: Rastrigin sum(x^2 - 10 cos 2 pi x) + 10 d and Ackley (20, 0.2, 2 pi), particles
-uniform in [-3, 3]^d, all runs in one batch. "Shifted": the minimum at (1.7, ..., 1.7); "outside": particles start in
-[1, 4]^d; "rotated": by a random matrix. Ours has its defaults, and sigma0 = sqrt(3), which makes that start; CBXpy
-lambda = 1, alpha from 30 by 5 % a step to 1e5, no correction, and the noise of its three good settings: "docs" (sigma
-10.1, dt 0.01, of its notebook on success rates), "default" (5.1, 0.01), "tuned" (sqrt 10, 0.1, found by a scan).
+Problems are those of CBXpy's protocol, as problems/landscapes.py has them: Rastrigin sum(x^2 - 10 cos 2 pi x) + 10 d
+and Ackley (20, 0.2, 2 pi), particles uniform in [-3, 3]^d, all runs in one batch. "Shifted": the minimum at
+(1.7, ..., 1.7); "outside": particles start in [1, 4]^d; "rotated": by a random matrix. Ours has its defaults, and
+sigma0 = sqrt(3), which makes that start; CBXpy lambda = 1, alpha from 30 by 5 % a step to 1e5, no correction, 100
+particles, and the noise of its three good settings: "docs" (sigma 10.1, dt 0.01, of its notebook on success rates),
+"default" (5.1, 0.01), "tuned" (sqrt 10, 0.1, found by a scan).
 """
 
 from __future__ import annotations
@@ -21,63 +22,55 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import argparse
 import math
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from cbx.dynamics import CBO
 from cbx.scheduler import multiply
-from record import write
+from record import RESULTS, write
 
 import blackbox as bb
+from blackbox.problems.landscapes import Landscape
 from kernels import measure
 
-WITHIN = 0.25  # of the minimum in every coordinate: success
 GAP = 1.0  # f above the minimum, for the evaluations until
 CBX = {"docs": (10.1, 0.01), "default": (5.1, 0.01), "tuned": (math.sqrt(10), 0.1)}
-
-
-def rastrigin(z: Any, xp: Any) -> Any:
-    return xp.sum(z * z - 10 * xp.cos(2 * xp.pi * z), axis=-1) + 10 * z.shape[-1]
-
-
-def ackley(z: Any, xp: Any) -> Any:
-    d = z.shape[-1]
-    waves = xp.exp(xp.sum(xp.cos(2 * xp.pi * z), axis=-1) / d)
-    return -20 * xp.exp(-0.2 * xp.sqrt(xp.sum(z * z, axis=-1) / d)) - waves + 20 + math.e
+COLOURS = {"blackbox:cbo": "#1b6ca8", "cbx:docs": "#d1495b", "cbx:default": "#edae49", "cbx:tuned": "#66a182"}
 
 
 class Problem(NamedTuple):
     name: str
-    function: Callable[[Any, Any], Any]
-    d: int
+    landscape: Landscape
     budget: int
     """Evaluations of a run."""
-    minimum: float = 0.0
-    """Every coordinate of it."""
-    start: tuple[float, float] = (-3.0, 3.0)
-    rotated: bool = False
 
-    def __call__(self, x: Any, xp: Any) -> Any:
-        z = x - self.minimum
-        if self.rotated:
-            z = z @ xp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(self.d, self.d)))[0], dtype=z.dtype)
-        return self.function(z, xp)
+
+def problem(name: str, d: int, budget: int, version: str = "") -> Problem:
+    """A landscape in one of its versions, from the start of the protocol."""
+    minimum, start, rotation = 0.0, (-3.0, 3.0), None
+    if version == "shifted":
+        minimum = 1.7
+    elif version == "outside":
+        start = (1.0, 4.0)
+    elif version == "rotated":
+        rotation = 0
+    title = f"{name.capitalize()}, {version}" if version else name.capitalize()
+    return Problem(title, Landscape(name, d, minimum=minimum, start=start, rotation=rotation), budget)
 
 
 PROBLEMS = (
-    Problem("Rastrigin", rastrigin, 20, 150_000),
-    Problem("Rastrigin", rastrigin, 10, 50_000),
-    Problem("Ackley", ackley, 20, 30_000),
-    Problem("Rastrigin, shifted", rastrigin, 10, 50_000, minimum=1.7),
-    Problem("Rastrigin, outside", rastrigin, 10, 50_000, start=(1.0, 4.0)),
-    Problem("Rastrigin, rotated", rastrigin, 10, 50_000, rotated=True),
-    Problem("Ackley, shifted", ackley, 20, 30_000, minimum=1.7),
-    Problem("Ackley, outside", ackley, 20, 30_000, start=(1.0, 4.0)),
-    Problem("Ackley, rotated", ackley, 20, 30_000, rotated=True),
+    problem("rastrigin", 20, 150_000),
+    problem("rastrigin", 10, 50_000),
+    problem("ackley", 20, 30_000),
+    *(problem("rastrigin", 10, 50_000, version) for version in ("shifted", "outside", "rotated")),
+    *(problem("ackley", 20, 30_000, version) for version in ("shifted", "outside", "rotated")),
 )
 
 
@@ -90,20 +83,22 @@ class Outcome(NamedTuple):
 
 
 def ours(problem: Problem, runs: int, seed: int) -> Outcome:
-    low, high = problem.start
+    landscape = problem.landscape
+    low, high = landscape.start
     strategy = bb.create("cbo", sigma0=(high - low) / math.sqrt(12))
     _, history = bb.run(
-        strategy, lambda x: problem(x, jnp), jnp.full(problem.d, (low + high) / 2), key=bb.key(seed),
+        strategy, landscape, jnp.full(landscape.d, (low + high) / 2), key=bb.key(seed),
         generations=problem.budget // strategy.popsize, runs=runs,
     )  # fmt: skip
     return Outcome(np.asarray(history.x_best), np.asarray(history.best), strategy.popsize)
 
 
 def cbx(problem: Problem, runs: int, seed: int, setting: str, popsize: int = 100) -> Outcome:
+    landscape = problem.landscape
     sigma, dt = CBX[setting]
-    start = np.random.default_rng(seed).uniform(*problem.start, (runs, popsize, problem.d))
+    start = np.random.default_rng(seed).uniform(*landscape.start, (runs, popsize, landscape.d))
     dynamic = CBO(
-        lambda x: problem(x, np), f_dim="3D", check_f_dims=False, x=start, M=runs, N=popsize, d=problem.d,
+        landscape, f_dim="3D", check_f_dims=False, x=start, M=runs, N=popsize, d=landscape.d,
         noise="anisotropic", alpha=30.0, sigma=sigma, dt=dt, lamda=1.0, verbosity=0, track_args={"names": []},
         max_it=problem.budget // popsize, seed=seed,
     )  # fmt: skip
@@ -124,18 +119,20 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
     return center - half, center + half
 
 
-def row(problem: Problem, solver: str, solve: Callable[[], Outcome], runs: int) -> dict[str, Any]:
-    began = time.process_time()
-    outcome = solve()
-    seconds = time.process_time() - began
-    successes = int((np.abs(outcome.points - problem.minimum).max(axis=1) < WITHIN).sum())
-    low, high = wilson(successes, runs)
+def arrivals(outcome: Outcome) -> np.ndarray:
+    """The evaluations of each run until f < 1."""
     reached = outcome.values <= GAP
-    until = np.where(reached.any(axis=1), (reached.argmax(axis=1) + 1.0) * outcome.each, np.inf)
-    median = float(np.median(until))
+    return np.where(reached.any(axis=1), (reached.argmax(axis=1) + 1.0) * outcome.each, np.inf)
+
+
+def row(problem: Problem, solver: str, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    runs = len(outcome.points)
+    successes = int(problem.landscape.solved(outcome.points).sum())
+    low, high = wilson(successes, runs)
+    median = float(np.median(arrivals(outcome)))
     cells = {
         "problem": problem.name,
-        "d": problem.d,
+        "d": problem.landscape.d,
         "solver": solver,
         "evaluations": f"{problem.budget:,}",
         "success": f"{successes / runs:.0%} ({low:.0%} to {high:.0%})",
@@ -147,59 +144,111 @@ def row(problem: Problem, solver: str, solve: Callable[[], Outcome], runs: int) 
     return cells
 
 
-def steps_per_second() -> list[dict[str, Any]]:
-    """Particle-steps per second of 100 runs of 100 particles in 20 dimensions, in turns, medians of five."""
-    runs, popsize, d = 100, 100, 20
-    problem = PROBLEMS[0]
-    strategy = bb.create("cbo", popsize=popsize, sigma0=math.sqrt(3))
+def draw(curves: dict[str, dict[str, np.ndarray]], budgets: list[int]) -> None:
+    """The share of runs that have reached f < 1, over evaluations."""
+    figure, axes = plt.subplots(3, 3, figsize=(11, 8), sharey=True, layout="constrained")
+    for axis, (name, solvers), budget in zip(axes.flat, curves.items(), budgets, strict=True):
+        for solver, until in solvers.items():
+            shares = np.arange(1, len(until) + 1) / len(until)
+            x, y = np.append(np.sort(until), budget), np.append(shares, np.isfinite(until).mean())
+            kept = np.isfinite(x)
+            axis.step(x[kept], y[kept], where="post", color=COLOURS[solver], label=solver)
+        axis.set(title=name, xlim=(0, budget), ylim=(-0.02, 1.02))
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("runs with f < 1")
+    for axis in axes[-1]:
+        axis.set_xlabel("evaluations")
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(RESULTS / "cbo.png", dpi=110)
 
-    def objective(x: Any) -> Any:
-        return problem(x, jnp)
+
+RUNS, POPSIZE, D = 100, 100, 20  # of the steps that are timed
+
+
+def stepping(landscape: Landscape) -> dict[str, Callable[[int], None]]:
+    """What makes so many steps of all runs."""
+    strategy = bb.create("cbo", popsize=POPSIZE, sigma0=math.sqrt(3))
+    keys = np.stack([bb.key(run) for run in range(RUNS)])
 
     def compiled(steps: int) -> None:
-        states, _ = bb.run(strategy, objective, jnp.zeros(d), key=bb.key(0), generations=steps, runs=runs)
-        jax.block_until_ready(states.particles)
+        bb.run(strategy, landscape, jnp.zeros(D), key=bb.key(0), generations=steps, runs=RUNS)
 
     def plain(steps: int) -> None:
-        for run in range(runs):
-            state = strategy.init(bb.key(run), np.zeros(d))
-            for _ in range(steps):
-                population = strategy.ask(state)
-                state = strategy.tell(state, population, problem(population, np))
+        state = strategy.init(keys, np.zeros((RUNS, D)))
+        for _ in range(steps):
+            population = strategy.ask(state)
+            state = strategy.tell(state, population, landscape(population))
 
     def peer(steps: int) -> None:
-        cbx(problem._replace(budget=steps * popsize), runs, 0, "docs")
+        cbx(Problem("", landscape, steps * POPSIZE), RUNS, 0, "docs")
 
-    makers: dict[str, tuple[Callable[[int], None], int]] = {
-        "blackbox, JAX": (compiled, 500), "blackbox, NumPy": (plain, 40), "cbx": (peer, 40),
-    }  # fmt: skip
-    times = measure(
-        {name: lambda turn, make=make, steps=steps: make(steps) for name, (make, steps) in makers.items()}, 5
-    )
-    speeds = {name: runs * popsize * steps / times[name] for name, (_, steps) in makers.items()}
-    return [
-        {
-            "steps of": name,
-            "particle-steps per CPU second": f"{speed:,.0f}",
-            "times cbx": f"{speed / speeds['cbx']:.1f}",
+    return {"blackbox, JAX": compiled, "blackbox, NumPy": plain, "cbx": peer}
+
+
+def steps_per_second(repeats: int) -> list[dict[str, Any]]:
+    """Particle-steps per CPU second and per second, in turns, medians."""
+    rows = []
+    for name in ("rastrigin", "sphere"):
+        makers = stepping(Landscape(name, D, start=(-3.0, 3.0)))
+        steps = {"blackbox, JAX": 500, "blackbox, NumPy": 40, "cbx": 40}
+        turns = {solver: lambda turn, make=make, n=steps[solver]: make(n) for solver, make in makers.items()}
+        on_cpu = measure(turns, repeats)
+        elapsed = measure(turns, repeats, time.perf_counter)
+        per = {
+            solver: [RUNS * POPSIZE * steps[solver] / spent[solver] for spent in (on_cpu, elapsed)] for solver in turns
         }
-        for name, speed in speeds.items()
-    ]
+        rows += [
+            {
+                "objective": name,
+                "steps of": solver,
+                "particle-steps per CPU second": f"{speed:,.0f}",
+                "times cbx": f"{speed / per['cbx'][0]:.1f}",
+                "per second": f"{by_clock:,.0f}",
+                "times cbx by the clock": f"{by_clock / per['cbx'][1]:.1f}",
+                "MiB": memory_of(solver) if name == "rastrigin" else "–",
+            }
+            for solver, (speed, by_clock) in per.items()
+        ]
+    return rows
+
+
+def memory_of(solver: str) -> str:
+    """What 500 steps add to the peak memory of a process that has imported everything, in MiB."""
+    command = [sys.executable, __file__, "memory", "--solver", solver]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def report_memory(solver: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stepping(Landscape("rastrigin", D, start=(-3.0, 3.0)))[solver](500)
+    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("all", "speed"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "speed", "success", "memory"), default="all")
     parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--solver", help="whose memory")
     arguments = parser.parse_args()
+    if arguments.what == "memory":
+        report_memory(arguments.solver)
+        return
     packages = ("blackbox-engine", "numpy", "jax", "cbx")
-    speeds = steps_per_second()
-    note = "100 runs of 100 particles in 20 dimensions, Rastrigin; medians of five, in turns, compilation not included."
-    write("cbo_speed", "Steps of consensus-based optimization", list(speeds[0]), speeds, packages, note)
+    if arguments.what != "success":
+        speeds = steps_per_second(arguments.repeats)
+        note = f"""
+{RUNS} runs of {POPSIZE} particles in {D} dimensions; medians of {arguments.repeats}, in turns, compilation not
+included. The objective is part of a step: on the sphere it costs next to nothing, and Rastrigin's cosines are in JAX
+those of problems/landscapes.py, in NumPy for both the same. MiB: what 500 steps add to the peak memory of a process,
+in JAX with compilation.
+"""
+        write("cbo_speed", "Steps of consensus-based optimization", list(speeds[0]), speeds, packages, note)
     if arguments.what == "speed":
         return
-    rows = []
+    rows, curves = [], {}
     for problem in PROBLEMS:
         solvers: dict[str, Callable[[], Outcome]] = {
             "blackbox:cbo": lambda problem=problem: ours(problem, arguments.runs, arguments.seed),
@@ -210,12 +259,20 @@ def main() -> None:
                 for setting in CBX
             },
         }
-        rows += [row(problem, name, solve, arguments.runs) for name, solve in solvers.items()]
+        until = curves.setdefault(f"{problem.name}, d = {problem.landscape.d}", {})
+        for name, solve in solvers.items():
+            began = time.process_time()
+            outcome = solve()
+            rows.append(row(problem, name, outcome, time.process_time() - began))
+            until[name] = arrivals(outcome)
+    draw(curves, [problem.budget for problem in PROBLEMS])
     note = f"""
 {(__doc__ or "").strip().split(chr(10) * 2)[-1]}
-Success: the best point within {WITHIN} of the minimum in every coordinate, of {arguments.runs} runs, with Wilson's
+Success: the best point within 0.25 of the minimum in every coordinate, of {arguments.runs} runs, with Wilson's
 interval of 95 %. Evaluations to f < 1: median, of runs that do not get there infinite. CPU s: of all runs, ours with
 compilation. Seed {arguments.seed}.
+
+![Shares of runs with f < 1, over evaluations](cbo.png)
 """
     write("cbo", "Consensus-based optimization", list(rows[0]), rows, packages, note)
 

@@ -140,15 +140,17 @@ def rollouts(env: str, is_trained: bool) -> tuple[dict[str, Callable[[int], Any]
     return drawn, int(rollout(env, HIDDEN, source, starts, impl="native")[1].sum())
 
 
-def measure(chosen: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, float]:
-    """Median CPU time of each in seconds, by turns."""
+def measure(
+    chosen: dict[str, Callable[[int], Any]], repeats: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
+    """Median CPU time of each in seconds, or by another clock, by turns."""
     times: dict[str, list[float]] = {name: [] for name in chosen}
     for turn in range(repeats + 1):
         for name, make in chosen.items():
-            began = time.process_time()
+            began = clock()
             jax.block_until_ready(make(turn))
             if turn:  # the first one compiles
-                times[name].append(time.process_time() - began)
+                times[name].append(clock() - began)
     return {name: statistics.median(spent) for name, spent in times.items()}
 
 
