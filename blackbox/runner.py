@@ -244,8 +244,8 @@ def _scanned(
         bests.append(best_so_far)
         if callback is not None:
             seen = np.moveaxis(np.asarray(best_so_far), axis, 0)
-            lived = np.moveaxis(~np.isnan(np.asarray(fitness)).all(axis=-1), axis, 0)
-            lived = lived.reshape(len(lived), -1).any(axis=1)
+            frozen = np.moveaxis(np.isnan(np.asarray(fitness)).all(axis=-1), axis, 0)
+            lived = ~frozen.reshape(len(frozen), -1).all(axis=1)
             answers = [callback(first + g, seen[g]) for g in np.flatnonzero(lived).tolist()]
             if any(answers):
                 break

@@ -151,20 +151,26 @@ def noise(
     return values
 
 
-@partial(jax.jit, static_argnames=("members", "size", "kind"))
+@partial(jax.jit, static_argnames=("leaf", "members", "size", "kind"))
 def noise_of_runs(
-    keys: UInt32[Array, "runs 2"], first: UInt32[Array, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+    keys: UInt32[Array, "runs 2"],
+    generations: UInt32[Array, "runs"],
+    first: UInt32[Array, "runs"],
+    leaf: int,
+    members: int,
+    size: int,
+    kind: spec.Kind = "normal",
 ) -> Float[Array, "runs members size"]:
     """What :func:`blackbox.kernels.xla.noise_of_runs` makes, by compiled code on CPUs."""
 
-    def compiled(keys: Array, first: Array) -> Array:
-        shape = keys.shape[0] * members, size
-        scalars = native.noise_of_runs_scalars(keys.shape[0], members, size, kind)
-        (values,) = _launch("noise_of_runs", [jax.ShapeDtypeStruct(shape, jnp.float32)], (keys, first), scalars, size)
-        return values.reshape(-1, members, size)
+    def compiled(*arrays: Array) -> Array:
+        runs = arrays[0].shape[0]
+        scalars = native.noise_of_runs_scalars(runs, leaf, members, size, kind)
+        shape = jax.ShapeDtypeStruct((runs * members, size), jnp.float32)
+        return _launch("noise_of_runs", [shape], arrays, scalars, size)[0].reshape(runs, members, size)
 
-    portable = partial(xla.noise_of_runs, members=members, size=size, kind=kind)
-    arrays = jnp.asarray(keys, jnp.uint32), jnp.asarray(first).astype(jnp.uint32)
+    portable = partial(xla.noise_of_runs, leaf=leaf, members=members, size=size, kind=kind)
+    arrays = (jnp.asarray(array).astype(jnp.uint32) for array in (keys, generations, first))
     values: Array = by_platform(*arrays, cpu=compiled, cuda=portable, default=portable, operation="noise_of_runs")
     return values
 

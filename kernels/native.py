@@ -138,12 +138,19 @@ def noise(
 
 
 def noise_of_runs(
-    keys: UInt32[ndarray, "runs 2"], first: UInt32[ndarray, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+    keys: UInt32[ndarray, "runs 2"],
+    generations: UInt32[ndarray, "runs"],
+    first: UInt32[ndarray, "runs"],
+    leaf: int,
+    members: int,
+    size: int,
+    kind: spec.Kind = "normal",
 ) -> Float[ndarray, "runs members size"]:
-    """:func:`noise` of many runs, each with its stream and first member."""
-    keys, first = (np.ascontiguousarray(array, np.uint32) for array in (keys, first))
+    """What :func:`blackbox.kernels.ref.noise_of_runs` makes; needs :func:`library`."""
+    keys, generations, first = (np.ascontiguousarray(array, np.uint32) for array in (keys, generations, first))
     values = np.empty((len(keys), members, size), np.float32)
-    _call("noise_of_runs", (keys, first, values), noise_of_runs_scalars(len(keys), members, size, kind))
+    scalars = noise_of_runs_scalars(len(keys), leaf, members, size, kind)
+    _call("noise_of_runs", (keys, generations, first, values), scalars)
     return values
 
 
@@ -246,9 +253,9 @@ def noise_scalars(members: int, sizes: Sequence[int], kind: spec.Kind, *, center
     return np.array([members, KINDS.index(kind), centered, len(sizes), *sizes], np.int64)
 
 
-def noise_of_runs_scalars(runs: int, members: int, size: int, kind: spec.Kind) -> ndarray:
+def noise_of_runs_scalars(runs: int, leaf: int, members: int, size: int, kind: spec.Kind) -> ndarray:
     """The scalars of the entry ``bb_noise_of_runs``."""
-    return np.array([runs * members, KINDS.index(kind), members, size], np.int64)
+    return np.array([runs * members, KINDS.index(kind), members, size, leaf % 2**32], np.int64)
 
 
 def sign_scalars(members: int, sizes: Sequence[int]) -> ndarray:

@@ -100,9 +100,12 @@ def noise(
     if is_jax(like):
         from . import xla
 
-        stream = xla.fold(key, generation, leaf)
-        start = xla.word(first)
-        values: Array = _of_stream(impl, members, size, kind)(stream, start)
+        words = key.astype("uint32"), xla.word(generation), xla.word(first)
+        if is_jax(leaf):  # an array in a loop over leaves, which no compiled code for many runs takes
+            made = dispatch.in_jax(impl, blocks).noise(xla.fold(*words[:2], leaf), words[2], members, size, kind)
+        else:
+            made = _of_run(impl, int(leaf), members, size, kind)(*words)
+        values: Array = made
         return values.astype(like.dtype).reshape(shape)
     chosen = dispatch.of_arrays(like, impl, blocks)
     if chosen is ref:
@@ -137,61 +140,63 @@ def _noise_of_runs(
     if not is_jax(first) and not 0 <= first <= 2**32 - members:
         raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
     if is_jax(like):
-        import jax
         import jax.numpy as jnp
 
         from . import xla
 
-        counters = jnp.broadcast_to(jnp.asarray(generation), (runs,))
-        streams = jax.vmap(lambda key, counter: xla.fold(key, counter, leaf))(jnp.asarray(keys), counters)
-        starts = jnp.broadcast_to(xla.word(first), (runs,))
-        values: Array = _of_runs(impl, members, size, kind)(streams, starts)
+        words = (jnp.broadcast_to(xla.word(number), (runs,)) for number in (generation, first))
+        values: Array = _of_runs(impl, int(leaf), members, size, kind)(jnp.asarray(keys, "uint32"), *words)
         return values.astype(like.dtype).reshape(shape)
-    plain, counts = np.asarray(keys), np.asarray(generation)
-    chosen = dispatch.in_numpy(impl, runs * members * spec.blocks_of(size, kind), "noise_of_runs")
-    streams = ref.fold_each(plain, counts, int(leaf))
-    values = chosen.noise_of_runs(streams, np.full(runs, int(first), np.uint32), members, size, kind)
+    blocks = runs * members * spec.blocks_of(size, kind)
+    counters = (np.broadcast_to(np.asarray(number), (runs,)).astype(np.uint32) for number in (generation, first))
+    chosen = dispatch.in_numpy(impl, blocks, "noise_of_runs")
+    values = chosen.noise_of_runs(np.asarray(keys), *counters, int(leaf), members, size, kind)
     if isinstance(like, np.ndarray | np.generic):
         return values.astype(like.dtype, copy=False).reshape(shape)
     return namespace(like).asarray(values.reshape(shape), dtype=like.dtype)
 
 
 @cache
-def _of_stream(impl: dispatch.Impl, members: int, size: int, kind: spec.Kind) -> Any:
-    """Noise of one stream in JAX's programs, which under ``vmap`` becomes one call for all of the streams."""
+def _of_run(impl: dispatch.Impl, leaf: int, members: int, size: int, kind: spec.Kind) -> Any:
+    """Noise of one run in JAX's programs, which under ``vmap`` becomes one call for all of the runs."""
     from jax.custom_batching import custom_vmap
 
+    from . import xla
+
     @custom_vmap
-    def noise(stream: UInt32[Array, "2"], first: UInt32[Array, ""]) -> Float[Array, "members size"]:
-        made: Array = dispatch.in_jax(impl, members * spec.blocks_of(size, kind)).noise(
-            stream, first, members, size, kind
-        )
+    def noise(
+        key: UInt32[Array, "2"], generation: UInt32[Array, ""], first: UInt32[Array, ""]
+    ) -> Float[Array, "members size"]:
+        kernels = dispatch.in_jax(impl, members * spec.blocks_of(size, kind))
+        made: Array = kernels.noise(xla.fold(key, generation, leaf), first, members, size, kind)
         return made
 
     @noise.def_vmap
-    def mapped(runs: int, is_mapped: Sequence[bool], streams: Array, first: Array) -> tuple[Array, bool]:
-        rows = _rows(runs, is_mapped, streams, first)
-        return _of_runs(impl, members, size, kind)(*rows), True
+    def mapped(runs: int, is_mapped: Sequence[bool], *words: Array) -> tuple[Array, bool]:
+        return _of_runs(impl, leaf, members, size, kind)(*_rows(runs, is_mapped, *words)), True
 
     return noise
 
 
 @cache
-def _of_runs(impl: dispatch.Impl, members: int, size: int, kind: spec.Kind) -> Any:
-    """Noise of many streams in JAX's programs; a further axis of ``vmap`` makes them more."""
+def _of_runs(impl: dispatch.Impl, leaf: int, members: int, size: int, kind: spec.Kind) -> Any:
+    """Noise of many runs in JAX's programs; a further axis of ``vmap`` makes them more."""
     from jax.custom_batching import custom_vmap
 
     @custom_vmap
-    def noise(streams: UInt32[Array, "runs 2"], first: UInt32[Array, "runs"]) -> Float[Array, "runs members size"]:
-        blocks = streams.shape[0] * members * spec.blocks_of(size, kind)
-        made: Array = dispatch.in_jax(impl, blocks, "noise_of_runs").noise_of_runs(streams, first, members, size, kind)
+    def noise(
+        keys: UInt32[Array, "runs 2"], generations: UInt32[Array, "runs"], first: UInt32[Array, "runs"]
+    ) -> Float[Array, "runs members size"]:
+        blocks = keys.shape[0] * members * spec.blocks_of(size, kind)
+        kernels = dispatch.in_jax(impl, blocks, "noise_of_runs")
+        made: Array = kernels.noise_of_runs(keys, generations, first, leaf, members, size, kind)
         return made
 
     @noise.def_vmap
-    def mapped(more: int, is_mapped: Sequence[bool], streams: Array, first: Array) -> tuple[Array, bool]:
-        keys, starts = _rows(more, is_mapped, streams, first)
-        runs = keys.shape[1]
-        made = noise(keys.reshape(more * runs, 2), starts.reshape(more * runs))
+    def mapped(more: int, is_mapped: Sequence[bool], *words: Array) -> tuple[Array, bool]:
+        rows = _rows(more, is_mapped, *words)
+        runs = rows[1].shape[1]
+        made = noise(*(array.reshape(more * runs, *array.shape[2:]) for array in rows))
         return made.reshape(more, runs, members, size), True
 
     return noise

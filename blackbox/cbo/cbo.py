@@ -221,7 +221,7 @@ class CBO:
 
     def _alpha(self, state: CBOState, energy: Float[Array, "*runs n"]) -> Float[Array, "*runs"]:
         grown = geometric(self.alpha0, self.growth, self.alpha_max, state.age, energy)
-        if self.alpha is None and self.noise == "alternating":
+        if self.noise == "alternating":
             return choose(state.swarms % 2 == 0, lambda: effective(energy, self.share), lambda: grown)
         return alpha_of(self.alpha or _ALPHA[self.noise], energy, self.share, grown)
 

@@ -8,9 +8,8 @@ struct bb_words {
   bb_u32 w[4];
 };
 
-// Philox4x32-10 (Salmon et al. 2011) of the counter (low, high, k0, k1) under the key (k0, k1).
-BB_FUNCTION bb_words bb_philox(bb_u32 low, bb_u32 high, bb_u32 k0, bb_u32 k1) {
-  bb_u32 c0 = low, c1 = high, c2 = k0, c3 = k1;
+// Philox4x32-10 (Salmon et al. 2011) of the counter (c0, c1, c2, c3) under the key (k0, k1).
+BB_FUNCTION bb_words bb_philox_of(bb_u32 c0, bb_u32 c1, bb_u32 c2, bb_u32 c3, bb_u32 k0, bb_u32 k1) {
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
     const bb_u64 p0 = (bb_u64)0xD2511F53u * c0, p1 = (bb_u64)0xCD9E8D57u * c2;
@@ -22,6 +21,11 @@ BB_FUNCTION bb_words bb_philox(bb_u32 low, bb_u32 high, bb_u32 k0, bb_u32 k1) {
     k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
+}
+
+// The same of the counter (low, high, k0, k1).
+BB_FUNCTION bb_words bb_philox(bb_u32 low, bb_u32 high, bb_u32 k0, bb_u32 k1) {
+  return bb_philox_of(low, high, k0, k1, k0, k1);
 }
 
 // Odd multiples of 2^-24 in (0, 1).

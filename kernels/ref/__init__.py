@@ -3,7 +3,6 @@
 from .episodes import formed as formed
 from .episodes import rollout as rollout
 from .generator import fold as fold
-from .generator import fold_each as fold_each
 from .generator import fold_many as fold_many
 from .generator import philox as philox
 from .generator import words as words

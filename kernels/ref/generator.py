@@ -81,14 +81,3 @@ def fold_many(key: UInt32[ndarray, "2"], start: int, length: int, b: int) -> UIn
     even[0], odd[0] = np.arange(start, start + length, dtype=np.uint64) & np.uint64(_WORD), b & _WORD
     even[1], odd[1] = ~key[0], ~key[1]
     return _philox_arrays(even, odd, key[:, None])[:, :2]
-
-
-def fold_each(
-    keys: UInt32[ndarray, "runs 2"], a: UInt32[ndarray, "#runs"] | int, b: int = 0
-) -> UInt32[ndarray, "runs 2"]:
-    """``fold(keys[i], a[i], b)`` for each of many runs."""
-    k = np.ascontiguousarray(keys.T)
-    even, odd = np.empty((2, 2, k.shape[1]), np.uint32)
-    even[0], odd[0] = np.asarray(a).astype(np.uint64) & np.uint64(_WORD), b & _WORD
-    even[1], odd[1] = ~k
-    return _philox_arrays(even, odd, k)[:, :2]

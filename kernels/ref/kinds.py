@@ -120,10 +120,17 @@ def noise(
 
 
 def noise_of_runs(
-    keys: UInt32[ndarray, "runs 2"], first: UInt32[ndarray, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+    keys: UInt32[ndarray, "runs 2"],
+    generations: UInt32[ndarray, "runs"],
+    first: UInt32[ndarray, "runs"],
+    leaf: int,
+    members: int,
+    size: int,
+    kind: spec.Kind = "normal",
 ) -> Float[ndarray, "runs members size"]:
-    """:func:`noise` of many runs, each with its stream and first member."""
-    return np.stack([noise(key, int(own), members, size, kind) for key, own in zip(keys, first, strict=True)])
+    """:func:`noise` of many runs, each in the stream ``fold(key, generation, leaf)`` and from a first member on."""
+    runs = zip(keys, generations, first, strict=True)
+    return np.stack([noise(fold(key, int(g), leaf), int(start), members, size, kind) for key, g, start in runs])
 
 
 def _centered_uniform(w: UInt32[ndarray, "*blocks 4"]) -> Float[ndarray, "*blocks 4"]:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from .. import spec
-from .generator import multiply, philox, u32, word
+from .generator import fold, multiply, philox, u32, word
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8, UInt32
@@ -117,10 +117,20 @@ def noise(
 
 
 def noise_of_runs(
-    keys: UInt32[Array, "runs 2"], first: UInt32[Array, "runs"], members: int, size: int, kind: spec.Kind = "normal"
+    keys: UInt32[Array, "runs 2"],
+    generations: UInt32[Array, "runs"],
+    first: UInt32[Array, "runs"],
+    leaf: Array | int,
+    members: int,
+    size: int,
+    kind: spec.Kind = "normal",
 ) -> Float[Array, "runs members size"]:
-    """:func:`noise` of many runs, each with its stream and first member."""
-    values: Array = jax.vmap(partial(noise, members=members, size=size, kind=kind))(keys, first)
+    """:func:`noise` of many runs, each in the stream ``fold(key, generation, leaf)`` and from a first member on."""
+
+    def one(key: Array, generation: Array, start: Array) -> Array:
+        return noise(fold(key, generation, leaf), start, members, size, kind)
+
+    values: Array = jax.vmap(one)(keys, generations, first)
     return values
 
 

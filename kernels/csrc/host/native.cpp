@@ -57,14 +57,24 @@ void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin
   rows.end();
 }
 
+// The key derived from a key and two numbers.
+inline void fold(const bb_u32* key, bb_u32 a, bb_u32 b, bb_u32* derived) {
+  const bb_words words = bb_philox_of(a, b, ~key[0], ~key[1], key[0], key[1]);
+  derived[0] = words.w[0];
+  derived[1] = words.w[1];
+}
+
 template <int KIND>
 void noise_of_runs(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
-  const bb_u32 *keys = (const bb_u32*)buffers[0], *first = (const bb_u32*)buffers[1];
+  const bb_u32 *keys = (const bb_u32*)buffers[0], *generations = (const bb_u32*)buffers[1];
+  const bb_u32* first = (const bb_u32*)buffers[2];
   const std::int64_t members = scalars[2], size = scalars[3];
+  bb_u32 stream[2] = {};
   Rows<KIND, false> rows;
   for (std::int64_t row = begin; row < end; ++row) {
     const std::int64_t run = row / members;
-    rows.add(keys + 2 * run, first[run] + (bb_u32)(row % members), size, (float*)buffers[2] + row * size);
+    if (row == begin || row % members == 0) fold(keys + 2 * run, generations[run], (bb_u32)scalars[4], stream);
+    rows.add(stream, first[run] + (bb_u32)(row % members), size, (float*)buffers[3] + row * size);
   }
   rows.end();
 }
@@ -152,9 +162,9 @@ BB_ENTRY bb_noise(void* const* buffers, const std::int64_t* scalars, std::int64_
   }
 }
 
-// Noise of members that follow one another, of many runs.
-// in: keys (runs, 2) u32, first (runs,) u32; out: (runs * members, size) f32
-// scalars: rows, kind, members of a run, size
+// Noise of a generation of many runs: of members that follow one another in the stream of key, generation and leaf.
+// in: keys (runs, 2) u32, generations (runs,) u32, first members (runs,) u32; out: (runs * members, size) f32
+// scalars: rows, kind, members of a run, size, leaf
 BB_ENTRY bb_noise_of_runs(void* const* buffers, const std::int64_t* scalars, std::int64_t begin, std::int64_t end) {
   switch (scalars[1]) {
     case BB_NORMAL:
