@@ -27,7 +27,7 @@ from blackbox.arrays import Array, Key, choose, namespace, settled
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, effective, geometric, mean_of, softmin
 from blackbox.cbo.correction import CORRECTIONS, Correction, share_of_drift
-from blackbox.cbo.diffusion import NOISES, Noise, isotropic_limit, scales
+from blackbox.cbo.diffusion import NOISES, Noise, isotropic_limit, scales, squared_length
 from blackbox.cbo.swarm import bounded, dealt, no_steps, of_each_run, spread, uniform_start, where_told
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
@@ -45,7 +45,7 @@ _S: dict[Noise, float] = {
 _DRIFT: dict[Noise, float] = {"anisotropic": 0.2, "isotropic": 0.8, "constant": 0.1}
 _TRUNCATION: dict[Noise, float | None] = {"anisotropic": 0.45, "isotropic": None, "constant": None}
 _ALPHA: dict[Noise, Sharpness] = {"anisotropic": "geometric", "isotropic": "effective", "constant": "geometric"}
-_AGREED, _STOPPED, _STILL = 1e-3, 1e-12, 1e-5  # in units of sigma0
+_AGREED, _STOPPED, _STILL = 3e-3, 1e-12, 1e-5  # in units of sigma0
 
 
 class CBOState(NamedTuple):
@@ -178,12 +178,13 @@ class CBO:
         moving = self.popsize if self.update == "full" else (self.batch or self.popsize)
         particles = where_told(state.particles[..., :moving, :], evaluated)
         offset = particles - consensus[..., None, :]
+        squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
         pull: Array | float = 1.0
         if self.correction != "none" and told == moving < population.shape[-2]:
             pull = share_of_drift(self.correction, energies, energy[..., told : told + 1])[..., None]
-        moved = particles + self._step(state, offset, z, pull)
-        width = spread(offset)
+        moved = particles + self._step(state, offset, squares, z, pull)
+        width = spread(offset, squares)
         is_over = (width < _AGREED * self.sigma0) & (self._when_agreed == "restart")
         if self._when_agreed == "kick":
             still = xp.max(xp.abs(consensus - state.consensus), axis=-1) < _STILL * self.sigma0
@@ -226,7 +227,12 @@ class CBO:
         return alpha_of(self.alpha or _ALPHA[self.noise], energy, self.share, grown)
 
     def _step(
-        self, state: CBOState, offset: Float[Array, "*runs n d"], z: Float[Array, "*runs n d"], pull: Array | float
+        self,
+        state: CBOState,
+        offset: Float[Array, "*runs n d"],
+        squares: Float[Array, "*runs n"],
+        z: Float[Array, "*runs n d"],
+        pull: Array | float,
     ) -> Float[Array, "*runs n d"]:
         """What a step adds: the drift towards the consensus, of which ``pull`` holds, and the noise."""
 
@@ -236,7 +242,7 @@ class CBO:
             if kind == "isotropic" and self.s is None:
                 s = s * isotropic_limit(drift, offset.shape[-1])
             truncation = _TRUNCATION[kind] if self.truncation is None else self.truncation
-            size = scales(kind, offset, None if truncation is None else truncation * self.sigma0)
+            size = scales(kind, offset, None if truncation is None else truncation * self.sigma0, squares)
             return s * size * z - drift * pull * offset
 
         if self.noise != "alternating":

@@ -21,7 +21,7 @@ best particle alone counts."""
 HARD = 1e30
 """The alpha by which the best particle alone counts."""
 
-_HALVINGS = 15  # of an interval of alpha from 1e-5 to 1e5 in units of the mean energy: to 1 in 1400
+_HALVINGS = 11  # of an interval of alpha from 1e-5 to 1e5 in units of the mean energy: to 1 %
 _INTERVAL = 11.512925464970229  # ln 1e5
 
 

@@ -14,7 +14,10 @@ NOISES: tuple[Noise, ...] = get_args(Noise)
 
 
 def scales(
-    kind: Noise, offset: Float[Array, "*runs n d"], truncation: Float[Array, ""] | float | None = None
+    kind: Noise,
+    offset: Float[Array, "*runs n d"],
+    truncation: Float[Array, ""] | float | None = None,
+    squares: Float[Array, "*runs n"] | None = None,
 ) -> Float[Array, "*runs n #d"]:
     """S of x <- ... + s S xi for each particle and coordinate, at most ``truncation``; of one column if all are equal.
 
@@ -23,13 +26,14 @@ def scales(
     * ``"isotropic"``: the length of the offset (Pinnau et al. 2017).
     * ``"constant"``: 1.
 
-    Truncated noise is that of Fornasier, Richtarik, Riedl & Sun 2024, arXiv:2310.16610.
+    ``squares`` are the squared lengths, if they are known. Truncated noise is that of Fornasier, Richtarik, Riedl & Sun
+    2024, arXiv:2310.16610.
     """
     xp = namespace(offset)
     if kind == "anisotropic":
         size = xp.abs(offset)
     elif kind == "isotropic":
-        size = xp.sqrt(squared_length(offset))[..., None]
+        size = xp.sqrt(squared_length(offset) if squares is None else squares)[..., None]
     else:
         size = xp.ones_like(offset[..., :1])
     return size if truncation is None else xp.minimum(size, xp.asarray(truncation, dtype=size.dtype))

@@ -78,7 +78,8 @@ def bounded(particles: Float[Array, "*runs n d"]) -> Float[Array, "*runs n d"]:
     return namespace(particles).clip(particles, -LARGEST, LARGEST)
 
 
-def spread(offset: Float[Array, "*runs n d"]) -> Float[Array, "*runs"]:
-    """How far particles are from the consensus: the root mean square of a coordinate."""
+def spread(offset: Float[Array, "*runs n d"], squares: Float[Array, "*runs n"] | None = None) -> Float[Array, "*runs"]:
+    """How far particles are from the consensus: the root mean square of a coordinate; ``squares`` if they are known."""
     xp = namespace(offset)
-    return xp.sqrt(xp.mean(squared_length(offset), axis=-1) / offset.shape[-1])
+    squares = squared_length(offset) if squares is None else squares
+    return xp.sqrt(xp.mean(squares, axis=-1) / offset.shape[-1])
