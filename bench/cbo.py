@@ -24,11 +24,11 @@ if hasattr(os, "sched_setaffinity"):  # one core for all: threads that wait for 
 
 import argparse
 import math
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -217,9 +217,16 @@ def memory_of(solver: str) -> str:
 
 
 def report_memory(solver: str) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    stepping(Landscape("rastrigin", D, start=(-3.0, 3.0)))[solver](500)
-    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
+    make = stepping(Landscape("rastrigin", D, start=(-3.0, 3.0)))[solver]
+    before = peak()
+    make(500)
+    print(f"{peak() - before:.0f}")
+
+
+def peak() -> float:
+    """Peak memory of this process in MiB; rusage would tell that of its parent, if it is larger."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
@@ -237,10 +244,10 @@ def main() -> None:
     if arguments.what != "success":
         speeds = steps_per_second(arguments.repeats)
         note = f"""
-{RUNS} runs of {POPSIZE} particles in {D} dimensions, on one core; medians of {arguments.repeats}, in turns, compilation not
-included. The objective is part of a step: on the sphere it costs next to nothing, and Rastrigin's cosines are in JAX
-those of problems/landscapes.py, in NumPy for both the same. MiB: what 500 steps add to the peak memory of a process,
-in JAX with compilation.
+{RUNS} runs of {POPSIZE} particles in {D} dimensions, on one core; medians of {arguments.repeats}, in turns,
+compilation not included. The objective is part of a step: on the sphere it costs next to nothing, and Rastrigin's
+cosines are in JAX those of problems/landscapes.py, in NumPy for both the same. MiB: what 500 steps add to the peak
+memory of a process, in JAX with compilation.
 """
         write("cbo_speed", "Steps of consensus-based optimization", list(speeds[0]), speeds, packages, note)
     if arguments.what == "speed":

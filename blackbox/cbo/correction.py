@@ -21,14 +21,15 @@ def share_of_drift(
     """H of x <- x - drift H (x - v) + ... (Pinnau et al. 2017, equation 2.1): of each particle, from 0 to 1.
 
     ``"heaviside"`` is 1 where the energy is above that of the consensus, and ``"smooth"`` is
-    (1 + tanh((e - f(v)) / 1e-3)) / 2. Where neither value is finite, particles drift.
+    (1 + tanh((e - f(v)) / 1e-3)) / 2. If the consensus failed, all particles drift.
     """
     xp = namespace(energy)
-    above = energy - of_consensus
+    largest = xp.finfo(energy.dtype).max / 4
+    above = xp.clip(energy, -largest, largest) - xp.clip(of_consensus, -largest, largest)
     if kind == "none":
         share = xp.ones_like(above)
     elif kind == "heaviside":
         share = xp.astype(above > 0, energy.dtype)
     else:
-        share = 0.5 * (1.0 + xp.tanh(above / _WIDTH))
-    return xp.where(xp.isnan(above), xp.ones_like(above), share)
+        share = 0.5 * (1.0 + xp.tanh(xp.clip(above, -1.0, 1.0) / _WIDTH))
+    return xp.where(of_consensus < xp.inf, share, xp.ones_like(above))
