@@ -287,6 +287,7 @@ _method("memory-cbo", "cbo.memory:MemoryCBO", "dense pure batch restarts", "Gras
 _method("second-order-cbo", "cbo.second_order:SecondOrderCBO", "dense pure batch restarts", "Grassi & Pareschi 2021")
 _method("adam-cbo", "cbo.adam:AdamCBO", "dense pure batch", "Chen, Jin & Lyu 2020, arXiv:2012.04827")
 _method("polarized-cbo", "cbo.polarized:PolarizedCBO", "dense pure batch restarts", "Bungert, Roith & Wacker 2023")
+_method("mirror-cbo", "cbo.mirror:MirrorCBO", "dense pure batch restarts", "Bungert et al. 2025, arXiv:2501.12189")
 _method("cbs", "cbo.cbs:CBS", "dense pure batch restarts", "Carrillo, Hoffmann, Stuart & Vaes 2022")
 _method("consensus-hopping", "cbo.hopping:ConsensusHopping", "dense pure batch restarts", "Riedl et al. 2023")
 _method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", "Gao & Han 2012")

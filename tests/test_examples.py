@@ -27,6 +27,7 @@ LAST_LINES = {
         r"picture: consensus_gradient\.png"
     ),
     "polarized_minima": r"polarized found 4 of 4 minima, plain 1; picture: polarized_minima\.png",
+    "sparse_recovery": r"median relative error of MirrorCBO 0\.[01]\d\d, CBO 1\.\d\d\d; picture: sparse_recovery\.png",
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
     "egg_language_model": r"held-out text: [345]\.\d\d\d bits per byte after 80 updates",
     "eggroll_brax": r"mean return of the policy: (4[5-9]\d|500) of 500 in unseen episodes",
