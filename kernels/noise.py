@@ -159,6 +159,7 @@ def _noise_of_runs(
 @cache
 def _of_run(impl: dispatch.Impl, leaf: int, members: int, size: int, kind: spec.Kind) -> Any:
     """Noise of one run in JAX's programs, which under ``vmap`` becomes one call for all of the runs."""
+    import jax
     from jax.custom_batching import custom_vmap
 
     from . import xla
@@ -175,12 +176,13 @@ def _of_run(impl: dispatch.Impl, leaf: int, members: int, size: int, kind: spec.
     def mapped(runs: int, is_mapped: Sequence[bool], *words: Array) -> tuple[Array, bool]:
         return _of_runs(impl, leaf, members, size, kind)(*_rows(runs, is_mapped, *words)), True
 
-    return noise
+    return jax.jit(noise)  # outside of programs, too, it is compiled once
 
 
 @cache
 def _of_runs(impl: dispatch.Impl, leaf: int, members: int, size: int, kind: spec.Kind) -> Any:
     """Noise of many runs in JAX's programs; a further axis of ``vmap`` makes them more."""
+    import jax
     from jax.custom_batching import custom_vmap
 
     @custom_vmap
@@ -199,7 +201,7 @@ def _of_runs(impl: dispatch.Impl, leaf: int, members: int, size: int, kind: spec
         made = noise(*(array.reshape(more * runs, *array.shape[2:]) for array in rows))
         return made.reshape(more, runs, members, size), True
 
-    return noise
+    return jax.jit(noise)
 
 
 def _rows(count: int, is_mapped: Sequence[bool], *arrays: Array) -> list[Array]:
