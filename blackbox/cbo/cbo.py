@@ -37,12 +37,9 @@ from blackbox.strategy import algorithm, require_integer, require_number, requir
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-_S: dict[Noise, float] = {
-    "anisotropic": 1.25,
-    "isotropic": 0.96,
-    "constant": 0.1,
-}  # isotropic: of the limit of stability
-_DRIFT: dict[Noise, float] = {"anisotropic": 0.2, "isotropic": 0.8, "constant": 0.1}
+# If isotropic, s is in units of its limit of stability.
+_S: dict[Noise, float] = {"anisotropic": 1.3, "isotropic": 0.95, "constant": 0.1}
+_DRIFT: dict[Noise, float] = {"anisotropic": 0.25, "isotropic": 0.8, "constant": 0.1}
 _TRUNCATION: dict[Noise, float | None] = {"anisotropic": 0.45, "isotropic": None, "constant": None}
 _ALPHA: dict[Noise, Sharpness] = {"anisotropic": "geometric", "isotropic": "effective", "constant": "geometric"}
 _AGREED, _STOPPED, _STILL = 3e-3, 1e-12, 1e-5  # in units of sigma0
@@ -71,9 +68,9 @@ class CBO:
         sigma0: standard deviation of the first particles about x0, uniform in a cube of half width sqrt(3) sigma0.
         noise: ``"anisotropic"``, ``"isotropic"``, ``"constant"``, or ``"alternating"``: swarms take turns, isotropic
             first, each with the defaults of its noise.
-        s: noise of a step, in units of the distance from the consensus (of 1 if constant); by default 1.25 if
-            anisotropic, 0.96 of the limit of stability if isotropic, 0.1 if constant.
-        drift: part of that distance by which a step shrinks it, from 0 to 1; by default 0.2 if anisotropic, 0.8 if
+        s: noise of a step, in units of the distance from the consensus (of 1 if constant); by default 1.3 if
+            anisotropic, 0.95 of the limit of stability if isotropic, 0.1 if constant.
+        drift: part of that distance by which a step shrinks it, from 0 to 1; by default 0.25 if anisotropic, 0.8 if
             isotropic, 0.1 if constant.
         truncation: greatest distance that noise is in proportion to, in units of ``sigma0``; by default 0.45 if
             anisotropic, else none. May be infinite.
