@@ -89,8 +89,8 @@ class MirrorCBO:
     high: float = 1.0
     threshold: float = 1.0
     noise: Noise = "anisotropic"
-    s: float = 1.25
-    drift: float = 0.2
+    s: float = 1.3
+    drift: float = 0.25
     truncation: float = 0.45
     alpha: Sharpness = "geometric"
     alpha0: float = 30.0

@@ -130,7 +130,7 @@ def test_repaired_points_count_and_the_duals_of_others_stay() -> None:
     offset = repaired - repaired[1]
     size = np.minimum(np.abs(offset), 0.45 * 0.3)
     xi = normal(state.key, state.generation, y.shape, like=y)
-    assert np.allclose(told.dual, y - 0.2 * offset + 1.25 * size * xi, rtol=0, atol=1e-12)
+    assert np.allclose(told.dual, y - strategy.drift * offset + strategy.s * size * xi, rtol=0, atol=1e-12)
 
     strategy = MirrorCBO(popsize=5, mirror="simplex", alpha="hard")
     state = steps(strategy, quadratic, np.full(D, 0.25), 4)
