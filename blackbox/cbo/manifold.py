@@ -64,7 +64,7 @@ class ManifoldCBO:
         popsize: particles, at least 2.
         sigma0: standard deviation of the normal about x0 whose sample, taken to the manifold, are the first particles.
             If x0 is 0, they are uniform.
-        manifold: ``"sphere"``: |x| = 1, or ``"stiefel"``: x, in rows, is a matrix with orthonormal columns.
+        manifold: ``"sphere"``: points of length 1, or ``"stiefel"``: x, in rows, is a matrix with orthonormal columns.
         columns: of that matrix. Its rows, of which there are d / columns, have to be at least as many.
         s: noise of a step, in units of the distance from the consensus; by default 0.9 of the limit of stability.
         drift: part of that distance by which a step shrinks it, from 0 to 1.
