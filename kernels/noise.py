@@ -94,8 +94,7 @@ def noise(
     for name, number in (("generation", generation), ("leaf", leaf), ("first", first)):
         require_integer(name, number)
     members, size = int(shape[0]), math.prod(shape[1:])
-    if not is_jax(first) and not 0 <= first <= 2**32 - members:
-        raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
+    _require_first(first, members)
     blocks = members * spec.blocks_of(size, kind)
     if is_jax(like):
         from . import xla
@@ -137,8 +136,7 @@ def _noise_of_runs(
     require_integer("leaf", leaf)
     require_integer("first", first)
     members, size = int(shape[1]), math.prod(shape[2:])
-    if not is_jax(first) and not 0 <= first <= 2**32 - members:
-        raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
+    _require_first(first, members)
     if is_jax(like):
         import jax.numpy as jnp
 
@@ -268,6 +266,11 @@ def signs(
     blocks = members.shape[0] * sum(spec.blocks_of(size, "sign") for size in sizes)
     values: tuple[Array, ...] = dispatch.in_jax(impl, blocks).signs(keys, members, sizes)
     return values
+
+
+def _require_first(first: Array | int, members: int) -> None:
+    if not is_jax(first) and not 0 <= first <= 2**32 - members:
+        raise SettingError(f"first must be from 0 to 2**32 - {members} for {members} members, got {first}")
 
 
 def _require_shape(shape: Sequence[int]) -> None:

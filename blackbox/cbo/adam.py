@@ -24,19 +24,20 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, geometric, mean_of, softmin
+from blackbox.cbo.consensus import Sharpness, alpha_of, geometric, mean_of, require_sharpness, softmin
 from blackbox.cbo.diffusion import NOISES, Noise, scales
 from blackbox.cbo.swarm import (
+    asked,
     bounded,
     in_order,
     no_steps,
     of_each_run,
     order_of_turns,
+    require_batch,
     spread,
     uniform_start,
     where_told,
 )
-from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
@@ -118,17 +119,14 @@ class AdamCBO:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, optional=False)
-        require_integer("batch", self.batch, low=2)
-        if self.batch is not None and self.popsize % self.batch:
-            raise SettingError(f"batch must be a divisor of popsize = {self.popsize}, got {self.batch}")
-        for name in ("sigma0", "drift", "s", "eps", "alpha0", "growth", "alpha_max"):
+        require_batch(self.popsize, self.batch)
+        for name in ("sigma0", "drift", "s", "eps"):
             require_number(name, getattr(self, name), above=0)
-        for name in ("decay", "share"):
-            require_number(name, getattr(self, name), above=0, high=1)
+        require_number("decay", self.decay, above=0, high=1)
         for name in ("beta1", "beta2"):
             require_number(name, getattr(self, name), low=0, high=_LONGEST)
         require_one_of("noise", self.noise, NOISES)
-        require_one_of("alpha", self.alpha, SHARPNESSES)
+        require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> AdamCBOState:
         xp = namespace(x0)
@@ -147,10 +145,7 @@ class AdamCBO:
 
     def ask(self, state: AdamCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones lie about these."""
-        if first == 0:
-            return state.particles
-        z = normal(state.key, state.generation, state.particles.shape, first=first, leaf=2, like=state.particles)
-        return state.particles + state.spread[..., None, None] * z
+        return asked(state, state.particles, first)
 
     def tell(
         self, state: AdamCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
@@ -198,7 +193,6 @@ class AdamCBO:
         size = self._batch
         batches = (*x.shape[:-2], self.popsize // size, size)
         energy = xp.reshape(xp.concat([energy, late], axis=-1), batches)
-        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.generation, energy)
-        weights = softmin(energy, alpha_of(self.alpha, energy, self.share, grown[..., None]))
+        weights = softmin(energy, alpha_of(self.alpha, self, state.generation[..., None], energy))
         consensus = mean_of(weights, xp.reshape(x, (*batches, x.shape[-1])))
         return xp.reshape(xp.repeat(consensus, size, axis=-2), x.shape)

@@ -25,10 +25,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from blackbox.arrays import Array, Key, choose, namespace, settled
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, effective, geometric, mean_of, softmin
+from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, mean_of, require_sharpness, softmin
 from blackbox.cbo.correction import CORRECTIONS, Correction, share_of_drift
 from blackbox.cbo.diffusion import NOISES, Noise, isotropic_limit, scales, squared_length
-from blackbox.cbo.swarm import bounded, dealt, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
+    bounded,
+    dealt,
+    no_steps,
+    of_each_run,
+    require_batch,
+    spread,
+    uniform_start,
+    where_told,
+)
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
@@ -42,7 +53,7 @@ _S: dict[Noise, float] = {"anisotropic": 1.3, "isotropic": 0.95, "constant": 0.1
 _DRIFT: dict[Noise, float] = {"anisotropic": 0.25, "isotropic": 0.8, "constant": 0.1}
 _TRUNCATION: dict[Noise, float | None] = {"anisotropic": 0.45, "isotropic": None, "constant": None}
 _ALPHA: dict[Noise, Sharpness] = {"anisotropic": "geometric", "isotropic": "effective", "constant": "geometric"}
-_AGREED, _STOPPED, _STILL = 3e-3, 1e-12, 1e-5  # in units of sigma0
+_AGREED, _STILL = 3e-3, 1e-5  # in units of sigma0
 
 
 class CBOState(NamedTuple):
@@ -115,16 +126,13 @@ class CBO:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2)
-        require_integer("batch", self.batch, low=2)
-        if self.batch is not None and self.popsize % self.batch:
-            raise SettingError(f"batch must be a divisor of popsize = {self.popsize}, got {self.batch}")
-        for name in ("sigma0", "s", "alpha0", "growth", "alpha_max", "kick"):
+        require_batch(self.popsize, self.batch)
+        for name in ("sigma0", "s", "kick"):
             require_number(name, getattr(self, name), above=0)
         require_number("truncation", self.truncation, above=0, infinite=True)
-        for name in ("drift", "share"):
-            require_number(name, getattr(self, name), above=0, high=1)
+        require_number("drift", self.drift, above=0, high=1)
         require_one_of("noise", self.noise, ("alternating", *NOISES))
-        require_one_of("alpha", self.alpha, (None, *SHARPNESSES))
+        require_sharpness(self, (None, *SHARPNESSES))
         require_one_of("correction", self.correction, CORRECTIONS)
         require_one_of("update", self.update, ("partial", "full"))
         turns = self.noise == "alternating"
@@ -155,13 +163,10 @@ class CBO:
     def ask(self, state: CBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles of a batch, and the consensus if a correction needs it; further ones lie about these."""
         xp = namespace(state.particles)
-        asked = state.particles[..., : self.batch or self.popsize, :]
+        points = state.particles[..., : self.batch or self.popsize, :]
         if self.correction != "none":
-            asked = xp.concat([asked, state.consensus[..., None, :]], axis=-2)
-        if first == 0:
-            return asked
-        z = normal(state.key, state.generation, asked.shape, first=first, leaf=2, like=asked)
-        return asked + state.spread[..., None, None] * z
+            points = xp.concat([points, state.consensus[..., None, :]], axis=-2)
+        return asked(state, points, first)
 
     def tell(
         self, state: CBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
@@ -211,17 +216,19 @@ class CBO:
 
     def stop(self, state: CBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": (state.spread < _STOPPED * self.sigma0) & (self._when_agreed == "stop")}
+        return {"consensus": (state.spread < STOPPED * self.sigma0) & (self._when_agreed == "stop")}
 
     @property
     def _when_agreed(self) -> str:
         return self.agreed or ("restart" if self.noise == "alternating" else "stop")
 
     def _alpha(self, state: CBOState, energy: Float[Array, "*runs n"]) -> Float[Array, "*runs"]:
-        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.age, energy)
+        def of(kind: Sharpness) -> Float[Array, "*runs"]:
+            return alpha_of(kind, self, state.age, energy)
+
         if self.noise == "alternating":
-            return choose(state.swarms % 2 == 0, lambda: effective(energy, self.share), lambda: grown)
-        return alpha_of(self.alpha or _ALPHA[self.noise], energy, self.share, grown)
+            return choose(state.swarms % 2 == 0, lambda: of("effective"), lambda: of("geometric"))
+        return of(self.alpha or _ALPHA[self.noise])
 
     def _step(
         self,

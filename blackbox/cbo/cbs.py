@@ -28,15 +28,22 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import effective, mean_of, softmin
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
+    bounded,
+    no_steps,
+    of_each_run,
+    results,
+    spread,
+    uniform_start,
+    where_told,
+)
 from blackbox.kernels.noise import normal
-from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-
-_STOPPED = 1e-12  # in units of sigma0
 
 
 class CBSState(NamedTuple):
@@ -96,18 +103,13 @@ class CBS:
 
     def ask(self, state: CBSState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones lie about these."""
-        asked = state.particles
-        if first == 0:
-            return asked
-        z = normal(state.key, state.generation, asked.shape, first=first, leaf=2, like=asked)
-        return asked + state.spread[..., None, None] * z
+        return asked(state, state.particles, first)
 
     def tell(
         self, state: CBSState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
     ) -> CBSState:
         xp = namespace(state.particles)
-        told = min(population.shape[-2], self.popsize)
-        evaluated, energy = population[..., :told, :], finite_or_worst(fitness, state.particles.dtype)[..., :told]
+        evaluated, energy = results(population, fitness, self.popsize, state.particles.dtype)
         samples = self.mode == "sample"
         if self.alpha is None and not samples:
             alpha = effective(energy, self.share)
@@ -138,7 +140,7 @@ class CBS:
 
     def stop(self, state: CBSState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end an optimization: all particles agree, so that none of them moves any more."""
-        return {"consensus": (state.spread < _STOPPED * self.sigma0) & (self.mode == "optimize")}
+        return {"consensus": (state.spread < STOPPED * self.sigma0) & (self.mode == "optimize")}
 
 
 def root_of_covariance(

@@ -5,10 +5,12 @@ Everything here takes any number of leading axes, for runs: energies are of shap
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from blackbox.arrays import Array, namespace, repeat, settled
 from blackbox.shaping import finite_or_worst
+from blackbox.strategy import require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -71,10 +73,15 @@ def effective(energy: Float[Array, "*runs n"], share: Float[Array, ""] | float) 
 def above_least(e: Float[Array, "*runs n"]) -> tuple[Float[Array, "*runs n"], Bool[Array, "*runs n"]]:
     """Energies less the least one, finite; and which of them count: infinity does where there is nothing else."""
     xp = namespace(e)
-    largest = xp.finfo(e.dtype).max / 4
     least = xp.min(e, axis=-1, keepdims=True)
-    above = xp.clip(e, -largest, largest) - xp.clip(least, -largest, largest)
-    return above, (e < xp.inf) | (least == xp.inf)
+    return difference(e, least), (e < xp.inf) | (least == xp.inf)
+
+
+def difference(e: Float[Array, "*runs n"], other: Float[Array, "*runs #n"]) -> Float[Array, "*runs n"]:
+    """``e - other``, finite also where these are not."""
+    xp = namespace(e)
+    largest = xp.finfo(e.dtype).max / 4
+    return xp.clip(e, -largest, largest) - xp.clip(other, -largest, largest)
 
 
 def mean_above(above: Float[Array, "*runs n"], counts: Bool[Array, "*runs n"]) -> Float[Array, "*runs"]:
@@ -94,13 +101,23 @@ def geometric(
     return alpha
 
 
+def require_sharpness(settings: Any, kinds: Sequence[Sharpness | None] = SHARPNESSES) -> None:
+    """Raise :class:`SettingError` unless ``alpha`` is one of ``kinds``, and what :func:`alpha_of` reads fits it."""
+    require_one_of("alpha", settings.alpha, kinds)
+    for name in ("alpha0", "growth", "alpha_max"):
+        require_number(name, getattr(settings, name), above=0)
+    require_number("share", settings.share, above=0, high=1)
+
+
 def alpha_of(
-    kind: Sharpness, energy: Float[Array, "*runs n"], share: Array | float, grown: Float[Array, "*runs"]
+    kind: Sharpness, settings: Any, age: Int[Array, "*runs"], energy: Float[Array, "*runs n"]
 ) -> Float[Array, "*runs"]:
-    """The alpha of this kind of control; ``grown`` is the geometric one."""
+    """Alpha by this kind of control in step number ``age`` of a swarm, from its method's settings of these names."""
     if kind == "hard":
         return settled(namespace(energy).full_like(energy[..., 0], HARD))
-    return effective(energy, share) if kind == "effective" else grown
+    if kind == "effective":
+        return effective(energy, settings.share)
+    return geometric(settings.alpha0, settings.growth, settings.alpha_max, age, energy)
 
 
 def mean_of(weights: Float[Array, "*runs n"], particles: Float[Array, "*runs n d"]) -> Float[Array, "*runs d"]:

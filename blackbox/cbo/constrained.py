@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, geometric, mean_of, softmin
+from blackbox.cbo.consensus import Sharpness, alpha_of, geometric, mean_of, require_sharpness, softmin
 from blackbox.cbo.diffusion import NOISES, Noise, scales
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.swarm import STOPPED, asked, bounded, no_steps, of_each_run, spread, uniform_start, where_told
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 Constraint = Callable[[Any], Any]
 """Of one point, an array (d,): a vector, or one number."""
 
-_STOPPED = 1e-12  # in units of sigma0
 _LARGEST_R = 1e15  # a violation, whose square is finite in any dtype
 
 
@@ -134,16 +133,16 @@ class ConstrainedCBO:
         if self.equality is None and self.inequality is None:
             raise SettingError("equality must be a function of one point, or inequality; both are None")
         require_integer("popsize", self.popsize, low=2, optional=False)
-        for name in ("sigma0", "tolerance", "eta", "nu", "nu_least", "s", "alpha0", "growth", "alpha_max"):
+        for name in ("sigma0", "tolerance", "eta", "nu", "nu_least", "s"):
             require_number(name, getattr(self, name), above=0)
         require_number("truncation", self.truncation, above=0, infinite=True)
-        for name in ("shrinking", "drift", "share"):
+        for name in ("shrinking", "drift"):
             require_number(name, getattr(self, name), above=0, high=1)
         require_one_of("handling", self.handling, ("drift", "penalty"))
         if self.nu is None and self.handling == "penalty":
             raise SettingError("nu must be a number with handling 'penalty', got None")
         require_one_of("noise", self.noise, NOISES)
-        require_one_of("alpha", self.alpha, SHARPNESSES)
+        require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> ConstrainedCBOState:
         xp = namespace(x0)
@@ -159,11 +158,7 @@ class ConstrainedCBO:
 
     def ask(self, state: ConstrainedCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones lie about these."""
-        asked = state.particles
-        if first == 0:
-            return asked
-        z = normal(state.key, state.generation, asked.shape, first=first, leaf=2, like=asked)
-        return asked + state.spread[..., None, None] * z
+        return asked(state, state.particles, first)
 
     def tell(
         self, state: ConstrainedCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
@@ -177,8 +172,7 @@ class ConstrainedCBO:
         if self.nu is not None:  # 1 / nu grows as alpha does
             stiff = geometric(1 / self.nu, 1 / self.shrinking, 1 / self.nu_least, state.generation, energy)
             energy = energy + stiff[..., None] * xp.sum(r * r, axis=-1)[..., :told]
-        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.generation, energy)
-        consensus = mean_of(softmin(energy, alpha_of(self.alpha, energy, self.share, grown)), evaluated)
+        consensus = mean_of(softmin(energy, alpha_of(self.alpha, self, state.generation, energy)), evaluated)
 
         particles = where_told(state.particles, evaluated)
         offset = particles - consensus[..., None, :]
@@ -206,7 +200,7 @@ class ConstrainedCBO:
 
     def stop(self, state: ConstrainedCBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < _STOPPED * self.sigma0}
+        return {"consensus": state.spread < STOPPED * self.sigma0}
 
     def violations(self, points: Float[Array, "*runs n d"]) -> Float[Array, "*runs n m"]:
         """|r|: of each constraint, how much it is violated; what is not finite, by 1e15."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from blackbox.arrays import Array, namespace
+from blackbox.cbo.consensus import difference
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -24,8 +25,7 @@ def share_of_drift(
     (1 + tanh((e - f(v)) / 1e-3)) / 2. If the consensus failed, all particles drift.
     """
     xp = namespace(energy)
-    largest = xp.finfo(energy.dtype).max / 4
-    above = xp.clip(energy, -largest, largest) - xp.clip(of_consensus, -largest, largest)
+    above = difference(energy, of_consensus)
     if kind == "none":
         share = xp.ones_like(above)
     elif kind == "heaviside":

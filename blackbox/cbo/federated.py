@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from blackbox.arrays import Array, Key, described, namespace
-from blackbox.cbo.consensus import softmin
+from blackbox.cbo.consensus import mean_of, softmin
 from blackbox.cbo.swarm import bounded, no_steps
 from blackbox.errors import SettingError, TellError
 from blackbox.kernels.noise import normal, uniform
@@ -139,7 +139,7 @@ class FedCBO:
             raise TellError(f"population must be models of shape {due}, as asked; got {described(population)}")
         loss = finite_or_worst(fitness, state.models.dtype)
         weights = softmin(loss[..., 1:], self.alpha)
-        mean = (weights[..., None, :] @ population[..., 1:, :])[..., 0, :]
+        mean = mean_of(weights, population[..., 1:, :])
         helps = xp.any(loss[..., 1:] < xp.inf, axis=-1, keepdims=True)  # else an agent stays where it is
         step = xp.where(helps, self.drift * (state.models - mean), xp.zeros_like(mean))
 

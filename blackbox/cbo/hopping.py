@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace, settled
 from blackbox.cbo.consensus import mean_of, softmin
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run
+from blackbox.cbo.swarm import STOPPED, bounded, no_steps, of_each_run
 from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number
@@ -31,7 +31,7 @@ from blackbox.strategy import algorithm, require_integer, require_number
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-_STOPPED, _NARROWEST = 1e-12, 1e-15  # in units of sigma0
+_NARROWEST = 1e-15  # in units of sigma0
 
 
 class ConsensusHoppingState(NamedTuple):
@@ -101,4 +101,4 @@ class ConsensusHopping:
 
     def stop(self, state: ConsensusHoppingState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: the cloud has become a point."""
-        return {"sigma": state.sigma < _STOPPED * self.sigma0}
+        return {"sigma": state.sigma < STOPPED * self.sigma0}

@@ -28,19 +28,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, geometric, mean_of, softmin
+from blackbox.cbo.consensus import Sharpness, alpha_of, mean_of, require_sharpness, softmin
 from blackbox.cbo.diffusion import isotropic_limit, scales, squared_length
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run, spread, where_told
+from blackbox.cbo.swarm import STOPPED, asked, bounded, no_steps, of_each_run, results, spread, where_told
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
-from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _S = 0.9  # of the limit of stability
-_STOPPED = 1e-12
 
 
 class ManifoldCBOState(NamedTuple):
@@ -95,12 +93,11 @@ class ManifoldCBO:
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, optional=False)
         require_integer("columns", self.columns, low=1, optional=False)
-        for name in ("sigma0", "s", "alpha0", "growth", "alpha_max"):
+        for name in ("sigma0", "s"):
             require_number(name, getattr(self, name), above=0)
-        for name in ("drift", "share"):
-            require_number(name, getattr(self, name), above=0, high=1)
+        require_number("drift", self.drift, above=0, high=1)
         require_one_of("manifold", self.manifold, ("sphere", "stiefel"))
-        require_one_of("alpha", self.alpha, SHARPNESSES)
+        require_sharpness(self)
         if self.manifold == "sphere" and self.columns != 1:
             raise SettingError(f"columns must be 1 on the sphere, got {self.columns}")
 
@@ -123,20 +120,15 @@ class ManifoldCBO:
 
     def ask(self, state: ManifoldCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones lie about these, on the manifold."""
-        asked = state.particles
-        if first == 0:
-            return asked
-        z = normal(state.key, state.generation, asked.shape, first=first, leaf=2, like=asked)
-        return self.retract(asked + state.spread[..., None, None] * z)
+        points = asked(state, state.particles, first)
+        return points if first == 0 else self.retract(points)
 
     def tell(
         self, state: ManifoldCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
     ) -> ManifoldCBOState:
         xp = namespace(state.particles)
-        told = min(population.shape[-2], self.popsize)
-        evaluated, energy = population[..., :told, :], finite_or_worst(fitness, state.particles.dtype)[..., :told]
-        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.generation, energy)
-        consensus = mean_of(softmin(energy, alpha_of(self.alpha, energy, self.share, grown)), evaluated)
+        evaluated, energy = results(population, fitness, self.popsize, state.particles.dtype)
+        consensus = mean_of(softmin(energy, alpha_of(self.alpha, self, state.generation, energy)), evaluated)
 
         particles = where_told(state.particles, evaluated)
         offset = particles - consensus[..., None, :]
@@ -161,7 +153,7 @@ class ManifoldCBO:
 
     def stop(self, state: ManifoldCBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < _STOPPED}
+        return {"consensus": state.spread < STOPPED}
 
     def curvature(self, d: int) -> float:
         """The Laplacian of the distance from the manifold, at the manifold."""

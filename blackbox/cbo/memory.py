@@ -26,28 +26,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, geometric, mean_of, softmin
+from blackbox.cbo.consensus import Sharpness, alpha_of, mean_of, require_sharpness, softmin
 from blackbox.cbo.diffusion import scales
 from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
     bounded,
     in_order,
     no_steps,
     of_each_run,
     order_of_turns,
+    require_batch,
+    results,
     spread,
     uniform_start,
     where_told,
 )
-from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
-from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-
-AGREED = 1e-12
-"""The spread of a swarm in which nothing moves any more, in units of sigma0."""
 
 
 class Memory(NamedTuple):
@@ -142,7 +141,7 @@ class MemoryCBO:
 
     def ask(self, state: MemoryCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles of a batch; further ones lie about these."""
-        return asked(self, state, first)
+        return asked(state, state.particles[..., : self.batch or self.popsize, :], first)
 
     def tell(
         self, state: MemoryCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
@@ -172,33 +171,21 @@ class MemoryCBO:
 
     def stop(self, state: MemoryCBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < AGREED * self.sigma0}
+        return {"consensus": state.spread < STOPPED * self.sigma0}
 
 
 def require_swarm(settings: Any) -> None:
     """Raise :class:`SettingError` unless the settings are those of a swarm with memory."""
     require_integer("popsize", settings.popsize, low=2, optional=False)
-    require_integer("batch", settings.batch, low=2)
-    if settings.batch is not None and settings.popsize % settings.batch:
-        raise SettingError(f"batch must be a divisor of popsize = {settings.popsize}, got {settings.batch}")
-    for name in ("sigma0", "s", "alpha0", "growth", "alpha_max"):
+    require_batch(settings.popsize, settings.batch)
+    for name in ("sigma0", "s"):
         require_number(name, getattr(settings, name), above=0)
     require_number("truncation", settings.truncation, above=0, infinite=True)
     require_number("s_memory", settings.s_memory, low=0)
     require_number("drift_memory", settings.drift_memory, low=0, high=1)
-    for name in ("drift", "share"):
-        require_number(name, getattr(settings, name), above=0, high=1)
+    require_number("drift", settings.drift, above=0, high=1)
     require_one_of("noise", settings.noise, ("anisotropic", "isotropic"))
-    require_one_of("alpha", settings.alpha, SHARPNESSES)
-
-
-def asked(settings: Any, state: Any, first: int) -> Float[Array, "*runs n d"]:
-    """The particles of a batch, or from ``first > 0`` on points as far from them as they are from the consensus."""
-    batch = state.particles[..., : settings.batch or settings.popsize, :]
-    if first == 0:
-        return batch
-    z = normal(state.key, state.generation, batch.shape, first=first, leaf=2, like=batch)
-    return batch + state.spread[..., None, None] * z
+    require_sharpness(settings)
 
 
 def recalled(
@@ -206,12 +193,10 @@ def recalled(
 ) -> tuple[Float[Array, "*runs batch d"], Memory, Float[Array, "*runs d"]]:
     """The batch where it was told to be, the memory with what was told, and the consensus of the batch's memory."""
     moving = settings.batch or settings.popsize
-    told = min(population.shape[-2], moving)
-    evaluated = population[..., :told, :]
-    memory = remembered(state.memory, evaluated, finite_or_worst(fitness, state.particles.dtype)[..., :told])
+    evaluated, told = results(population, fitness, moving, state.particles.dtype)
+    memory = remembered(state.memory, evaluated, told)
     energy = memory.energy[..., :moving]
-    grown = geometric(settings.alpha0, settings.growth, settings.alpha_max, state.generation, energy)
-    weights = softmin(energy, alpha_of(settings.alpha, energy, settings.share, grown))
+    weights = softmin(energy, alpha_of(settings.alpha, settings, state.generation, energy))
     consensus = mean_of(weights, memory.y[..., :moving, :])
     return where_told(state.particles[..., :moving, :], evaluated), memory, consensus
 

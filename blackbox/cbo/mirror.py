@@ -29,12 +29,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, get_args
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, alpha_of, geometric, mean_of, softmin
+from blackbox.cbo.consensus import Sharpness, alpha_of, mean_of, require_sharpness, softmin
 from blackbox.cbo.diffusion import NOISES, Noise, scales
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
+    bounded,
+    no_steps,
+    of_each_run,
+    results,
+    spread,
+    uniform_start,
+    where_told,
+)
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
-from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
@@ -43,7 +52,6 @@ if TYPE_CHECKING:
 Mirror = Literal["none", "box", "sparse", "simplex"]
 MIRRORS: tuple[Mirror, ...] = get_args(Mirror)
 
-_STOPPED = 1e-12  # in units of sigma0
 _LEAST = 1e-30  # of a coordinate on the simplex, of which there is a logarithm
 
 
@@ -104,18 +112,17 @@ class MirrorCBO:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, optional=False)
-        for name in ("sigma0", "threshold", "s", "alpha0", "growth", "alpha_max"):
+        for name in ("sigma0", "threshold", "s"):
             require_number(name, getattr(self, name), above=0)
         require_number("truncation", self.truncation, above=0, infinite=True)
-        for name in ("drift", "share"):
-            require_number(name, getattr(self, name), above=0, high=1)
+        require_number("drift", self.drift, above=0, high=1)
         for name in ("low", "high"):
             require_number(name, getattr(self, name))
         if isinstance(self.low, Real) and isinstance(self.high, Real) and not self.low < self.high:
             raise SettingError(f"high must be > low = {self.low!r}, got {self.high!r}")
         require_one_of("mirror", self.mirror, MIRRORS)
         require_one_of("noise", self.noise, NOISES)
-        require_one_of("alpha", self.alpha, SHARPNESSES)
+        require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> MirrorCBOState:
         xp = namespace(x0)
@@ -135,24 +142,19 @@ class MirrorCBO:
 
     def ask(self, state: MirrorCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones have duals about theirs."""
-        if first == 0:
-            return self.primal(state.dual)
-        z = normal(state.key, state.generation, state.dual.shape, first=first, leaf=2, like=state.dual)
-        return self.primal(state.dual + state.spread[..., None, None] * z)
+        return self.primal(asked(state, state.dual, first))
 
     def tell(
         self, state: MirrorCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
     ) -> MirrorCBOState:
         xp = namespace(state.dual)
-        told = min(population.shape[-2], self.popsize)
-        evaluated, energy = population[..., :told, :], finite_or_worst(fitness, state.dual.dtype)[..., :told]
-        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.generation, energy)
-        consensus = mean_of(softmin(energy, alpha_of(self.alpha, energy, self.share, grown)), evaluated)
+        evaluated, energy = results(population, fitness, self.popsize, state.dual.dtype)
+        consensus = mean_of(softmin(energy, alpha_of(self.alpha, self, state.generation, energy)), evaluated)
 
-        asked = self.primal(state.dual)
-        particles = where_told(asked, evaluated)
+        primal = self.primal(state.dual)
+        particles = where_told(primal, evaluated)
         # Many duals have the same x. What was evaluated elsewhere than asked has another one, that of the gradient.
-        was_moved = particles != asked
+        was_moved = particles != primal
         if self.mirror == "simplex":  # whose coordinates have duals only together
             was_moved = xp.any(was_moved, axis=-1, keepdims=True)
         dual = xp.where(was_moved, self._dual(particles), state.dual)
@@ -174,7 +176,7 @@ class MirrorCBO:
 
     def stop(self, state: MirrorCBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < _STOPPED * self.sigma0}
+        return {"consensus": state.spread < STOPPED * self.sigma0}
 
     def primal(self, y: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """x = grad phi*(y)."""

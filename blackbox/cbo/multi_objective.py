@@ -30,7 +30,7 @@ import numpy as np
 from blackbox.arrays import Array, Key, namespace
 from blackbox.cbo.consensus import softmin
 from blackbox.cbo.diffusion import scales
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.swarm import asked, bounded, no_steps, of_each_run, spread, uniform_start, where_told
 from blackbox.kernels.noise import normal
 from blackbox.strategy import algorithm, require_integer, require_number
 
@@ -128,10 +128,7 @@ class MultiObjectiveCBO:
 
     def ask(self, state: MultiObjectiveCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones lie about these."""
-        if first == 0:
-            return state.particles
-        z = normal(state.key, state.generation, state.particles.shape, first=first, leaf=2, like=state.particles)
-        return state.particles + state.spread[..., None, None] * z
+        return asked(state, state.particles, first)
 
     def tell(
         self, state: MultiObjectiveCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n *k"]

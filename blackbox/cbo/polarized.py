@@ -28,18 +28,25 @@ import numpy as np
 
 from blackbox.arrays import Array, Key, namespace, settled
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import SHARPNESSES, Sharpness, above_least, alpha_of, geometric, mean_above, softmin
+from blackbox.cbo.consensus import Sharpness, above_least, alpha_of, mean_above, require_sharpness, softmin
 from blackbox.cbo.diffusion import NOISES, Noise, scales
-from blackbox.cbo.swarm import bounded, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
+    bounded,
+    no_steps,
+    of_each_run,
+    results,
+    spread,
+    uniform_start,
+    where_told,
+)
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
-from blackbox.shaping import finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-
-_STOPPED = 1e-12  # in units of sigma0
 
 
 class PolarizedCBOState(NamedTuple):
@@ -98,14 +105,13 @@ class PolarizedCBO:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, optional=False)
-        for name in ("sigma0", "s", "alpha0", "growth", "alpha_max"):
+        for name in ("sigma0", "s"):
             require_number(name, getattr(self, name), above=0)
         require_number("kappa", self.kappa, above=0, infinite=True)
-        for name in ("drift", "share"):
-            require_number(name, getattr(self, name), above=0, high=1)
+        require_number("drift", self.drift, above=0, high=1)
         require_one_of("kernel", self.kernel, ("sharpening", "constant"))
         require_one_of("noise", self.noise, NOISES)
-        require_one_of("alpha", self.alpha, SHARPNESSES)
+        require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> PolarizedCBOState:
         xp = namespace(x0)
@@ -124,18 +130,13 @@ class PolarizedCBO:
 
     def ask(self, state: PolarizedCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles; further ones lie about these."""
-        asked = state.particles
-        if first == 0:
-            return asked
-        z = normal(state.key, state.generation, asked.shape, first=first, leaf=2, like=asked)
-        return asked + state.spread[..., None, None] * z
+        return asked(state, state.particles, first)
 
     def tell(
         self, state: PolarizedCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
     ) -> PolarizedCBOState:
         xp = namespace(state.particles)
-        told = min(population.shape[-2], self.popsize)
-        evaluated, energy = population[..., :told, :], finite_or_worst(fitness, state.particles.dtype)[..., :told]
+        evaluated, energy = results(population, fitness, self.popsize, state.particles.dtype)
         particles = where_told(state.particles, evaluated)
         above, counts = above_least(energy)
         unit = settled(xp.where(state.unit > 0, state.unit, mean_above(above, counts)))
@@ -163,7 +164,7 @@ class PolarizedCBO:
 
     def stop(self, state: PolarizedCBOState) -> dict[str, Bool[Array, "*runs"]]:
         """The one reason to end: every particle is where its consensus is, so that none of them moves any more."""
-        return {"consensus": state.spread < _STOPPED * self.sigma0}
+        return {"consensus": state.spread < STOPPED * self.sigma0}
 
     def _weights(
         self,
@@ -172,8 +173,7 @@ class PolarizedCBO:
         evaluated: Float[Array, "*runs n d"],
         energy: Float[Array, "*runs n"],
     ) -> Float[Array, "*runs popsize n"]:
-        grown = geometric(self.alpha0, self.growth, self.alpha_max, state.generation, energy)
-        alpha = alpha_of(self.alpha, energy, self.share, grown)
+        alpha = alpha_of(self.alpha, self, state.generation, energy)
         # Distances are an energy in either case: what is near may have weight where exp(-alpha f) alone would be 0.
         far = squares(particles, evaluated) / (2 * (self.kappa * self.sigma0) ** 2)
         if self.kernel == "constant":

@@ -22,8 +22,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness
-from blackbox.cbo.memory import AGREED, Memory, asked, no_memory, pulls, recalled, reordered, require_swarm
-from blackbox.cbo.swarm import bounded, in_order, no_steps, of_each_run, order_of_turns, spread, uniform_start
+from blackbox.cbo.memory import Memory, no_memory, pulls, recalled, reordered, require_swarm
+from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
+    bounded,
+    in_order,
+    no_steps,
+    of_each_run,
+    order_of_turns,
+    spread,
+    uniform_start,
+)
 from blackbox.kernels.noise import normal
 from blackbox.strategy import algorithm, require_number
 
@@ -109,7 +119,7 @@ class SecondOrderCBO:
 
     def ask(self, state: SecondOrderCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles of a batch; further ones lie about these."""
-        return asked(self, state, first)
+        return asked(state, state.particles[..., : self.batch or self.popsize, :], first)
 
     def tell(
         self, state: SecondOrderCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
@@ -146,4 +156,4 @@ class SecondOrderCBO:
         """The one reason to end: all particles agree and rest, so that none of them moves any more."""
         xp = namespace(state.velocity)
         speed = xp.max(xp.abs(state.velocity), axis=(-2, -1))
-        return {"consensus": (state.spread < AGREED * self.sigma0) & (speed < AGREED * self.sigma0)}
+        return {"consensus": (state.spread < STOPPED * self.sigma0) & (speed < STOPPED * self.sigma0)}

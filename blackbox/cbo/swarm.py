@@ -6,17 +6,30 @@ Everything here takes any number of leading axes, for runs.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blackbox.arrays import Array, Key, namespace, settled
 from blackbox.cbo.diffusion import squared_length
-from blackbox.kernels.noise import uniform
+from blackbox.errors import SettingError
+from blackbox.kernels.noise import normal, uniform
+from blackbox.shaping import finite_or_worst
+from blackbox.strategy import require_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 LARGEST = 1e8
 """Coordinates stay within: heavy-tailed noise throws particles far, and some never return."""
+
+STOPPED = 1e-12
+"""The spread of a swarm in which nothing moves any more, in units of sigma0."""
+
+
+def require_batch(popsize: int, batch: int | None) -> None:
+    """Raise :class:`SettingError` unless ``batch`` is None or a divisor of ``popsize``, and at least 2."""
+    require_integer("batch", batch, low=2)
+    if batch is not None and popsize % batch:
+        raise SettingError(f"batch must be a divisor of popsize = {popsize}, got {batch}")
 
 
 def no_steps(x0: Float[Array, "*runs d"]) -> Int[Array, "*runs"]:
@@ -36,6 +49,22 @@ def uniform_start(
     """Particles uniform in a cube about ``x0``, of standard deviation ``sigma0``."""
     shape = (*x0.shape[:-1], popsize, x0.shape[-1])
     return x0[..., None, :] + sigma0 * math.sqrt(12.0) * (uniform(key, 0, shape, leaf=leaf, like=x0) - 0.5)
+
+
+def asked(state: Any, particles: Float[Array, "*runs n d"], first: int) -> Float[Array, "*runs n d"]:
+    """The particles, or from ``first > 0`` on points as far from them as they are from the consensus."""
+    if first == 0:
+        return particles
+    z = normal(state.key, state.generation, particles.shape, first=first, leaf=2, like=particles)
+    return particles + state.spread[..., None, None] * z
+
+
+def results(
+    population: Float[Array, "*runs m d"], fitness: Float[Array, "*runs m"], most: int, dtype: Any
+) -> tuple[Float[Array, "*runs n d"], Float[Array, "*runs n"]]:
+    """What was told of particles, of which there are at most so many: where they were evaluated, and their energy."""
+    told = min(population.shape[-2], most)
+    return population[..., :told, :], finite_or_worst(fitness, dtype)[..., :told]
 
 
 def where_told(
