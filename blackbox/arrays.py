@@ -66,6 +66,19 @@ def settled(array: Array) -> Array:
     return array[()] if array.ndim == 0 else array
 
 
+def first_least(values: Array) -> tuple[Array, Array]:
+    """The least value of the last axis and the index of the first that has it; there must be no NaN.
+
+    XLA on CPUs looks for an argmin one number at a time, and for minima at as many as the processor can.
+    """
+    xp = namespace(values)
+    least = xp.min(values, axis=-1)
+    if not is_jax(values):
+        return least, xp.argmin(values, axis=-1)
+    n = values.shape[-1]
+    return least, xp.min(xp.where(values == least[..., None], xp.arange(n), n - 1), axis=-1)
+
+
 def cond(predicate: Array, true: Callable[[], T], false: Callable[[], T]) -> T:
     """``true()`` if the scalar ``predicate`` holds, else ``false()``; inside a JAX program ``lax.cond``."""
     if is_jax(predicate):

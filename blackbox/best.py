@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from blackbox.arrays import Array, namespace, settled
+from blackbox.arrays import Array, first_least, namespace, settled
 from blackbox.shaping import finite_or_worst
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ def better_of(best: Best, population: Float[Array, "*runs n d"], fitness: Float[
     """The best of a generation if it beats ``best``, else ``best``."""
     xp = namespace(best.x)
     fitness = finite_or_worst(fitness, best.fitness.dtype)
-    winner = xp.argmin(fitness, axis=-1, keepdims=True)
-    least = xp.min(fitness, axis=-1)
+    least, winner = first_least(fitness)
     better = least < best.fitness
-    point = xp.take_along_axis(population, winner[..., None], axis=-2)[..., 0, :]
+    point = xp.take_along_axis(population, winner[..., None, None], axis=-2)[..., 0, :]
     return Best(
         x=xp.where(better[..., None], point, best.x),
         fitness=settled(xp.where(better, least, best.fitness)),

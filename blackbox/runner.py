@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from blackbox.arrays import Array, Key, is_jax, namespace
+from blackbox.arrays import Array, Key, first_least, is_jax, namespace
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import fold_many
 from blackbox.population import evaluate, hashable
@@ -291,11 +291,11 @@ def _programs(objective: Callable[[Any], Any], single: bool) -> tuple[Callable[.
                 fitness = fitness.astype(best.fitness.dtype)
             state = strategy.tell(state, population, fitness)
             values = finite_or_worst(fitness, best.fitness.dtype)
-            winner = jnp.argmin(values)
-            better = values[winner] < best.fitness
+            least, winner = first_least(values)
+            better = least < best.fitness
             reasons = list(strategy.stop(state).values()) if hasattr(strategy, "stop") else [best.stopped]
             best = _Best(
-                fitness=jnp.where(better, values[winner], best.fitness),
+                fitness=jnp.where(better, least, best.fitness),
                 x=jnp.where(better, population[winner], best.x),
                 evaluations=best.evaluations + len(values),
                 stopped=jnp.any(jnp.stack(reasons)),

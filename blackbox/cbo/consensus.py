@@ -23,8 +23,8 @@ best particle alone counts."""
 HARD = 1e30
 """The alpha by which the best particle alone counts."""
 
-_HALVINGS = 11  # of an interval of alpha from 1e-5 to 1e5 in units of the mean energy: to 1 %
-_INTERVAL = 11.512925464970229  # ln 1e5
+_HALVINGS = 6  # of the interval of alpha, after which a step of Newton's leaves less than 1 % of the share, seldom 4 %
+_INTERVAL = 11.512925464970229  # ln 1e5: alpha is from 1e-5 to 1e5 in units of the mean energy
 
 
 def softmin(energy: Float[Array, "*runs n"], alpha: Float[Array, "*runs"] | float) -> Float[Array, "*runs n"]:
@@ -46,28 +46,35 @@ def effective(energy: Float[Array, "*runs n"], share: Float[Array, ""] | float) 
     """The alpha of which the effective number of particles, 1 / sum w^2, is this share of those that have a value.
 
     By bisection of its logarithm in units of the mean energy above the least, so that neither level nor scale of the
-    objective matter. Where no alpha is sharp or soft enough, the nearest.
+    objective matter, and a step of Newton's method. Where no alpha is sharp or soft enough, the nearest.
     """
     xp = namespace(energy)
     e = finite_or_worst(energy)
     above, counts = above_least(e)
-    number = xp.astype(counts, e.dtype)
-    total = xp.sum(number, axis=-1)
+    zero = xp.zeros_like(e)
     unit = mean_above(above, counts)
     unit = xp.where(unit > 0, unit, xp.ones_like(unit))
-    scaled = above * number / unit[..., None]
-    target = share * total
+    scaled = xp.where(counts, above, zero) / unit[..., None]
+    target = share * xp.sum(xp.astype(counts, e.dtype), axis=-1)
+
+    def sums(alpha: Float[Array, "*runs"]) -> tuple[Array, Array, Array]:
+        weights = xp.where(counts, xp.exp(-alpha[..., None] * scaled), zero)
+        return weights, xp.sum(weights, axis=-1), xp.sum(weights * weights, axis=-1)
 
     def halve(bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         middle, half = bracket
-        weights = number * xp.exp(-xp.exp(middle)[..., None] * scaled)
-        first, second = xp.sum(weights, axis=-1), xp.sum(weights * weights, axis=-1)
+        _, first, second = sums(xp.exp(middle))
         half = half / 2
         return middle + xp.where(first * first > target * second, half, -half), half
 
-    middle, _ = repeat(halve, _HALVINGS, (xp.zeros_like(unit), xp.zeros_like(unit) + _INTERVAL))
-    alpha: Array = xp.exp(middle) / unit
-    return alpha
+    middle, half = repeat(halve, _HALVINGS, (xp.zeros_like(unit), xp.zeros_like(unit) + _INTERVAL))
+    alpha = xp.exp(middle)
+    weights, first, second = sums(alpha)
+    excess = xp.log(first * first / (target * second))
+    product = weights * scaled
+    fall = 2 * alpha * (xp.sum(product, axis=-1) / first - xp.sum(weights * product, axis=-1) / second)
+    step = xp.clip(excess / xp.maximum(fall, xp.finfo(e.dtype).smallest_normal), -half, half)
+    return xp.exp(middle + step) / unit
 
 
 def above_least(e: Float[Array, "*runs n"]) -> tuple[Float[Array, "*runs n"], Bool[Array, "*runs n"]]:
@@ -78,17 +85,18 @@ def above_least(e: Float[Array, "*runs n"]) -> tuple[Float[Array, "*runs n"], Bo
 
 
 def difference(e: Float[Array, "*runs n"], other: Float[Array, "*runs #n"]) -> Float[Array, "*runs n"]:
-    """``e - other``, finite also where these are not."""
+    """``e - other``, finite also where these are not, and so are sums of a million."""
     xp = namespace(e)
-    largest = xp.finfo(e.dtype).max / 4
+    largest = xp.finfo(e.dtype).max / 2**22
     return xp.clip(e, -largest, largest) - xp.clip(other, -largest, largest)
 
 
 def mean_above(above: Float[Array, "*runs n"], counts: Bool[Array, "*runs n"]) -> Float[Array, "*runs"]:
     """The mean of those that count, a scale of the energies."""
     xp = namespace(above)
-    number = xp.astype(counts, above.dtype)
-    return xp.sum(above * number / xp.sum(number, axis=-1, keepdims=True), axis=-1)
+    known = xp.where(counts, above, xp.zeros_like(above))
+    mean: Array = xp.sum(known, axis=-1) / xp.sum(xp.astype(counts, above.dtype), axis=-1)
+    return mean
 
 
 def geometric(

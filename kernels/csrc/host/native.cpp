@@ -4,44 +4,68 @@
 //   buffers   pointers to the inputs, then to the outputs
 //   scalars   whole numbers; the first is the number of rows
 //   begin, end   the rows to work on: rows are independent, callers may split them over threads
+#include <algorithm>
+
 #include "lanes.h"
 
 namespace {
 
-template <int KIND, bool CENTERED>
-inline void flush(const Lanes& lanes, int used) {
-  Value<KIND> out[LANES][VALUES<KIND>];
-  values<KIND, CENTERED>(philox(lanes), out);
-  for (int l = 0; l < used; ++l) {
-    if (lanes.count[l] == VALUES<KIND>)
-      std::memcpy(lanes.target[l], out[l], sizeof out[l]);
-    else
-      std::memcpy(lanes.target[l], out[l], lanes.count[l] * sizeof(Value<KIND>));
-  }
+template <int KIND>
+inline bb_u64 blocks_of(std::int64_t size) {
+  return (size + VALUES<KIND> - 1) / VALUES<KIND>;
 }
 
-// Collects the blocks of rows until all lanes are used.
+// Blocks of rows: as many as there are lanes at once where they follow each other, else collected until lanes are used.
 template <int KIND, bool CENTERED>
 struct Rows {
   Lanes lanes{};
   int used = 0;
 
-  void add(const bb_u32* key, bb_u32 member, std::int64_t size, Value<KIND>* target) {
-    bb_u64 block = (bb_u64)member * ((size + VALUES<KIND> - 1) / VALUES<KIND>);
-    for (std::int64_t at = 0; at < size; at += VALUES<KIND>, ++block) {
+  // Rows that follow each other in one stream, from this block on.
+  void add(const bb_u32* key, bb_u64 block, std::int64_t rows, std::int64_t size, Value<KIND>* target) {
+    const std::int64_t each = blocks_of<KIND>(size);
+    const int of_last = (int)(size - (each - 1) * VALUES<KIND>);  // values in the last block of a row
+    std::int64_t left = rows * each, to_last = each;
+    const auto next = [&] {
+      const bool is_last = --to_last == 0;
+      if (is_last) to_last = each;
+      return is_last ? of_last : VALUES<KIND>;
+    };
+    for (; left >= LANES; left -= LANES, block += LANES) {
+      Value<KIND> out[LANES][VALUES<KIND>];
+      values<KIND, CENTERED>(philox(block, key[0], key[1]), out);
+      if (of_last == VALUES<KIND>) {
+        std::memcpy(target, out, sizeof out);
+        target += LANES * VALUES<KIND>;  // and no block is cut
+      } else {
+        for (int l = 0; l < LANES; ++l) target = copied(out[l], next(), target);
+      }
+    }
+    for (; left > 0; --left, ++block) {
       lanes.low[used] = (bb_u32)block;
       lanes.high[used] = (bb_u32)(block >> 32);
       lanes.k0[used] = key[0];
       lanes.k1[used] = key[1];
-      lanes.target[used] = target + at;
-      lanes.count[used] = size - at < VALUES<KIND> ? (int)(size - at) : VALUES<KIND>;
+      lanes.target[used] = target;
+      target += lanes.count[used] = next();
       if (++used == LANES) end();
     }
   }
 
   void end() {
-    if (used) flush<KIND, CENTERED>(lanes, used);
+    if (used == 0) return;
+    Value<KIND> out[LANES][VALUES<KIND>];
+    values<KIND, CENTERED>(philox(lanes), out);
+    for (int l = 0; l < used; ++l) copied(out[l], lanes.count[l], (Value<KIND>*)lanes.target[l]);
     used = 0;
+  }
+
+  static Value<KIND>* copied(const Value<KIND> (&block)[VALUES<KIND>], int count, Value<KIND>* target) {
+    if (count == VALUES<KIND>)
+      std::memcpy(target, block, sizeof block);  // of a size that the compiler knows
+    else
+      std::memcpy(target, block, count * sizeof(Value<KIND>));
+    return target + count;
   }
 };
 
@@ -52,7 +76,7 @@ void noise(void* const* buffers, const std::int64_t* scalars, std::int64_t begin
   Rows<KIND, CENTERED> rows;
   for (std::int64_t row = begin; row < end; ++row)
     for (std::int64_t stream = 0; stream < streams; ++stream)
-      rows.add(keys + 2 * stream, members[row], sizes[stream],
+      rows.add(keys + 2 * stream, members[row] * blocks_of<KIND>(sizes[stream]), 1, sizes[stream],
                (Value<KIND>*)buffers[2 + stream] + row * sizes[stream]);
   rows.end();
 }
@@ -71,10 +95,12 @@ void noise_of_runs(void* const* buffers, const std::int64_t* scalars, std::int64
   const std::int64_t members = scalars[2], size = scalars[3];
   bb_u32 stream[2] = {};
   Rows<KIND, false> rows;
-  for (std::int64_t row = begin; row < end; ++row) {
-    const std::int64_t run = row / members;
-    if (row == begin || row % members == 0) fold(keys + 2 * run, generations[run], (bb_u32)scalars[4], stream);
-    rows.add(stream, first[run] + (bb_u32)(row % members), size, (float*)buffers[3] + row * size);
+  for (std::int64_t row = begin, next; row < end; row = next) {
+    const std::int64_t run = row / members, member = row % members;
+    if (row == begin || member == 0) fold(keys + 2 * run, generations[run], (bb_u32)scalars[4], stream);
+    next = std::min(end, (run + 1) * members);
+    rows.add(stream, (first[run] + (bb_u32)member) * blocks_of<KIND>(size), next - row, size,
+             (float*)buffers[3] + row * size);
   }
   rows.end();
 }
@@ -93,7 +119,7 @@ template <int KIND>
 void seedsum_tile(const bb_u32* key, const float* base, const float* weights, const bb_u32* members, float* out,
                   std::int64_t terms, std::int64_t chunk, std::int64_t size, std::int64_t tile) {
   constexpr int WIDTH = LANES * VALUES<KIND>;
-  const std::int64_t blocks = (size + VALUES<KIND> - 1) / VALUES<KIND>, from = tile * WIDTH;
+  const std::int64_t blocks = blocks_of<KIND>(size), from = tile * WIDTH;
   const std::int64_t used = size - from < WIDTH ? size - from : WIDTH;
   float total[LANES][VALUES<KIND>] = {};
   std::memcpy(total, base + from, used * sizeof(float));
