@@ -84,7 +84,7 @@ def by_consensus(shapes: Any, loss: Any, accuracy: Any, digits: Digits, rows: An
     strategy = bb.cbo.CBO(
         popsize=POPSIZE,
         sigma0=1.0,
-        noise="anisotropic",
+        diffusion="anisotropic",
         s=(0.4 * 0.1) ** 0.5,
         drift=0.1,
         truncation=float("inf"),

@@ -30,7 +30,7 @@ def loss(parameters, x, y):  # of one particle
 
 
 strategy = bb.cbo.CBO(
-    popsize=PARTICLES, batch=BATCH, update="full", noise="anisotropic", sigma0=1.0, drift=0.1, s=0.2,
+    popsize=PARTICLES, batch=BATCH, update="full", diffusion="anisotropic", sigma0=1.0, drift=0.1, s=0.2,
     truncation=float("inf"), alpha="geometric", growth=1.0, alpha_max=1e30, agreed="kick",
 )  # fmt: skip
 

@@ -41,7 +41,7 @@ def consensus_paths(method, **settings):
 
 hopping = consensus_paths("consensus-hopping", sigma0=WIDTH, alpha=ALPHA, decay=1.0)
 cbo = consensus_paths(
-    "cbo", sigma0=0.5, noise="isotropic", s=0.16, drift=0.01, alpha="geometric", alpha0=ALPHA, alpha_max=ALPHA
+    "cbo", sigma0=0.5, diffusion="isotropic", s=0.16, drift=0.01, alpha="geometric", alpha0=ALPHA, alpha_max=ALPHA
 )
 start = (START, START)
 descent, smoothed = gradient_flow(start, 0.0), gradient_flow(start, WIDTH)

@@ -20,7 +20,7 @@ SHARED = {
 }  # fmt: skip
 STRATEGIES = {
     "MirrorCBO": bb.cbo.MirrorCBO(mirror="sparse", threshold=2.0, **SHARED),
-    "CBO": bb.cbo.CBO(noise="anisotropic", alpha="geometric", **SHARED),
+    "CBO": bb.cbo.CBO(diffusion="anisotropic", alpha="geometric", **SHARED),
     "CBO with its own defaults": bb.cbo.CBO(),
 }
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness, alpha_of, geometric, mean_of, require_sharpness, softmin
-from blackbox.cbo.diffusion import NOISES, Noise, scales
+from blackbox.cbo.diffusion import DIFFUSIONS, Diffusion, scales
 from blackbox.cbo.swarm import (
     asked,
     bounded,
@@ -33,7 +33,6 @@ from blackbox.cbo.swarm import (
     no_steps,
     of_each_run,
     order_of_turns,
-    require_batch,
     spread,
     uniform_start,
     where_told,
@@ -45,7 +44,6 @@ from blackbox.strategy import algorithm, require_integer, require_number, requir
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-_BATCH = 10
 _LONGEST = 0.999999  # of beta: a million steps count
 
 
@@ -83,12 +81,12 @@ class AdamCBO:
         drift: length of a step by coordinate, in units of ``sigma0``.
         s: noise of the first step: in units of ``sigma0`` if constant, else of the distance from the consensus.
         decay: factor of the noise by step, from 0 to 1.
-        noise: ``"constant"``, ``"anisotropic"`` or ``"isotropic"``.
+        diffusion: ``"constant"``, ``"anisotropic"`` or ``"isotropic"``.
         beta1: what the past weighs in the mean offset, from 0 to 0.999999.
         beta2: what the past weighs in the mean squared offset, from 0 to 0.999999.
         eps: least root of the mean squared offset, in units of ``sigma0``.
-        batch: particles that have a consensus of their own, a divisor of popsize; by default 10, or all of them if
-            10 is none. All are evaluated and moved in each generation.
+        batch: particles that have a consensus of their own, fewer in the last batch if popsize is no
+            multiple. All are evaluated and moved in each generation.
         alpha: how sharp weights are: ``"geometric"``: alpha grows from ``alpha0`` by the factor ``growth`` to
             ``alpha_max``; ``"effective"``: a ``share`` of the particles counts; ``"hard"``: the best alone.
         alpha0: first alpha.
@@ -102,11 +100,11 @@ class AdamCBO:
     drift: float = 0.2
     s: float = 0.35
     decay: float = 0.98
-    noise: Noise = "constant"
+    diffusion: Diffusion = "constant"
     beta1: float = 0.9
     beta2: float = 0.99
     eps: float = 1e-8
-    batch: int | None = None
+    batch: int = 10
     alpha: Sharpness = "geometric"
     alpha0: float = 50.0
     growth: float = 1.0
@@ -119,13 +117,13 @@ class AdamCBO:
 
     def __post_init__(self) -> None:
         require_integer("popsize", self.popsize, low=2, optional=False)
-        require_batch(self.popsize, self.batch)
+        require_integer("batch", self.batch, low=2, optional=False)
         for name in ("sigma0", "drift", "s", "eps"):
             require_number(name, getattr(self, name), above=0)
         require_number("decay", self.decay, above=0, high=1)
         for name in ("beta1", "beta2"):
             require_number(name, getattr(self, name), low=0, high=_LONGEST)
-        require_one_of("noise", self.noise, NOISES)
+        require_one_of("diffusion", self.diffusion, DIFFUSIONS)
         require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> AdamCBOState:
@@ -157,9 +155,9 @@ class AdamCBO:
         step = self.drift * self.sigma0 * first.mean() / (xp.sqrt(second.mean()) + self.eps * self.sigma0)
 
         level = geometric(self.s, self.decay, self.s, state.generation, x)[..., None, None]
-        unit = self.sigma0 if self.noise == "constant" else 1.0
+        unit = self.sigma0 if self.diffusion == "constant" else 1.0
         z = normal(state.key, state.generation, x.shape, like=x)
-        particles = bounded(x - step + level * unit * scales(self.noise, offset) * z)
+        particles = bounded(x - step + level * unit * scales(self.diffusion, offset) * z)
         if self._batch < self.popsize:
             order = order_of_turns(state.key, state.generation, particles, self.popsize)
             particles = in_order(particles, order)
@@ -180,19 +178,19 @@ class AdamCBO:
 
     @property
     def _batch(self) -> int:
-        return self.batch or (self.popsize if self.popsize % _BATCH else _BATCH)
+        return min(self.batch, self.popsize)
 
     def _consensus(
         self, state: AdamCBOState, x: Float[Array, "*runs popsize d"], fitness: Float[Array, "*runs n"]
     ) -> Float[Array, "*runs popsize d"]:
-        """That of each particle's batch; those that were not told have no weight."""
-        xp = namespace(x)
+        """That of each particle's batch; those that were not told have no weight, as what fills up the last batch."""
+        xp, size = namespace(x), self._batch
+        filled = xp.concat([x, x[..., : -self.popsize % size, :]], axis=-2)
         told = min(fitness.shape[-1], self.popsize)
         energy = finite_or_worst(fitness, x.dtype)[..., :told]
-        late = xp.full_like(x[..., told:, 0], float("inf"))
-        size = self._batch
-        batches = (*x.shape[:-2], self.popsize // size, size)
-        energy = xp.reshape(xp.concat([energy, late], axis=-1), batches)
+        others = xp.full_like(filled[..., told:, 0], float("inf"))
+        batches = (*x.shape[:-2], filled.shape[-2] // size, size)
+        energy = xp.reshape(xp.concat([energy, others], axis=-1), batches)
         weights = softmin(energy, alpha_of(self.alpha, self, state.generation[..., None], energy))
-        consensus = mean_of(weights, xp.reshape(x, (*batches, x.shape[-1])))
-        return xp.reshape(xp.repeat(consensus, size, axis=-2), x.shape)
+        consensus = mean_of(weights, xp.reshape(filled, (*batches, x.shape[-1])))
+        return xp.repeat(consensus, size, axis=-2)[..., : self.popsize, :]

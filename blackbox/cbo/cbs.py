@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import effective, mean_of, softmin
+from blackbox.cbo.diffusion import squared_length
 from blackbox.cbo.swarm import (
     STOPPED,
     asked,
     bounded,
+    most_agree,
     no_steps,
     of_each_run,
     results,
@@ -51,6 +53,7 @@ class CBSState(NamedTuple):
     generation: Int[Array, "*runs"]
     particles: Float[Array, "*runs popsize d"]
     consensus: Float[Array, "*runs d"]
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     best: Best
 
@@ -97,6 +100,7 @@ class CBS:
             generation=no_steps(x0),
             particles=uniform_start(key, x0, self.popsize, self.sigma0),
             consensus=x0,
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             best=none_yet(x0),
         )
@@ -120,6 +124,7 @@ class CBS:
 
         particles = where_told(state.particles, evaluated)
         offset = particles - consensus[..., None, :]
+        squares = squared_length(offset)
         root = root_of_covariance(weights, evaluated - consensus[..., None, :])
         shape = (*particles.shape[:-1], root.shape[-2])
         z = normal(state.key, state.generation, shape, like=particles)
@@ -130,7 +135,8 @@ class CBS:
             generation=state.generation + 1,
             particles=bounded(consensus[..., None, :] + beta * offset + xp.sqrt(variance) * (z @ root)),
             consensus=consensus,
-            spread=spread(offset),
+            agrees=most_agree(squares, consensus, STOPPED * self.sigma0),
+            spread=spread(offset, squares),
             best=better_of(state.best, population, fitness),
         )
 
@@ -139,8 +145,8 @@ class CBS:
         return state.consensus if self.mode == "sample" else state.best.x
 
     def stop(self, state: CBSState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end an optimization: all particles agree, so that none of them moves any more."""
-        return {"consensus": (state.spread < STOPPED * self.sigma0) & (self.mode == "optimize")}
+        """The one reason to end an optimization: most particles agree, so that they move no more."""
+        return {"consensus": state.agrees & (self.mode == "optimize")}
 
 
 def root_of_covariance(

@@ -38,8 +38,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from blackbox.arrays import Array, Key, is_jax, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness, alpha_of, geometric, mean_of, require_sharpness, softmin
-from blackbox.cbo.diffusion import NOISES, Noise, scales
-from blackbox.cbo.swarm import STOPPED, asked, bounded, no_steps, of_each_run, spread, uniform_start, where_told
+from blackbox.cbo.diffusion import DIFFUSIONS, Diffusion, scales, squared_length
+from blackbox.cbo.swarm import (
+    STOPPED,
+    asked,
+    bounded,
+    most_agree,
+    no_steps,
+    of_each_run,
+    results,
+    spread,
+    uniform_start,
+    where_told,
+)
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
@@ -59,6 +70,7 @@ class ConstrainedCBOState(NamedTuple):
     generation: Int[Array, "*runs"]
     particles: Float[Array, "*runs popsize d"]
     consensus: Float[Array, "*runs d"]
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     best: Best
     """Of the points that violate no constraint by more than the tolerance."""
@@ -87,7 +99,7 @@ class ConstrainedCBO:
         nu: how soft they are in the weights, at first; with a drift it may be None, for no such penalty.
         shrinking: factor of nu by step, up to 1.
         nu_least: last nu.
-        noise: ``"anisotropic"``, ``"isotropic"`` or ``"constant"``.
+        diffusion: ``"anisotropic"``, ``"isotropic"`` or ``"constant"``.
         s: noise of a step, in units of the distance from the consensus (of 1 if constant). If isotropic, the default
             is too much: s^2 d has to be less than 2 drift - drift^2.
         drift: part of that distance by which a step shrinks it, from 0 to 1.
@@ -111,7 +123,7 @@ class ConstrainedCBO:
     nu: float | None = 1.0
     shrinking: float = 0.9
     nu_least: float = 1e-6
-    noise: Noise = "anisotropic"
+    diffusion: Diffusion = "anisotropic"
     s: float = 1.0
     drift: float = 0.1
     truncation: float = 0.45
@@ -141,7 +153,7 @@ class ConstrainedCBO:
         require_one_of("handling", self.handling, ("drift", "penalty"))
         if self.nu is None and self.handling == "penalty":
             raise SettingError("nu must be a number with handling 'penalty', got None")
-        require_one_of("noise", self.noise, NOISES)
+        require_one_of("diffusion", self.diffusion, DIFFUSIONS)
         require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> ConstrainedCBOState:
@@ -151,6 +163,7 @@ class ConstrainedCBO:
             generation=no_steps(x0),
             particles=uniform_start(key, x0, self.popsize, self.sigma0),
             consensus=x0,
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             best=none_yet(x0),
             nearest=none_yet(x0),
@@ -167,17 +180,17 @@ class ConstrainedCBO:
         fitness = finite_or_worst(fitness, state.particles.dtype)
         r = self.violations(population)
         worst = xp.max(r, axis=-1)
-        told = min(population.shape[-2], self.popsize)
-        evaluated, energy = population[..., :told, :], fitness[..., :told]
+        evaluated, energy = results(population, fitness, self.popsize, fitness.dtype)
         if self.nu is not None:  # 1 / nu grows as alpha does
             stiff = geometric(1 / self.nu, 1 / self.shrinking, 1 / self.nu_least, state.generation, energy)
-            energy = energy + stiff[..., None] * xp.sum(r * r, axis=-1)[..., :told]
+            energy = energy + stiff[..., None] * xp.sum(r * r, axis=-1)[..., : energy.shape[-1]]
         consensus = mean_of(softmin(energy, alpha_of(self.alpha, self, state.generation, energy)), evaluated)
 
         particles = where_told(state.particles, evaluated)
         offset = particles - consensus[..., None, :]
+        squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
-        size = scales(self.noise, offset, self.truncation * self.sigma0)
+        size = scales(self.diffusion, offset, self.truncation * self.sigma0)
         moved = particles + (self.s * size * z - self.drift * offset)
         if self.handling == "drift":
             moved = moved + self._back(particles, moved - particles)
@@ -187,7 +200,8 @@ class ConstrainedCBO:
             generation=state.generation + 1,
             particles=bounded(moved),
             consensus=consensus,
-            spread=spread(offset),
+            agrees=most_agree(squares, consensus, STOPPED * self.sigma0),
+            spread=spread(offset, squares),
             best=better_of(state.best, population, feasible),
             nearest=better_of(state.nearest, population, worst),
         )
@@ -199,8 +213,8 @@ class ConstrainedCBO:
         return xp.where((state.best.fitness < xp.inf)[..., None], state.best.x, state.nearest.x)
 
     def stop(self, state: ConstrainedCBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < STOPPED * self.sigma0}
+        """The one reason to end: most particles agree, so that they move no more."""
+        return {"consensus": state.agrees}
 
     def violations(self, points: Float[Array, "*runs n d"]) -> Float[Array, "*runs n m"]:
         """|r|: of each constraint, how much it is violated; what is not finite, by 1e15."""

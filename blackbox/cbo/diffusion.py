@@ -9,12 +9,12 @@ from blackbox.arrays import Array, namespace
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-Noise = Literal["anisotropic", "isotropic", "constant"]
-NOISES: tuple[Noise, ...] = get_args(Noise)
+Diffusion = Literal["anisotropic", "isotropic", "constant"]
+DIFFUSIONS: tuple[Diffusion, ...] = get_args(Diffusion)
 
 
 def scales(
-    kind: Noise,
+    kind: Diffusion,
     offset: Float[Array, "*runs n d"],
     truncation: Float[Array, ""] | float | None = None,
     squares: Float[Array, "*runs n"] | None = None,

@@ -30,7 +30,7 @@ from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness, alpha_of, mean_of, require_sharpness, softmin
 from blackbox.cbo.diffusion import isotropic_limit, scales, squared_length
-from blackbox.cbo.swarm import STOPPED, asked, bounded, no_steps, of_each_run, results, spread, where_told
+from blackbox.cbo.swarm import STOPPED, asked, bounded, most_agree, no_steps, of_each_run, results, spread, where_told
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
@@ -48,6 +48,7 @@ class ManifoldCBOState(NamedTuple):
     """On the manifold."""
     consensus: Float[Array, "*runs d"]
     """Inside it."""
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     best: Best
 
@@ -114,6 +115,7 @@ class ManifoldCBO:
             generation=no_steps(x0),
             particles=self.retract(x0[..., None, :] + self.sigma0 * z),
             consensus=on_it,
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             best=none_yet(on_it),
         )
@@ -132,17 +134,19 @@ class ManifoldCBO:
 
         particles = where_told(state.particles, evaluated)
         offset = particles - consensus[..., None, :]
+        squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
         s = self._s(particles.shape[-1])
         step = self.tangent(particles, s * scales("isotropic", offset) * z - self.drift * offset)
-        taken_off = 0.5 * self.curvature(particles.shape[-1]) * s * s * squared_length(offset)[..., None]
+        taken_off = 0.5 * self.curvature(particles.shape[-1]) * s * s * squares[..., None]
         left = 1 - xp.minimum(taken_off, xp.zeros_like(taken_off) + 0.5)
         return ManifoldCBOState(
             key=state.key,
             generation=state.generation + 1,
             particles=self.retract(bounded(left * particles + step)),
             consensus=consensus,
-            spread=spread(offset),
+            agrees=most_agree(squares, consensus, STOPPED),
+            spread=spread(offset, squares),
             best=better_of(state.best, population, fitness),
         )
 
@@ -152,8 +156,8 @@ class ManifoldCBO:
         return state.best.x
 
     def stop(self, state: ManifoldCBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < STOPPED}
+        """The one reason to end: most particles agree, so that they move no more."""
+        return {"consensus": state.agrees}
 
     def curvature(self, d: int) -> float:
         """The Laplacian of the distance from the manifold, at the manifold."""

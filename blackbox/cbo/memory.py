@@ -27,16 +27,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness, alpha_of, mean_of, require_sharpness, softmin
-from blackbox.cbo.diffusion import scales
+from blackbox.cbo.diffusion import scales, squared_length
 from blackbox.cbo.swarm import (
     STOPPED,
     asked,
+    batch_of,
     bounded,
     in_order,
+    most_agree,
     no_steps,
     of_each_run,
     order_of_turns,
-    require_batch,
     results,
     spread,
     uniform_start,
@@ -76,6 +77,7 @@ class MemoryCBOState(NamedTuple):
     particles: Float[Array, "*runs popsize d"]
     memory: Memory
     consensus: Float[Array, "*runs d"]
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     best: Best
 
@@ -91,8 +93,8 @@ class MemoryCBO:
         drift: part of that distance by which a step shrinks it, from 0 to 1.
         s_memory: noise of a step, in units of the distance from the personal best, from 0.
         drift_memory: part of that distance by which a step shrinks it, from 0 to 1.
-        noise: ``"anisotropic"``, coordinate by coordinate, or ``"isotropic"``, by length: for that the default noises
-            are too much, as s^2 + s_memory^2 has to be less than about 2 (drift + drift_memory) / d.
+        diffusion: ``"anisotropic"``, coordinate by coordinate, or ``"isotropic"``, by length: for that the default
+            noises are too much, as s^2 + s_memory^2 has to be less than about 2 (drift + drift_memory) / d.
         truncation: greatest distance that noise is in proportion to, in units of ``sigma0``; may be infinite.
         alpha: how sharp weights are: ``"geometric"``: alpha grows from ``alpha0`` by the factor ``growth`` to
             ``alpha_max``; ``"effective"``: a ``share`` of the particles counts; ``"hard"``: the best alone.
@@ -100,8 +102,8 @@ class MemoryCBO:
         growth: factor of alpha by step.
         alpha_max: last alpha.
         share: of the particles, that counts.
-        batch: particles evaluated and moved in a generation, a divisor of popsize; by default all. Batches are dealt
-            from a shuffled swarm, and each has its own consensus.
+        batch: particles evaluated and moved in a generation; by default all. Batches are dealt from a shuffled swarm,
+            and each has its own consensus.
     """
 
     popsize: int = 40
@@ -110,7 +112,7 @@ class MemoryCBO:
     drift: float = 0.1
     s_memory: float = 0.23
     drift_memory: float = 0.04
-    noise: Literal["anisotropic", "isotropic"] = "anisotropic"
+    diffusion: Literal["anisotropic", "isotropic"] = "anisotropic"
     truncation: float = 0.3
     alpha: Sharpness = "geometric"
     alpha0: float = 30.0
@@ -126,6 +128,10 @@ class MemoryCBO:
     def __post_init__(self) -> None:
         require_swarm(self)
 
+    def population_size(self, d: int) -> int:
+        """Particles, of which ``ask`` returns a batch."""
+        return self.popsize
+
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> MemoryCBOState:
         xp = namespace(x0)
         particles = uniform_start(key, x0, self.popsize, self.sigma0)
@@ -135,25 +141,29 @@ class MemoryCBO:
             particles=particles,
             memory=no_memory(particles),
             consensus=x0,
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             best=none_yet(x0),
         )
 
     def ask(self, state: MemoryCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles of a batch; further ones lie about these."""
-        return asked(state, state.particles[..., : self.batch or self.popsize, :], first)
+        return asked(state, state.particles[..., : batch_of(self), :], first)
 
     def tell(
         self, state: MemoryCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
     ) -> MemoryCBOState:
         xp = namespace(state.particles)
-        moving = self.batch or self.popsize
+        moving = batch_of(self)
         x, memory, consensus = recalled(self, state, population, fitness)
         pull, size = pulls(self, x, memory.y[..., :moving, :], consensus)
         force = pull + size * normal(state.key, state.generation, x.shape, like=x)
-        particles = xp.concat([bounded(x + force), state.particles[..., moving:, :]], axis=-2)
-        if self.batch is not None:
-            order = order_of_turns(state.key, state.generation, particles, self.batch)
+        rest = state.particles[..., moving:, :]
+        offset = xp.concat([x, rest], axis=-2) - consensus[..., None, :]
+        squares = squared_length(offset)
+        particles = xp.concat([bounded(x + force), rest], axis=-2)
+        if moving < self.popsize:
+            order = order_of_turns(state.key, state.generation, particles, moving)
             particles, memory = in_order(particles, order), reordered(memory, order)
         return MemoryCBOState(
             key=state.key,
@@ -161,7 +171,8 @@ class MemoryCBO:
             particles=particles,
             memory=memory,
             consensus=consensus,
-            spread=spread(x - consensus[..., None, :]),
+            agrees=most_agree(squares, consensus, STOPPED * self.sigma0),
+            spread=spread(offset, squares),
             best=better_of(state.best, population, fitness),
         )
 
@@ -170,21 +181,21 @@ class MemoryCBO:
         return state.best.x
 
     def stop(self, state: MemoryCBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < STOPPED * self.sigma0}
+        """The one reason to end: most particles agree, so that they move no more."""
+        return {"consensus": state.agrees}
 
 
 def require_swarm(settings: Any) -> None:
     """Raise :class:`SettingError` unless the settings are those of a swarm with memory."""
     require_integer("popsize", settings.popsize, low=2, optional=False)
-    require_batch(settings.popsize, settings.batch)
+    require_integer("batch", settings.batch, low=2)
     for name in ("sigma0", "s"):
         require_number(name, getattr(settings, name), above=0)
     require_number("truncation", settings.truncation, above=0, infinite=True)
     require_number("s_memory", settings.s_memory, low=0)
     require_number("drift_memory", settings.drift_memory, low=0, high=1)
     require_number("drift", settings.drift, above=0, high=1)
-    require_one_of("noise", settings.noise, ("anisotropic", "isotropic"))
+    require_one_of("diffusion", settings.diffusion, ("anisotropic", "isotropic"))
     require_sharpness(settings)
 
 
@@ -192,7 +203,7 @@ def recalled(
     settings: Any, state: Any, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
 ) -> tuple[Float[Array, "*runs batch d"], Memory, Float[Array, "*runs d"]]:
     """The batch where it was told to be, the memory with what was told, and the consensus of the batch's memory."""
-    moving = settings.batch or settings.popsize
+    moving = batch_of(settings)
     evaluated, told = results(population, fitness, moving, state.particles.dtype)
     memory = remembered(state.memory, evaluated, told)
     energy = memory.energy[..., :moving]
@@ -208,8 +219,8 @@ def pulls(
     xp = namespace(x)
     limit = settings.truncation * settings.sigma0
     offset, regret = x - consensus[..., None, :], x - y
-    size = settings.s * scales(settings.noise, offset, limit)
-    size_memory = settings.s_memory * scales(settings.noise, regret, limit)
+    size = settings.s * scales(settings.diffusion, offset, limit)
+    size_memory = settings.s_memory * scales(settings.diffusion, regret, limit)
     return -(settings.drift * offset + settings.drift_memory * regret), xp.sqrt(size * size + size_memory * size_memory)
 
 

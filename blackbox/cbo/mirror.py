@@ -24,17 +24,17 @@ Cost per generation: O(popsize d). State O(popsize d). All arrays may have a lea
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, get_args
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness, alpha_of, mean_of, require_sharpness, softmin
-from blackbox.cbo.diffusion import NOISES, Noise, scales
+from blackbox.cbo.diffusion import DIFFUSIONS, Diffusion, scales, squared_length
 from blackbox.cbo.swarm import (
     STOPPED,
     asked,
     bounded,
+    most_agree,
     no_steps,
     of_each_run,
     results,
@@ -42,9 +42,8 @@ from blackbox.cbo.swarm import (
     uniform_start,
     where_told,
 )
-from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
-from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
+from blackbox.strategy import algorithm, require_box, require_integer, require_number, require_one_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -61,6 +60,7 @@ class MirrorCBOState(NamedTuple):
     dual: Float[Array, "*runs popsize d"]
     """y; the particles are :meth:`MirrorCBO.primal` of it."""
     consensus: Float[Array, "*runs d"]
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     best: Best
 
@@ -77,7 +77,7 @@ class MirrorCBO:
         low: least value of a coordinate in the box. By default the box is the unit cube, in which spaces are searched.
         high: greatest value of a coordinate in the box.
         threshold: how far the dual of a coordinate is to go from 0 until it is not 0 any more, if sparse.
-        noise: ``"anisotropic"``, ``"isotropic"`` or ``"constant"``.
+        diffusion: ``"anisotropic"``, ``"isotropic"`` or ``"constant"``.
         s: noise of a step, in units of the distance from the consensus (of 1 if constant). If isotropic, the default
             is too much: s^2 d has to be less than 2 drift - drift^2.
         drift: part of that distance by which a step shrinks it, from 0 to 1.
@@ -96,7 +96,7 @@ class MirrorCBO:
     low: float = 0.0
     high: float = 1.0
     threshold: float = 1.0
-    noise: Noise = "anisotropic"
+    diffusion: Diffusion = "anisotropic"
     s: float = 1.3
     drift: float = 0.25
     truncation: float = 0.45
@@ -116,12 +116,9 @@ class MirrorCBO:
             require_number(name, getattr(self, name), above=0)
         require_number("truncation", self.truncation, above=0, infinite=True)
         require_number("drift", self.drift, above=0, high=1)
-        for name in ("low", "high"):
-            require_number(name, getattr(self, name))
-        if isinstance(self.low, Real) and isinstance(self.high, Real) and not self.low < self.high:
-            raise SettingError(f"high must be > low = {self.low!r}, got {self.high!r}")
+        require_box(self.low, self.high)
         require_one_of("mirror", self.mirror, MIRRORS)
-        require_one_of("noise", self.noise, NOISES)
+        require_one_of("diffusion", self.diffusion, DIFFUSIONS)
         require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> MirrorCBOState:
@@ -136,6 +133,7 @@ class MirrorCBO:
             generation=no_steps(x0),
             dual=dual,
             consensus=centre,
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             best=none_yet(centre),
         )
@@ -159,14 +157,16 @@ class MirrorCBO:
             was_moved = xp.any(was_moved, axis=-1, keepdims=True)
         dual = xp.where(was_moved, self._dual(particles), state.dual)
         offset = particles - consensus[..., None, :]
+        squares = squared_length(offset)
         z = normal(state.key, state.generation, dual.shape, like=dual)
-        size = scales(self.noise, offset, self.truncation * self.sigma0)
+        size = scales(self.diffusion, offset, self.truncation * self.sigma0)
         return MirrorCBOState(
             key=state.key,
             generation=state.generation + 1,
             dual=bounded(dual + (self.s * size * z - self.drift * offset)),
             consensus=consensus,
-            spread=spread(offset),
+            agrees=most_agree(squares, consensus, STOPPED * self.sigma0),
+            spread=spread(offset, squares),
             best=better_of(state.best, population, fitness),
         )
 
@@ -175,8 +175,8 @@ class MirrorCBO:
         return state.best.x
 
     def stop(self, state: MirrorCBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: all particles agree, so that none of them moves any more."""
-        return {"consensus": state.spread < STOPPED * self.sigma0}
+        """The one reason to end: most particles agree, so that they move no more."""
+        return {"consensus": state.agrees}
 
     def primal(self, y: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """x = grad phi*(y)."""

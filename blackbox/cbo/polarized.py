@@ -14,7 +14,7 @@ goes to a minimum at the distance r only if it is lower by more than r^2 / (2 ka
 lowest minimum has all weight as alpha grows, and so alpha is to stay small. Kappa infinite is ``cbo`` either way.
 
 Departure: kappa and alpha are numbers that fit functions of any scale, since lengths are in units of ``sigma0`` and f
-is in units of its mean above its least value in the first generation.
+is in units of its median above its least value in the first generation, which penalties do not move.
 
 Cost per generation: O(popsize^2 d), by matrix products. State O(popsize d). All arrays may have a leading axis of runs,
 the key as well.
@@ -28,12 +28,13 @@ import numpy as np
 
 from blackbox.arrays import Array, Key, namespace, settled
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import Sharpness, above_least, alpha_of, mean_above, require_sharpness, softmin
-from blackbox.cbo.diffusion import NOISES, Noise, scales
+from blackbox.cbo.consensus import Sharpness, above_least, alpha_of, require_sharpness, softmin
+from blackbox.cbo.diffusion import DIFFUSIONS, Diffusion, scales, squared_length
 from blackbox.cbo.swarm import (
     STOPPED,
     asked,
     bounded,
+    most_agree,
     no_steps,
     of_each_run,
     results,
@@ -59,6 +60,7 @@ class PolarizedCBOState(NamedTuple):
     """The evaluated point with the greatest weight in it."""
     values: Float[Array, "*runs popsize"]
     """Of the leaders."""
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     unit: Float[Array, "*runs"]
     """Of f; 0 as long as nothing is known."""
@@ -74,7 +76,7 @@ class PolarizedCBO:
         sigma0: standard deviation of the first particles about x0, uniform in a cube of half width sqrt(3) sigma0.
         kappa: how far particles see, in units of ``sigma0``; infinite: all others alike, as in ``cbo``.
         kernel: ``"sharpening"``: c = alpha, or ``"constant"``: c = 1, for which alpha had better be effective.
-        noise: ``"anisotropic"``, ``"isotropic"`` or ``"constant"``.
+        diffusion: ``"anisotropic"``, ``"isotropic"`` or ``"constant"``.
         s: noise of a step, in units of the distance from the consensus (of 1 if constant).
         drift: part of that distance by which a step shrinks it, from 0 to 1.
         alpha: how sharp weights are: ``"geometric"``: alpha grows from ``alpha0`` by the factor ``growth`` to
@@ -90,7 +92,7 @@ class PolarizedCBO:
     sigma0: float = 0.3
     kappa: float = 2.0
     kernel: Literal["sharpening", "constant"] = "sharpening"
-    noise: Noise = "anisotropic"
+    diffusion: Diffusion = "anisotropic"
     s: float = 1.0
     drift: float = 0.1
     alpha: Sharpness = "geometric"
@@ -110,7 +112,7 @@ class PolarizedCBO:
         require_number("kappa", self.kappa, above=0, infinite=True)
         require_number("drift", self.drift, above=0, high=1)
         require_one_of("kernel", self.kernel, ("sharpening", "constant"))
-        require_one_of("noise", self.noise, NOISES)
+        require_one_of("diffusion", self.diffusion, DIFFUSIONS)
         require_sharpness(self)
 
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> PolarizedCBOState:
@@ -123,6 +125,7 @@ class PolarizedCBO:
             consensus=particles,
             leaders=particles,
             values=xp.full_like(particles[..., 0], float("inf")),
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             unit=of_each_run(x0, 0.0),
             best=none_yet(x0),
@@ -138,22 +141,24 @@ class PolarizedCBO:
         xp = namespace(state.particles)
         evaluated, energy = results(population, fitness, self.popsize, state.particles.dtype)
         particles = where_told(state.particles, evaluated)
+        unit = settled(xp.where(state.unit > 0, state.unit, _median_above(energy)))
         above, counts = above_least(energy)
-        unit = settled(xp.where(state.unit > 0, state.unit, mean_above(above, counts)))
         above = xp.where(counts, above, xp.inf) / xp.where(unit > 0, unit, xp.ones_like(unit))[..., None]
         weights = self._weights(state, particles, evaluated, above)
         consensus = weights @ evaluated
         offset = particles - consensus
+        squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
         leader = xp.argmax(weights, axis=-1)
         return PolarizedCBOState(
             key=state.key,
             generation=state.generation + 1,
-            particles=bounded(particles - self.drift * offset + self.s * scales(self.noise, offset) * z),
+            particles=bounded(particles - self.drift * offset + self.s * scales(self.diffusion, offset) * z),
             consensus=consensus,
             leaders=xp.take_along_axis(evaluated, leader[..., None], axis=-2),
             values=xp.take_along_axis(energy, leader, axis=-1),
-            spread=spread(offset),
+            agrees=most_agree(squares, consensus, STOPPED * self.sigma0),
+            spread=spread(offset, squares),
             unit=unit,
             best=better_of(state.best, population, fitness),
         )
@@ -163,8 +168,8 @@ class PolarizedCBO:
         return state.best.x
 
     def stop(self, state: PolarizedCBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: every particle is where its consensus is, so that none of them moves any more."""
-        return {"consensus": state.spread < STOPPED * self.sigma0}
+        """The one reason to end: most particles are where their consensus is, so that they move no more."""
+        return {"consensus": state.agrees}
 
     def _weights(
         self,
@@ -175,13 +180,23 @@ class PolarizedCBO:
     ) -> Float[Array, "*runs popsize n"]:
         alpha = alpha_of(self.alpha, self, state.generation, energy)
         # Distances are an energy in either case: what is near may have weight where exp(-alpha f) alone would be 0.
-        far = squares(particles, evaluated) / (2 * (self.kappa * self.sigma0) ** 2)
+        far = squared_distances(particles, evaluated) / (2 * (self.kappa * self.sigma0) ** 2)
         if self.kernel == "constant":
             far = far / alpha[..., None, None]
         return softmin(energy[..., None, :] + far, alpha[..., None])
 
 
-def squares(a: Float[Array, "*runs m d"], b: Float[Array, "*runs n d"]) -> Float[Array, "*runs m n"]:
+def _median_above(energy: Float[Array, "*runs n"]) -> Float[Array, "*runs"]:
+    """The median of what is finite above the least of it; 0 if nothing is."""
+    xp = namespace(energy)
+    is_known = xp.isfinite(energy)
+    ordered = xp.sort(xp.where(is_known, energy, xp.full_like(energy, xp.inf)), axis=-1)
+    known = xp.sum(xp.astype(is_known, xp.asarray(0).dtype), axis=-1, keepdims=True)
+    median = xp.take_along_axis(ordered, known // 2 * xp.astype(known > 0, known.dtype), axis=-1)[..., 0]
+    return xp.where(known[..., 0] > 0, median - ordered[..., 0], xp.zeros_like(median))
+
+
+def squared_distances(a: Float[Array, "*runs m d"], b: Float[Array, "*runs n d"]) -> Float[Array, "*runs m n"]:
     """Squared distances of the points of ``a`` from those of ``b``, by a matrix product about the mean of ``b``."""
     xp = namespace(a)
     centre = xp.mean(b, axis=-2, keepdims=True)
@@ -215,7 +230,7 @@ def minima(state: PolarizedCBOState, within: float) -> Minima:
     points, values = np.asarray(state.leaders), np.asarray(state.values)
     if points.ndim != 2:
         raise SettingError(f"state must be of one run; got particles of shape {points.shape}")
-    left = np.isfinite(values)
+    left = values < np.inf
     firsts, counts = [], []
     for i in np.argsort(values, kind="stable"):
         if left[i]:

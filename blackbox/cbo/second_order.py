@@ -22,12 +22,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.best import Best, better_of, none_yet
 from blackbox.cbo.consensus import Sharpness
+from blackbox.cbo.diffusion import squared_length
 from blackbox.cbo.memory import Memory, no_memory, pulls, recalled, reordered, require_swarm
 from blackbox.cbo.swarm import (
     STOPPED,
     asked,
+    batch_of,
     bounded,
     in_order,
+    most_agree,
     no_steps,
     of_each_run,
     order_of_turns,
@@ -48,6 +51,7 @@ class SecondOrderCBOState(NamedTuple):
     velocity: Float[Array, "*runs popsize d"]
     memory: Memory
     consensus: Float[Array, "*runs d"]
+    agrees: Bool[Array, "*runs"]
     spread: Float[Array, "*runs"]
     best: Best
 
@@ -65,8 +69,8 @@ class SecondOrderCBO:
         drift: part of that distance by which a step without inertia shrinks it, from 0 to 1.
         s_memory: noise of a step, in units of the distance from the personal best, from 0.
         drift_memory: part of that distance by which a step without inertia shrinks it, from 0 to 1.
-        noise: ``"anisotropic"``, coordinate by coordinate, or ``"isotropic"``, by length: for that the default noises
-            are too much, as s^2 + s_memory^2 has to be less than about 2 gamma (drift + drift_memory) / d.
+        diffusion: ``"anisotropic"``, coordinate by coordinate, or ``"isotropic"``, by length: for that the default
+            noises are too much, as s^2 + s_memory^2 has to be less than about 2 gamma (drift + drift_memory) / d.
         truncation: greatest distance that noise is in proportion to, in units of ``sigma0``; may be infinite.
         alpha: how sharp weights are: ``"geometric"``: alpha grows from ``alpha0`` by the factor ``growth`` to
             ``alpha_max``; ``"effective"``: a ``share`` of the particles counts; ``"hard"``: the best alone.
@@ -74,7 +78,7 @@ class SecondOrderCBO:
         growth: factor of alpha by step.
         alpha_max: last alpha.
         share: of the particles, that counts.
-        batch: particles evaluated and moved in a generation, a divisor of popsize; by default all.
+        batch: particles evaluated and moved in a generation; by default all.
     """
 
     m: float = 0.1
@@ -85,7 +89,7 @@ class SecondOrderCBO:
     drift: float = 0.1
     s_memory: float = 0.2
     drift_memory: float = 0.04
-    noise: Literal["anisotropic", "isotropic"] = "anisotropic"
+    diffusion: Literal["anisotropic", "isotropic"] = "anisotropic"
     truncation: float = 0.3
     alpha: Sharpness = "geometric"
     alpha0: float = 30.0
@@ -103,6 +107,10 @@ class SecondOrderCBO:
         require_number("m", self.m, low=0, high=1 if self.gamma is None else None)
         require_number("gamma", self.gamma, above=0)
 
+    def population_size(self, d: int) -> int:
+        """Particles, of which ``ask`` returns a batch."""
+        return self.popsize
+
     def init(self, key: Key, x0: Float[Array, "*runs d"]) -> SecondOrderCBOState:
         xp = namespace(x0)
         particles = uniform_start(key, x0, self.popsize, self.sigma0)
@@ -113,28 +121,33 @@ class SecondOrderCBO:
             velocity=xp.zeros_like(particles),
             memory=no_memory(particles),
             consensus=x0,
+            agrees=no_steps(x0) < 0,
             spread=of_each_run(x0, self.sigma0),
             best=none_yet(x0),
         )
 
     def ask(self, state: SecondOrderCBOState, first: int = 0) -> Float[Array, "*runs n d"]:
         """The particles of a batch; further ones lie about these."""
-        return asked(state, state.particles[..., : self.batch or self.popsize, :], first)
+        return asked(state, state.particles[..., : batch_of(self), :], first)
 
     def tell(
         self, state: SecondOrderCBOState, population: Float[Array, "*runs n d"], fitness: Float[Array, "*runs n"]
     ) -> SecondOrderCBOState:
         xp = namespace(state.particles)
-        moving = self.batch or self.popsize
+        moving = batch_of(self)
         x, memory, consensus = recalled(self, state, population, fitness)
         pull, size = pulls(self, x, memory.y[..., :moving, :], consensus)
         force = pull + size * normal(state.key, state.generation, x.shape, like=x)
         gamma = 1 - self.m if self.gamma is None else self.gamma
         velocity = (self.m * state.velocity[..., :moving, :] + force) / (self.m + gamma)
-        particles = xp.concat([bounded(x + velocity), state.particles[..., moving:, :]], axis=-2)
+        rest = state.particles[..., moving:, :]
+        offset = xp.concat([x, rest], axis=-2) - consensus[..., None, :]
+        squares = squared_length(offset)
+        particles = xp.concat([bounded(x + velocity), rest], axis=-2)
         velocity = xp.concat([bounded(velocity), state.velocity[..., moving:, :]], axis=-2)
-        if self.batch is not None:
-            order = order_of_turns(state.key, state.generation, particles, self.batch)
+        at_rest = most_agree(squared_length(velocity), consensus, STOPPED * self.sigma0)
+        if moving < self.popsize:
+            order = order_of_turns(state.key, state.generation, particles, moving)
             particles, velocity = in_order(particles, order), in_order(velocity, order)
             memory = reordered(memory, order)
         return SecondOrderCBOState(
@@ -144,7 +157,8 @@ class SecondOrderCBO:
             velocity=velocity,
             memory=memory,
             consensus=consensus,
-            spread=spread(x - consensus[..., None, :]),
+            agrees=most_agree(squares, consensus, STOPPED * self.sigma0) & at_rest,
+            spread=spread(offset, squares),
             best=better_of(state.best, population, fitness),
         )
 
@@ -153,7 +167,5 @@ class SecondOrderCBO:
         return state.best.x
 
     def stop(self, state: SecondOrderCBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: all particles agree and rest, so that none of them moves any more."""
-        xp = namespace(state.velocity)
-        speed = xp.max(xp.abs(state.velocity), axis=(-2, -1))
-        return {"consensus": (state.spread < STOPPED * self.sigma0) & (speed < STOPPED * self.sigma0)}
+        """The one reason to end: most particles agree and rest, so that they move no more."""
+        return {"consensus": state.agrees}

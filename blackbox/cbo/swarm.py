@@ -10,26 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from blackbox.arrays import Array, Key, namespace, settled
 from blackbox.cbo.diffusion import squared_length
-from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.shaping import finite_or_worst
-from blackbox.strategy import require_integer
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 LARGEST = 1e8
 """Coordinates stay within: heavy-tailed noise throws particles far, and some never return."""
 
 STOPPED = 1e-12
-"""The spread of a swarm in which nothing moves any more, in units of sigma0."""
+"""The distance from the consensus at which nothing moves any more, in units of sigma0."""
 
 
-def require_batch(popsize: int, batch: int | None) -> None:
-    """Raise :class:`SettingError` unless ``batch`` is None or a divisor of ``popsize``, and at least 2."""
-    require_integer("batch", batch, low=2)
-    if batch is not None and popsize % batch:
-        raise SettingError(f"batch must be a divisor of popsize = {popsize}, got {batch}")
+def batch_of(settings: Any) -> int:
+    """Particles of a generation: all of them where there are no more than ``batch``, as in small restarts."""
+    popsize: int = settings.popsize
+    return popsize if settings.batch is None else min(settings.batch, popsize)
 
 
 def no_steps(x0: Float[Array, "*runs d"]) -> Int[Array, "*runs"]:
@@ -87,7 +84,7 @@ def order_of_turns(
     n = particles.shape[-2]
     lots = uniform(key, generation, particles.shape[:-1], leaf=leaf, like=particles)
     order = xp.argsort(lots, axis=-1, stable=True)
-    is_last = ((generation + 1) % (n // batch) == 0)[..., None]
+    is_last = ((generation + 1) % (n // batch) == 0)[..., None]  # some have no turn if it is no divisor of n
     return xp.where(is_last, order, (xp.zeros_like(order) + xp.arange(n) + batch) % n)
 
 
@@ -105,6 +102,22 @@ def dealt(
 
 def bounded(particles: Float[Array, "*runs n d"]) -> Float[Array, "*runs n d"]:
     return namespace(particles).clip(particles, -LARGEST, LARGEST)
+
+
+def most_agree(
+    squares: Float[Array, "*runs n"], consensus: Float[Array, "*runs #n d"], within: Array | float
+) -> Bool[Array, "*runs"]:
+    """Whether more than half of the particles are within a distance of the consensus, or as near as rounding allows.
+
+    Half, since noise in proportion to the distance has a heavy tail: some are always far. The distance is the root mean
+    square of a coordinate, ``squares`` are the squared lengths, and the consensus may be one for each particle.
+    """
+    xp = namespace(consensus)
+    rounding = 16 * xp.finfo(consensus.dtype).eps * xp.max(xp.abs(consensus), axis=-1)
+    limit = xp.maximum(rounding, xp.zeros_like(rounding) + within)
+    limit = limit if limit.ndim == squares.ndim else limit[..., None]
+    is_near = xp.astype(squares <= consensus.shape[-1] * limit * limit, squares.dtype)
+    return settled(xp.mean(is_near, axis=-1) > 0.5)
 
 
 def spread(offset: Float[Array, "*runs n d"], squares: Float[Array, "*runs n"] | None = None) -> Float[Array, "*runs"]:

@@ -92,7 +92,7 @@ def check_shape_stable(strategy: Any, x0: Array) -> None:
     is_part = hasattr(strategy, "population_size")
     for _ in range(4):
         population = strategy.ask(state)
-        due = range(1, strategy.population_size(d) + 1) if is_part else (rows,)
+        due = (rows, *range(1, strategy.population_size(d) + 1)) if is_part else (rows,)
         is_due = population.shape[0] in due and population.shape[1:] == (d,)
         assert is_due, f"shape-stable: population {population.shape}"
         assert population.dtype == x0.dtype, f"shape-stable: population {population.dtype}, x0 {x0.dtype}"

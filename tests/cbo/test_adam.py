@@ -33,7 +33,7 @@ def steps(strategy: Any, f: Any, x0: Any, count: int, key: Any = None) -> Any:
 def test_steps_are_the_written_ones(noise: Any) -> None:
     """Four of them from the start, in loops; without batches particles keep their places."""
     strategy = AdamCBO(
-        popsize=6, sigma0=0.5, drift=0.3, s=0.2, decay=0.9, noise=noise, beta1=0.8, beta2=0.95, eps=1e-3,
+        popsize=6, sigma0=0.5, drift=0.3, s=0.2, decay=0.9, diffusion=noise, beta1=0.8, beta2=0.95, eps=1e-3,
         alpha0=2.0, growth=1.1,
     )  # fmt: skip
     state = strategy.init(bb.key(0), np.full(D, 0.3))
@@ -113,7 +113,7 @@ def test_one_failed_value_does_not_poison_its_batch() -> None:
     assert state.best.fitness < 1e-3
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch": 20, "alpha": "effective"}, {"noise": "anisotropic"}])
+@pytest.mark.parametrize("settings", [{}, {"batch": 20, "alpha": "effective"}, {"diffusion": "anisotropic"}])
 def test_libraries_and_runs_agree(settings: dict[str, Any]) -> None:
     strategy = AdamCBO(**{"popsize": 20, **settings})
     x0, keys = np.linspace(0.1, 0.9, 3 * D).reshape(3, D), fold_many(bb.key(1), 3)
@@ -157,8 +157,8 @@ def test_rastrigin_is_solved() -> None:
 
 def test_settings_are_checked() -> None:
     for name, value in {
-        "popsize": 1, "batch": 7, "sigma0": 0, "s": 0.0, "drift": -0.1, "decay": 1.1, "beta1": 1.0, "beta2": -0.1,
-        "eps": 0, "noise": "none", "alpha": "soft", "alpha0": np.nan, "growth": 0, "alpha_max": -1, "share": 2,
+        "popsize": 1, "batch": 1, "sigma0": 0, "s": 0.0, "drift": -0.1, "decay": 1.1, "beta1": 1.0, "beta2": -0.1,
+        "eps": 0, "diffusion": "none", "alpha": "soft", "alpha0": np.nan, "growth": 0, "alpha_max": -1, "share": 2,
     }.items():  # fmt: skip
         with pytest.raises(bb.SettingError, match=f"^{name} must be"):
             AdamCBO(**{name: value})

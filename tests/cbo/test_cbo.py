@@ -11,7 +11,7 @@ import blackbox as bb
 from blackbox.cbo import CBO
 from blackbox.cbo.consensus import effective, geometric, softmin
 from blackbox.cbo.correction import CORRECTIONS, share_of_drift
-from blackbox.cbo.diffusion import NOISES, isotropic_limit, scales
+from blackbox.cbo.diffusion import DIFFUSIONS, isotropic_limit, scales
 from blackbox.kernels.noise import normal
 
 D = 4
@@ -32,12 +32,12 @@ def steps(strategy: CBO, f: Any, x0: np.ndarray, count: int, seed: int = 0) -> A
 # ---- the step
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", DIFFUSIONS)
 @pytest.mark.parametrize("truncation", [None, 0.2])
 def test_a_step_is_the_written_one(noise: Any, truncation: float | None) -> None:
     limit = np.inf if truncation is None else truncation
     strategy = CBO(
-        popsize=7, noise=noise, truncation=limit, sigma0=0.5, s=0.4, drift=0.3, alpha="geometric", alpha0=2.0
+        popsize=7, diffusion=noise, truncation=limit, sigma0=0.5, s=0.4, drift=0.3, alpha="geometric", alpha0=2.0
     )
     state = steps(strategy, rastrigin, np.full(D, 0.3), 3)
     x, energy, alpha = state.particles, rastrigin(state.particles), 2.0 * 1.05**3
@@ -124,8 +124,9 @@ def test_particles_without_a_value_do_not_blunt_the_weights() -> None:
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_a_correction_has_only_those_drift_that_are_worse_than_the_consensus(correction: Any) -> None:
     strategy = CBO(
-        popsize=7, noise="isotropic", s=0.2, drift=0.4, alpha="hard", correction=correction, sigma0=0.5, agreed="stop"
-    )
+        popsize=7, sigma0=0.5, diffusion="isotropic", s=0.2, drift=0.4, alpha="hard", correction=correction,
+        agreed="stop",
+    )  # fmt: skip
     state = steps(strategy, rastrigin, np.full(D, 0.3), 3)
     population = strategy.ask(state)
     values = rastrigin(population)
@@ -146,7 +147,7 @@ def test_a_correction_has_only_those_drift_that_are_worse_than_the_consensus(cor
 
 def test_a_correction_takes_one_evaluation_more_a_generation() -> None:
     """CBXpy 1.0.4 counts one for each of the M runs: 550 instead of 510."""
-    strategy = CBO(popsize=50, correction="heaviside", noise="anisotropic")
+    strategy = CBO(popsize=50, correction="heaviside", diffusion="anisotropic")
     _, history = bb.run(strategy, rastrigin, np.zeros(D), key=bb.key(0), generations=10, runs=5)
     assert history.evaluations.tolist() == [510] * 5
     assert CBO(correction="none").correction == "none"  # which CBXpy documents and refuses
@@ -154,7 +155,7 @@ def test_a_correction_takes_one_evaluation_more_a_generation() -> None:
 
 @pytest.mark.parametrize("update", ["partial", "full"])
 def test_batches_are_dealt_from_the_swarm_and_move_themselves_or_all(update: Any) -> None:
-    strategy = CBO(popsize=12, batch=4, update=update, noise="anisotropic", alpha0=0.01, sigma0=0.5)
+    strategy = CBO(popsize=12, batch=4, update=update, diffusion="anisotropic", alpha0=0.01, sigma0=0.5)
     state = strategy.init(bb.key(0), np.zeros(D))
     seen = []
     for generation in range(6):
@@ -190,13 +191,56 @@ def test_alternating_swarms_start_anew_when_they_have_agreed_and_others_are_kick
     assert (anew.swarms, anew.age) == (2, 0)
     assert np.allclose(anew.particles.mean(axis=0), 5.0, atol=0.2)
     assert np.allclose(anew.particles.std(axis=0), 0.5, rtol=0.3)
-    kicked = agreed(CBO(sigma0=0.5, noise="anisotropic", agreed="kick", kick=0.1))
+    kicked = agreed(CBO(sigma0=0.5, diffusion="anisotropic", agreed="kick", kick=0.1))
     assert np.allclose(kicked.particles.mean(axis=0), 5.5, atol=0.02)
     assert np.allclose(kicked.particles.std(axis=0), 0.05, rtol=0.3)
-    stopping = CBO(sigma0=0.5, noise="anisotropic")
+    stopping = CBO(sigma0=0.5, diffusion="anisotropic")
     state = stopping.tell(stopping.init(bb.key(0), np.zeros(D)), np.ones((100, D)), np.ones(100))
     assert stopping.stop(state)["consensus"]
     assert not CBO().stop(anew)["consensus"]
+
+
+def test_swarms_do_take_turns() -> None:
+    """They agree although some of their particles are always far: noise in proportion to distance has a heavy tail."""
+    keys = np.stack([bb.key(seed) for seed in range(10)])
+    state = CBO(sigma0=np.sqrt(3)).init(keys, np.zeros((10, 5)))
+    for _ in range(500):
+        population = (strategy := CBO(sigma0=np.sqrt(3))).ask(state)
+        state = strategy.tell(state, population, rastrigin(population))
+    assert (state.swarms >= 3).all()
+    assert (state.spread < 3).all()
+
+
+def test_a_swarm_in_batches_agrees_restarts_and_is_kicked_as_a_whole() -> None:
+    far = np.array([[1.0, 1.0], [1.0, 1.0], [9.0, 9.0], [-9.0, 3.0]])
+
+    def told(strategy: CBO, particles: np.ndarray) -> tuple[Any, Any]:
+        state = strategy.init(bb.key(0), np.zeros(2))._replace(particles=particles)
+        for _ in range(2):  # the second time the consensus stands still
+            state = strategy.tell(state._replace(particles=particles), particles[:2], np.zeros(2))
+        return strategy, state
+
+    together = np.ones((4, 2))
+    for particles, expected in ((far, False), (together, True)):
+        strategy, state = told(CBO(popsize=4, batch=2, diffusion="anisotropic"), particles)
+        assert bool(strategy.stop(state)["consensus"]) is expected
+        _, state = told(CBO(popsize=4, batch=2), particles)
+        assert bool(state.swarms == 2) is expected
+        assert not expected or (state.particles != 1).all()  # a new swarm, of all particles
+    _, kicked = told(CBO(popsize=4, batch=2, diffusion="anisotropic", agreed="kick"), together)
+    assert (kicked.particles != 1).all()
+
+
+@pytest.mark.parametrize("restarts", ["ipop", "bipop"])
+def test_restarts_go_by_the_particles_of_a_swarm_in_batches(restarts: Any) -> None:
+    """BIPOP's small runs have any number of particles, also fewer than a batch."""
+    for settings in ({}, {"correction": "heaviside"}):
+        strategy = CBO(popsize=20, batch=10, diffusion="isotropic", alpha="hard", **settings)
+        assert strategy.population_size(2) == 20
+        result = bb.minimize(
+            lambda x: float(rastrigin(x)), bb.Box(-2, 2, 2), method=strategy, budget=6000, restarts=restarts, seed=0
+        )
+        assert result.value < 1.0
 
 
 # ---- many runs, any library
@@ -204,10 +248,10 @@ def test_alternating_swarms_start_anew_when_they_have_agreed_and_others_are_kick
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"noise": "isotropic", "correction": "heaviside"},
-    {"noise": "anisotropic", "batch": 5},
-    {"noise": "anisotropic", "batch": 5, "update": "full", "agreed": "kick"},
-    {"noise": "constant", "alpha": "hard", "correction": "smooth"},
+    {"diffusion": "isotropic", "correction": "heaviside"},
+    {"diffusion": "anisotropic", "batch": 5},
+    {"diffusion": "anisotropic", "batch": 5, "update": "full", "agreed": "kick"},
+    {"diffusion": "constant", "alpha": "hard", "correction": "smooth"},
 ]
 
 
@@ -262,7 +306,7 @@ def test_the_distance_to_a_fixed_consensus_shrinks_below_the_limit_of_s(
     noise: Any, d: int, s: float, contracts: bool
 ) -> None:
     """One particle carries all the weight and stays; the others' typical distance contracts or not."""
-    strategy = CBO(popsize=1000, noise=noise, s=s, drift=0.1, truncation=np.inf, sigma0=1.0, alpha="hard")
+    strategy = CBO(popsize=1000, diffusion=noise, s=s, drift=0.1, truncation=np.inf, sigma0=1.0, alpha="hard")
     state = strategy.init(bb.key(0), np.zeros(d))
     for _ in range(300):
         particles = state.particles.copy()
@@ -350,17 +394,17 @@ def test_settings_are_checked() -> None:
         {"popsize": 1},
         {"s": 0.0},
         {"drift": 1.5},
-        {"noise": "odd"},
+        {"diffusion": "odd"},
         {"truncation": -1.0},
         {"truncation": np.nan},
         {"alpha": "soft"},
         {"correction": "no_correction"},
-        {"batch": 30},
+        {"batch": 1},
         {"update": "half"},
-        {"agreed": "kick", "noise": "alternating"},
-        {"s": 1.0, "noise": "alternating"},
+        {"agreed": "kick", "diffusion": "alternating"},
+        {"s": 1.0, "diffusion": "alternating"},
         {"update": "full", "correction": "smooth", "batch": 10},
     ):
         name = next(iter(setting))
         with pytest.raises(bb.SettingError, match=f"^{name} must be"):
-            CBO(**{"noise": "anisotropic", **setting})  # type: ignore[arg-type]
+            CBO(**{"diffusion": "anisotropic", **setting})  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def r_of(x: np.ndarray) -> np.ndarray:
 def test_a_step_is_the_written_one(handling: Any, noise: Any, nu: float | None) -> None:
     strategy = ConstrainedCBO(
         equality=two, inequality=one_sided, jacobian=jacobian_of_two_and_one_sided, handling=handling, popsize=8,
-        eta=3.0, nu=nu, shrinking=0.8, nu_least=0.4, noise=noise, s=0.3, drift=0.2, truncation=np.inf, alpha0=2.0,
+        eta=3.0, nu=nu, shrinking=0.8, nu_least=0.4, diffusion=noise, s=0.3, drift=0.2, truncation=np.inf, alpha0=2.0,
     )  # fmt: skip
     state = strategy.init(bb.key(0), X0)
     for t in range(4):
@@ -243,7 +243,7 @@ def test_settings_are_checked() -> None:
     for name, value in (
         ("equality", 3), ("inequality", "x"), ("jacobian", 1.0), ("handling", "ignore"), ("popsize", 1),
         ("popsize", None), ("sigma0", 0.0), ("tolerance", 0.0), ("eta", 0.0), ("nu", 0.0), ("shrinking", 1.1),
-        ("nu_least", 0.0), ("noise", "alternating"), ("s", 0.0), ("drift", 1.5), ("truncation", 0.0),
+        ("nu_least", 0.0), ("diffusion", "alternating"), ("s", 0.0), ("drift", 1.5), ("truncation", 0.0),
         ("alpha", "soft"), ("share", 0.0),
     ):  # fmt: skip
         with pytest.raises(bb.SettingError, match=f"^{name} must be"):

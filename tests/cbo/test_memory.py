@@ -34,7 +34,7 @@ def steps(strategy: Any, f: Any, x0: Any, count: int, key: Any = None) -> Any:
 def test_a_step_is_the_written_one(noise: Any, limit: float) -> None:
     """In loops, on noises of one's own for both pulls that have the sum of those drawn."""
     strategy = MemoryCBO(
-        popsize=7, sigma0=0.5, s=0.4, drift=0.3, s_memory=0.25, drift_memory=0.2, noise=noise, truncation=limit,
+        popsize=7, sigma0=0.5, s=0.4, drift=0.3, s_memory=0.25, drift_memory=0.2, diffusion=noise, truncation=limit,
         alpha0=0.2, growth=1.1,
     )  # fmt: skip
     state = steps(strategy, rastrigin, np.full(D, 0.3), 3)
@@ -168,7 +168,7 @@ def test_failed_values_are_never_remembered() -> None:
 # ---- libraries and runs
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch": 4}, {"noise": "isotropic", "s": 0.1, "alpha": "effective"}])
+@pytest.mark.parametrize("settings", [{}, {"batch": 4}, {"diffusion": "isotropic", "s": 0.1, "alpha": "effective"}])
 @pytest.mark.parametrize("make", [MemoryCBO, SecondOrderCBO])
 def test_libraries_and_runs_agree(make: Any, settings: dict[str, Any]) -> None:
     strategy = make(**{"popsize": 8, **settings})
@@ -231,8 +231,8 @@ def test_rastrigin_in_ten_dimensions_is_solved_by_the_default_within_50_000_eval
 
 def test_settings_are_checked() -> None:
     for name, value in {
-        "popsize": 1, "batch": 7, "sigma0": 0, "s": 0.0, "drift": 1.5, "s_memory": -0.1, "drift_memory": 1.1,
-        "noise": "constant", "truncation": 0.0, "alpha": "soft", "alpha0": np.nan, "growth": 0, "share": 2,
+        "popsize": 1, "batch": 1, "sigma0": 0, "s": 0.0, "drift": 1.5, "s_memory": -0.1, "drift_memory": 1.1,
+        "diffusion": "constant", "truncation": 0.0, "alpha": "soft", "alpha0": np.nan, "growth": 0, "share": 2,
     }.items():  # fmt: skip
         for make in (MemoryCBO, SecondOrderCBO):
             with pytest.raises(bb.SettingError, match=f"^{name} must be"):

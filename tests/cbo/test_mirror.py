@@ -46,7 +46,7 @@ def mapped(mirror: str, y: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("mirror", MIRRORS)
 def test_a_step_is_the_written_one(mirror: Any, noise: Any) -> None:
     strategy = MirrorCBO(
-        popsize=6, sigma0=0.5, mirror=mirror, low=-0.2, high=0.5, threshold=0.25, noise=noise, s=0.4, drift=0.3,
+        popsize=6, sigma0=0.5, mirror=mirror, low=-0.2, high=0.5, threshold=0.25, diffusion=noise, s=0.4, drift=0.3,
         truncation=0.6, alpha0=2.0,
     )  # fmt: skip
     state = steps(strategy, quadratic, np.full(D, 0.1), 3)
@@ -68,7 +68,8 @@ def test_a_step_is_the_written_one(mirror: Any, noise: Any) -> None:
 @pytest.mark.parametrize("alpha", ["geometric", "effective", "hard"])
 @pytest.mark.parametrize("noise", ["anisotropic", "isotropic", "constant"])
 def test_without_a_mirror_it_is_plain_cbo_bit_for_bit(noise: Any, alpha: Any) -> None:
-    shared: dict[str, Any] = {"popsize": 12, "noise": noise, "s": 0.3, "drift": 0.2, "truncation": 0.5, "alpha": alpha}
+    shared: dict[str, Any] = {"popsize": 12, "diffusion": noise, "s": 0.3, "drift": 0.2, "truncation": 0.5}
+    shared["alpha"] = alpha
     mirror = steps(MirrorCBO(**shared), quadratic, np.full(D, 0.4), 20)
     plain = steps(CBO(agreed="stop", **shared), quadratic, np.full(D, 0.4), 20)
     assert np.array_equal(mirror.dual, plain.particles)
@@ -79,7 +80,7 @@ def test_without_a_mirror_it_is_plain_cbo_bit_for_bit(noise: Any, alpha: Any) ->
 
 def test_the_defaults_are_those_of_plain_cbo_with_noise_by_coordinate() -> None:
     mirror = steps(MirrorCBO(), quadratic, np.full(D, 0.4), 20)
-    assert np.array_equal(mirror.dual, steps(CBO(noise="anisotropic"), quadratic, np.full(D, 0.4), 20).particles)
+    assert np.array_equal(mirror.dual, steps(CBO(diffusion="anisotropic"), quadratic, np.full(D, 0.4), 20).particles)
 
 
 def test_particles_are_where_the_mirror_lets_them_be() -> None:
@@ -207,8 +208,8 @@ def test_equal_seeds_give_equal_particles() -> None:
 
 def test_settings_are_checked() -> None:
     for name, value in (
-        ("popsize", 1), ("popsize", None), ("sigma0", 0.0), ("mirror", "ball"), ("threshold", 0.0), ("high", 0.0),
-        ("low", np.nan), ("noise", "alternating"), ("s", 0.0), ("drift", 1.5), ("truncation", np.nan),
+        ("popsize", 1), ("popsize", None), ("sigma0", 0.0), ("mirror", "ball"), ("threshold", 0.0), ("low", 1.0),
+        ("low", np.nan), ("diffusion", "alternating"), ("s", 0.0), ("drift", 1.5), ("truncation", np.nan),
         ("alpha", "soft"), ("share", 0.0),
     ):  # fmt: skip
         with pytest.raises(bb.SettingError, match=f"^{name} must be"):

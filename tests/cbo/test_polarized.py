@@ -12,7 +12,7 @@ import pytest
 
 import blackbox as bb
 from blackbox.cbo import CBO, PolarizedCBO, minima
-from blackbox.cbo.polarized import squares
+from blackbox.cbo.polarized import squared_distances
 from blackbox.kernels.noise import normal
 
 D = 3
@@ -51,11 +51,13 @@ def found(state: Any) -> int:
 @pytest.mark.parametrize("kernel", ["sharpening", "constant"])
 @pytest.mark.parametrize("noise", ["anisotropic", "isotropic"])
 def test_a_step_is_the_written_one(kernel: Any, noise: Any) -> None:
-    strategy = PolarizedCBO(popsize=7, sigma0=0.5, kappa=0.7, kernel=kernel, noise=noise, s=0.4, drift=0.3, alpha0=2.0)
+    strategy = PolarizedCBO(
+        popsize=7, sigma0=0.5, kappa=0.7, kernel=kernel, diffusion=noise, s=0.4, drift=0.3, alpha0=2.0
+    )
     start = strategy.init(bb.key(0), np.full(D, 0.3))
     first = rastrigin(start.particles)
     state = steps(strategy, rastrigin, np.full(D, 0.3), 3)
-    assert state.unit == pytest.approx(np.mean(first - first.min()), rel=1e-12)
+    assert state.unit == pytest.approx(np.median(first - first.min()), rel=1e-12)
     x, energy, alpha = state.particles, rastrigin(state.particles) / state.unit, 2.0 * 1.05**3
     c = alpha if kernel == "sharpening" else 1.0
     xi = normal(state.key, 3, (7, D), like=x)
@@ -76,7 +78,7 @@ def test_a_step_is_the_written_one(kernel: Any, noise: Any) -> None:
 @pytest.mark.parametrize("kernel", ["sharpening", "constant"])
 @pytest.mark.parametrize("alpha", ["geometric", "hard"])
 def test_particles_that_see_all_others_are_plain_cbo(kernel: Any, alpha: Any) -> None:
-    shared: dict[str, Any] = {"popsize": 12, "noise": "anisotropic", "s": 0.7, "drift": 0.2, "alpha": alpha}
+    shared: dict[str, Any] = {"popsize": 12, "diffusion": "anisotropic", "s": 0.7, "drift": 0.2, "alpha": alpha}
     polarized = steps(PolarizedCBO(kappa=np.inf, kernel=kernel, **shared), rastrigin, np.full(D, 0.4), 10)
     plain = steps(CBO(truncation=np.inf, **shared), lambda x: rastrigin(x) / polarized.unit, np.full(D, 0.4), 10)
     assert np.allclose(polarized.particles, plain.particles, rtol=0, atol=1e-12)
@@ -86,7 +88,7 @@ def test_particles_that_see_all_others_are_plain_cbo(kernel: Any, alpha: Any) ->
 def test_distances_are_those_of_differences_far_from_the_origin() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 3, 6, 5)) + 1e6
     expected = ((a[..., :, None, :] - b[..., None, :, :]) ** 2).sum(-1)
-    assert np.allclose(squares(a, b), expected, rtol=1e-9, atol=1e-9)
+    assert np.allclose(squared_distances(a, b), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_all_four_minima_are_found_whatever_the_scale_of_the_objective() -> None:
@@ -152,7 +154,7 @@ def test_equal_seeds_give_equal_particles() -> None:
 def test_settings_are_checked() -> None:
     for name, value in (
         ("popsize", 1), ("popsize", None), ("sigma0", 0.0), ("kappa", -1.0), ("kappa", np.nan), ("kernel", "flat"),
-        ("noise", "alternating"), ("s", 0.0), ("drift", 1.5), ("alpha", "soft"), ("share", 0.0),
+        ("diffusion", "alternating"), ("s", 0.0), ("drift", 1.5), ("alpha", "soft"), ("share", 0.0),
     ):  # fmt: skip
         with pytest.raises(bb.SettingError, match=f"^{name} must be"):
             PolarizedCBO(**{name: value})  # type: ignore[arg-type]

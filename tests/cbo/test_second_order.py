@@ -116,8 +116,9 @@ def test_rastrigin_is_solved_more_often_than_not() -> None:
 def test_it_stops_only_at_rest() -> None:
     strategy = SecondOrderCBO(popsize=3)
     state = strategy.init(bb.key(0), np.zeros(2))
-    for speed, spread, expected in ((0.0, 0.0, True), (1e-3, 0.0, False), (0.0, 1e-3, False)):
-        there = state._replace(velocity=np.full((3, 2), speed), spread=np.asarray(spread)[()])
+    for speed, distance, expected in ((0.0, 0.0, True), (1e-3, 0.0, False), (0.0, 1e-3, False)):
+        x = np.ones((3, 2)) + distance * np.arange(3)[:, None]
+        there = strategy.tell(state._replace(velocity=np.full((3, 2), speed)), x, np.arange(3.0))
         assert bool(strategy.stop(there)["consensus"]) is expected
 
 
