@@ -9,7 +9,9 @@ A strategy is a frozen dataclass of hyperparameters with four pure functions:
 * ``recommend(state) -> x``: what to return to the user.
 
 Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; ``population_size(d)``, the popsize that
-restarts go by, where ``ask`` returns parts of a generation, of a size that may change; and the class attributes
+restarts go by, where ``ask`` returns parts of a generation, of a size that may change; ``dimension(state)``, the d that
+populations are checked for, where no array of the state is annotated as ending in it, ``Float[Array, "popsize d"]``;
+and the class attributes
 
 * ``pure = False``: not an array program;
 * ``positional = True``: member ``i`` competes with something of the method's own number ``i mod popsize``, so that
@@ -29,9 +31,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import math
+import operator
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
@@ -64,13 +69,15 @@ def algorithm(cls: C) -> C:
     instance is made after JAX was imported, so neither import order matters and JAX is never imported here.
 
     ``init`` and ``tell`` check the arrays that they are given. A start point in NumPy is copied, so that changing it
-    afterwards does not change the state; fitness of integers or truth values becomes floats.
+    afterwards does not change the state; fitness of integers or truth values becomes floats. Settings that are NumPy's
+    scalars become numbers of Python, which have no precision of their own; None is refused where it is no setting.
     """
     check = cls.__dict__.get("__post_init__")
 
     def post_init(self: Any) -> None:
         if "jax" in sys.modules:
             register_with_jax(type(self))
+        _settle(self)
         if check is not None:
             check(self)
 
@@ -80,13 +87,20 @@ def algorithm(cls: C) -> C:
     def checked_init(self: Any, key: Key, x0: Any) -> Any:
         if getattr(self, "batched", False) and len(getattr(x0, "shape", ())) == 2:
             _require_keys(key, x0)
+            x0 = _own(x0)
         else:
             require_key(key)
             x0 = x0 if getattr(self, "virtual", False) else _start_point(x0)
         return init(self, key, x0)
 
+    dimension = getattr(cls, "dimension", None)
+    if not callable(dimension):
+        dimension = _annotated_dimension
+
     @functools.wraps(tell)
     def checked_tell(self: Any, state: Any, population: Any, fitness: Any) -> Any:
+        if hasattr(population, "dtype"):
+            _require_width(population, dimension(self, state))
         return tell(self, state, population, _told_fitness(population, fitness, getattr(self, "objectives", 1)))
 
     cls.init, cls.tell = checked_init, checked_tell  # type: ignore[attr-defined]
@@ -123,6 +137,59 @@ def register_with_jax(cls: type) -> None:
 _registered: set[type] = set()
 
 
+def _settle(strategy: Any) -> None:
+    """Make settings that are NumPy's scalars Python's; raise :class:`SettingError` for None where it is no setting."""
+    for field in dataclasses.fields(strategy):
+        value = getattr(strategy, field.name)
+        if isinstance(value, np.generic):
+            number = float(value) if isinstance(value, np.floating) else value.item()  # a longdouble's item is itself
+            object.__setattr__(strategy, field.name, number)
+        elif value is None and field.default is not None and not re.search(r"\b(None|Optional|Any)\b", str(field.type)):
+            kind = getattr(field.type, "__name__", field.type)
+            default = "" if field.default is dataclasses.MISSING else f", by default {field.default!r}"
+            raise SettingError(f"{field.name} must be of type {kind}{default}; got None")
+
+
+def _annotated_dimension(_: Any, state: Any) -> int | None:
+    """The length of points, by the first array of ``state`` whose annotation ends in d; None if there is none."""
+    kind = type(state)
+    if kind not in _widths:
+        path = _path_of_width(state)
+        _widths[kind] = operator.attrgetter(path) if path else None
+    read = _widths[kind]
+    try:
+        width: int | None = None if read is None else read(state).shape[-1]
+    except AttributeError:  # an array that not all states have
+        width = None
+    return width
+
+
+_widths: dict[type, Callable[[Any], Any] | None] = {}
+
+
+def _path_of_width(state: Any) -> str:
+    """The attribute, or the attribute of an attribute, that is annotated as ``Float[Array, "n d"]``; or nothing."""
+    for kind in type(state).__mro__:
+        try:
+            annotations = inspect.get_annotations(kind)
+        except NameError:  # they are evaluated only now, with names that exist for type checkers alone
+            annotations = {}
+        for name, annotation in annotations.items():
+            value = getattr(state, name, None)
+            if hasattr(value, "shape"):
+                if re.search(r"\bd[\"']\]", str(annotation)):
+                    return name
+            elif hasattr(value, "_fields") and (rest := _path_of_width(value)):
+                return f"{name}.{rest}"
+    return ""
+
+
+def _require_width(population: Any, d: int | None) -> None:
+    """Raise :class:`TellError` unless the rows of ``population`` are points of ``d`` coordinates."""
+    if d is not None and (len(population.shape) < 2 or population.shape[-1] != d):
+        raise TellError(f"population must have rows of {d} numbers, as x0; got {described(population)}")
+
+
 def require_key(key: Key) -> None:
     """Raise :class:`SettingError` unless ``key`` is two 32-bit words."""
     if getattr(key, "shape", None) != (2,) or dtype_name(key) != "uint32":
@@ -143,6 +210,11 @@ def _start_point(x0: Any) -> Any:
         return x0
     if len(x0.shape) != 1 or x0.shape[0] < 1 or not namespace(x0).isdtype(x0.dtype, "real floating"):
         raise SettingError(f"x0 must be floating-point numbers of shape (d,) with d >= 1; got {described(x0)}")
+    return _own(x0)
+
+
+def _own(x0: Any) -> Any:
+    """A copy of what may be changed later."""
     return x0.copy() if isinstance(x0, np.ndarray) else x0
 
 

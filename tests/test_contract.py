@@ -12,6 +12,8 @@ import pytest
 
 import blackbox as bb
 from blackbox import testing
+from blackbox.cbo.constrained import ConstrainedCBO
+from blackbox.strategy import algorithm
 from blackbox.testing.virtual import parameters as model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -97,6 +99,121 @@ def test_the_start_point_is_copied(name: str) -> None:
     population = build(name).ask(state).copy()
     x0 += 1
     assert np.array_equal(build(name).ask(state), population)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if getattr(build(name), "batched", False)])
+def test_the_start_points_of_many_runs_are_copied(name: str) -> None:
+    keys, x0 = np.stack([bb.key(0), bb.key(1)]), np.full((2, 3), 0.8)
+    state = build(name).init(keys, x0)
+    before = [(leaf, np.array(array)) for leaf, array in testing.dense.leaves(state)]
+    x0 += 7
+    for (leaf, array), (_, now) in zip(before, testing.dense.leaves(state), strict=True):
+        assert np.array_equal(now, array, equal_nan=True), leaf
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_populations_of_another_width_are_refused(name: str) -> None:
+    strategy = build(name)
+    state = strategy.init(bb.key(0), np.full(3, 0.8, np.float32))
+    population = strategy.ask(state)
+    wide = np.ones((len(population), 5), np.float32)
+    message = r"population must have rows of 3 numbers, as x0; got float32 of shape"
+    for wrong in (population[:, :1], population[:, :2], wide):
+        with pytest.raises(bb.TellError, match=message):
+            strategy.tell(state, wrong, wrong.sum(axis=1))
+    with pytest.raises(bb.TellError, match=message):
+        strategy.tell(state, wide[0, :3], wide[0, :3])
+    if name in PURE:
+        with pytest.raises(bb.TellError, match=message):
+            jax.jit(strategy.tell)(*jax.tree.map(jax.numpy.asarray, (state, wide, wide[:, 0])))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if getattr(build(name), "batched", False)])
+def test_populations_of_another_width_are_refused_of_many_runs(name: str) -> None:
+    strategy = build(name)
+    state = strategy.init(np.stack([bb.key(0), bb.key(1)]), np.full((2, 3), 0.8, np.float32))
+    wrong = strategy.ask(state)[..., :1]
+    with pytest.raises(bb.TellError, match="population must have rows of 3 numbers"):
+        strategy.tell(state, wrong, wrong[..., 0])
+    with pytest.raises(bb.TellError, match="population must have rows of 3 numbers"):
+        jax.vmap(strategy.tell)(*jax.tree.map(jax.numpy.asarray, (state, wrong, wrong[..., 0])))
+
+
+def test_the_width_of_mixed_spaces_is_that_of_their_layout() -> None:
+    layout = (("choice", 3), ("float",), ("int", (0.5,)), ("choice", 2))
+    for given, width in ((layout, 7), (layout[:1] + layout[3:], 5)):
+        strategy = bb.create("cat-cma", layout=given)
+        state = strategy.init(bb.key(0), np.full(width, 0.5))
+        population = strategy.ask(state)
+        assert strategy.tell(state, population, population.sum(axis=1)).generation == 1
+        for wrong in (population[:, :2], np.ones((len(population), width + 1))):
+            with pytest.raises(bb.TellError, match=f"population must have rows of {width} numbers"):
+                strategy.tell(state, wrong, wrong.sum(axis=1))
+
+
+def test_states_that_do_not_say_their_width_take_any() -> None:
+    @algorithm
+    class Last:
+        def init(self, key: Any, x0: Any) -> Any:
+            return (x0,)
+
+        def ask(self, state: Any, first: int = 0) -> Any:
+            return state[0][None, :]
+
+        def tell(self, state: Any, population: Any, fitness: Any) -> Any:
+            return (population[0, :],)
+
+        def recommend(self, state: Any) -> Any:
+            return state[0]
+
+    strategy: Any = Last()
+    assert strategy.tell((np.ones(3),), np.ones((1, 2)), np.ones(1))[0].shape == (2,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_are_scalars_of_numpy_are_numbers(name: str) -> None:
+    """Whose precision a state in float32 would else be promoted to."""
+    of_numpy = {int: np.int64, float: np.float64, bool: np.bool_, str: np.str_}
+    plain = build(name)
+    settings = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
+    given = {k: of_numpy[type(v)](v) for k, v in settings.items() if type(v) in of_numpy}
+    strategy = build(name, **given)
+    for setting, value in settings.items():
+        assert type(getattr(strategy, setting)) is type(value), setting
+    assert strategy == plain
+    state = strategy.init(bb.key(0), np.full(3, 0.8, np.float32))
+    for _ in range(2):
+        population = strategy.ask(state)
+        assert population.dtype == np.float32
+        state = strategy.tell(state, population, testing.dense.sphere(population))
+    assert strategy.recommend(state).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["cbo", "snes", "pgpe"])
+def test_a_root_of_numpy_keeps_float32(name: str) -> None:
+    strategy = bb.create(name, sigma0=np.sqrt(3))
+    state = strategy.init(bb.key(0), np.ones(4, np.float32))
+    population = strategy.ask(state)
+    state = strategy.tell(state, population, testing.dense.sphere(population))
+    wide = [leaf for leaf, array in testing.dense.leaves(state) if np.asarray(array).dtype == np.float64]
+    assert not wide and strategy.ask(state).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_without_a_default_of_none_are_not_none(name: str) -> None:
+    for field in dataclasses.fields(build(name)):
+        if field.default is None:
+            build(name, **{field.name: None})
+            continue
+        with pytest.raises(bb.SettingError, match=rf"{field.name} must be of type .*, by default .*; got None"):
+            build(name, **{field.name: None})
+
+
+def test_settings_that_may_be_none_may_be_none() -> None:
+    assert bb.create("eggroll", popsize=4, rank=None).rank is None
+    assert ConstrainedCBO(inequality=lambda x: x, nu=None).nu is None
+    with pytest.raises(bb.SettingError, match=r"sigma0 must be of type float, by default 1\.0; got None"):
+        bb.create("cma-es", sigma0=None)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,7 @@ Cost per generation: that of CMA-ES in the floats and integers, and O(popsize) p
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -268,6 +268,14 @@ class CatCMA:
         """CMA-ES's reasons to restart, of floats and integers; for choices alone only "tolfun"."""
         reasons = {} if state.gaussian is None else self._cma_es(self._parts(state)).stop(state.gaussian)
         return {**reasons, "tolfun": state.stall.spread < 1e-12}
+
+    def dimension(self, state: CatCMAState) -> int:
+        """The number of coordinates."""
+        return self._coordinates or (0 if state.gaussian is None else state.gaussian.mean.shape[0])
+
+    @cached_property
+    def _coordinates(self) -> int:
+        return 0 if self.layout is None else len(parts(self.layout).places)
 
     def _parts(self, state: CatCMAState) -> Parts:
         return parts(self.layout or (("float",),) * (0 if state.gaussian is None else state.gaussian.mean.shape[0]))
