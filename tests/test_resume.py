@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import math
 import os
 import random
@@ -22,6 +24,7 @@ from killed_studies import STUDIES, search
 from recorder import D, Recorder, make, sphere, state_digest
 
 from blackbox.benchmark import dense_methods
+from blackbox.cbo.cbs import CBS
 from blackbox.errors import CheckpointError, DuplicateTell, JournalError, SettingError, UnknownCandidate
 from blackbox.es.cat_cma import CatCMA
 from blackbox.es.cma_es import CMAES
@@ -30,6 +33,7 @@ from blackbox.minimizer import Stop, minimize
 from blackbox.optimizer import Optimizer
 from blackbox.shell.interrupts import uninterrupted
 from blackbox.shell.search import Search
+from blackbox.shell.settings import Settings
 from blackbox.shell.states import flatten, unflatten
 from blackbox.space import Bool, Box, Choice, Float, Int, Permutation, Space
 from blackbox.storage.journal_file import Tail
@@ -204,6 +208,45 @@ def test_hyperparameters_that_are_tuples_come_back_as_tuples(tmp_path, ready_mad
         assert optimizer.ask().x == expected
     again = minimize(lambda x: x["x"], space, journal=tmp_path / "run.db", resume=True, budget=20, seed=1, **settings)
     assert again.evaluations == 20
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (CBS(), {}),
+        ("cbs", {"dt": math.inf, "popsize": 8}),
+        ("mirror-cbo", {"truncation": math.inf, "popsize": 8}),
+        ("polarized-cbo", {"kappa": np.inf, "popsize": 8}),
+    ],
+)
+def test_infinite_settings_come_back(tmp_path, method, settings):
+    """JSON has no infinity."""
+
+    def go_on(optimizer, tells):
+        while optimizer.evaluations < tells:
+            candidate = optimizer.ask()
+            optimizer.tell(candidate, sphere(candidate.x))
+        return optimizer
+
+    plain = go_on(make(method, **settings), 250)
+    with make(method, journal=tmp_path / "run.db", **settings) as optimizer:
+        go_on(optimizer, 130)
+    with Optimizer.resume(tmp_path / "run.db") as optimizer:
+        assert math.inf in optimizer.settings.hyperparameters.values()
+        assert state_digest(go_on(optimizer, 250)) == state_digest(plain)
+    given = {"method": method, "budget": 260, "seed": 1, **settings}
+    again = minimize(sphere, BOX, journal=tmp_path / "run.db", resume=True, **given)
+    assert again.evaluations == 260
+
+
+def test_infinity_in_a_journal_is_no_text():
+    settings = dataclasses.replace(make("cma-es").settings, hyperparameters={
+        "a": math.inf, "b": (-math.inf, (1.5, math.inf)), "c": "inf", "d": ("Infinity", "-inf"), "e": {"inf": 1},
+    })  # fmt: skip
+    text = json.dumps(settings.to_json(), allow_nan=False)
+    assert Settings.from_json(json.loads(text)).hyperparameters == settings.hyperparameters
+    with pytest.raises(SettingError, match=r"journal: a cannot be kept as JSON .*; got nan"):
+        dataclasses.replace(settings, hyperparameters={"a": math.nan}).to_json()
 
 
 def test_a_journal_holds_one_run(tmp_path):

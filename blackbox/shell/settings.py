@@ -25,7 +25,7 @@ from blackbox.shell.rungs import Fidelity
 from blackbox.shell.search import Member, Plan
 from blackbox.shell.told import Policy
 from blackbox.space import Space, as_space, space_from_dict
-from blackbox.strategy import create, methods, nearest
+from blackbox.strategy import create, find_method, methods, nearest
 
 Direction = Literal["minimize", "maximize"]
 Directions = Direction | tuple[Direction, ...]
@@ -34,6 +34,8 @@ Directions = Direction | tuple[Direction, ...]
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
 HOSTED_BY = {"evosax": ("evosax", "jax"), "nevergrad": ("nevergrad", "cma", "scipy"), "scipy": ("scipy",)}
 """Packages whose numerics a hosted method has."""
+INFINITY = "infinity"
+"""The key of the object that stands for an infinite number in JSON, which has none; no text is read back as one."""
 CMA_FAMILY = ("cma-es", "sep-cma-es", "lm-ma-es", "cat-cma", "lq-cma-es")  # whose popsize trades speed for globality
 
 
@@ -170,7 +172,7 @@ class Settings:
 
     def _member(self, name: str, given: Mapping[str, Any]) -> Member:
         """The method of this name with the hyperparameters that are given and those that follow from the settings."""
-        strategy = create(name, **given) if self.instance is None else self.instance
+        strategy = _created(name, given) if self.instance is None else self.instance
         if getattr(strategy, "virtual", False):
             raise SettingError(
                 f"method {name!r} trains the parameters of JAX models, with bb.evaluate in a loop of your own; "
@@ -183,8 +185,6 @@ class Settings:
                 f"where there is a fidelity; got {name!r}, which holds on to values of other budgets"
             )
         fields = _fields(strategy)
-        # A hyperparameter that is given as None is the default one.
-        defaults = {name: fields[name] for name, value in given.items() if value is None}
         if self.objectives > 1 and "objectives" not in fields:
             several = [name for name, method in methods().items() if "multi-objective" in method.tags]
             raise SettingError(
@@ -195,7 +195,7 @@ class Settings:
             follows["objectives"] = self.objectives
         if isinstance(self.space, Space) and given.get("layout") is None:
             follows["conditions"] = self.space.conditions
-        defaults |= {
+        defaults = {
             name: value
             for name, value in follows.items()
             if name in fields and given.get(name) is None and value is not None
@@ -265,16 +265,17 @@ class Settings:
                 f"journal: the strategy {self.method} is not registered, so a journal could not make it again; offer "
                 "it as an entry point of the group blackbox.strategies, or use it without a journal"
             )
+        hyperparameters = {name: _to_json(value) for name, value in self.hyperparameters.items()}
         for name, value in self.hyperparameters.items():
             try:
-                json.dumps(value, allow_nan=False)
+                json.dumps(hyperparameters[name], allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise SettingError(f"journal: {name} cannot be kept as JSON ({error}); got {value!r}") from None
         own = ("method", "reason", "seed", "budget", "direction", "restarts", "owner")
         return {
             "space": self.space.to_dict(),
             **{name: getattr(self, name) for name in own},
-            "hyperparameters": dict(self.hyperparameters),
+            "hyperparameters": hyperparameters,
             "x0": list(self.x0),
             "policy": self.policy._asdict(),
             "fingerprint": fingerprint(self.method),
@@ -295,7 +296,7 @@ class Settings:
         try:
             fields = {**data, "space": space_from_dict(data["space"]), "policy": Policy(**data["policy"]).checked()}
             fields |= {"x0": tuple(data["x0"]), "instance": None, "direction": _plain(data["direction"])}
-            fields["hyperparameters"] = {name: _plain(value) for name, value in data["hyperparameters"].items()}
+            fields["hyperparameters"] = {name: _from_json(value) for name, value in data["hyperparameters"].items()}
             del fields["fingerprint"]
             if "fidelity" in fields:
                 fields["fidelity"] = Fidelity(**fields["fidelity"])
@@ -358,6 +359,12 @@ def _fields(strategy: Any) -> dict[str, Any]:
     return {f.name: f.default for f in dataclasses.fields(strategy)} if dataclasses.is_dataclass(strategy) else {}
 
 
+def _created(name: str, given: Mapping[str, Any]) -> Any:
+    """The strategy of this name; a hyperparameter that is given as None is the default one."""
+    fields = _fields(find_method(name).load())
+    return create(name, **{key: value for key, value in given.items() if value is not None or key not in fields})
+
+
 def _given(instance: Any, hyperparameters: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
     """A user's strategy: the instance if its class is not registered, its method's name, and its hyperparameters."""
     if inspect.isclass(instance) or not all(callable(getattr(instance, f, None)) for f in ("init", "ask", "tell")):
@@ -382,3 +389,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _to_json(value: Any) -> Any:
+    """``value`` without infinity: ``{"infinity": 1}`` or ``{"infinity": -1}`` instead."""
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    return {INFINITY: int(math.copysign(1, value))} if isinstance(value, float) and math.isinf(value) else value
+
+
+def _from_json(value: Any) -> Any:
+    """What :func:`_to_json` was given, lists as tuples."""
+    if isinstance(value, list):
+        return tuple(_from_json(item) for item in value)
+    return value[INFINITY] * math.inf if isinstance(value, dict) and [*value] == [INFINITY] else value
