@@ -20,6 +20,7 @@ from blackbox.kernels.arguments import require_count
 from blackbox.kernels.noise import normal, uniform
 
 from .landscapes import like, numbers, product, real_points, total
+from .streams import data_key
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -99,13 +100,16 @@ class GaussianMixture:
             exponents = like(x, height) - 0.5 * total(z * z)  # (..., k)
             highest = xp.max(exponents, axis=-1)
             rest = xp.sum(xp.exp(exponents - highest[..., None]), axis=-1)
-            return -(highest + xp.log(rest))
+            # Where no component has a density that is a number: too far, unless x itself is none.
+            unknown = xp.sum(xp.abs(x), axis=-1)
+            beyond = xp.where(xp.isnan(unknown), unknown, xp.asarray(xp.inf, dtype=x.dtype))
+            return xp.where(highest > -xp.inf, -(highest + xp.log(rest)), beyond)
 
     def sample(self, key: Key, n: int) -> Float[Array, "n d"]:
         """Independent points, in the library of the key and its default dtype."""
         require_count("n", n)
         xp = namespace(key)
-        zero = xp.asarray(0.0)
+        zero, key = xp.asarray(0.0), data_key(key)
         normals = normal(key, 0, (n, self.d), like=zero)
         uniforms = uniform(key, 0, (n, 1), leaf=1, like=zero)
         below = uniforms > like(zero, np.cumsum(np.asarray(self.weights))[:-1])  # (n, k - 1)

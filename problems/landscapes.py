@@ -46,6 +46,8 @@ from blackbox.kernels import noise
 from blackbox.kernels.arguments import require_count
 from blackbox.space import Box
 
+from .streams import seed_key
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
@@ -336,7 +338,7 @@ class Landscape:
         """The rotation R: the function is computed at R (x - minimum)."""
         if self.rotation is None:
             return np.eye(self.d)
-        draw = noise.normal(noise.key(self.rotation), 0, (self.d, self.d), like=np.zeros(()))
+        draw = noise.normal(seed_key(self.rotation), 0, (self.d, self.d), like=np.zeros(()))
         q, r = np.linalg.qr(draw)
         return q * np.sign(np.diag(r))  # uniform over rotations and reflections
 

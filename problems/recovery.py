@@ -17,9 +17,10 @@ import numpy as np
 from blackbox.arrays import Array, namespace
 from blackbox.errors import SettingError
 from blackbox.kernels.arguments import require_count
-from blackbox.kernels.noise import key, normal, uniform
+from blackbox.kernels.noise import normal, uniform
 
 from .landscapes import like, numbers, product, real_points, total
+from .streams import seed_key
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -57,7 +58,7 @@ class SparseRecovery:
         if self.spikes > self.d:
             raise SettingError(f"spikes must be at most d = {self.d}, got {self.spikes!r}")
         _require_not_negative("penalty", self.penalty)
-        key(self.seed)
+        seed_key(self.seed)
         object.__setattr__(self, "measurements", self.m)
 
     @property
@@ -73,7 +74,7 @@ class SparseRecovery:
     @cached_property
     def x_true(self) -> Float[np.ndarray, "d"]:
         """What is to be recovered; without errors and penalty a minimum."""
-        order = uniform(key(self.seed), 0, (self.d,), leaf=1, like=np.zeros(()))
+        order = uniform(seed_key(self.seed), 0, (self.d,), leaf=1, like=np.zeros(()))
         x = np.zeros(self.d)
         x[np.argsort(order, kind="stable")[: self.spikes]] = _normal(self.seed, 2, self.spikes)
         x.flags.writeable = False
@@ -125,7 +126,7 @@ class PhaseRetrieval:
 
     def __post_init__(self) -> None:
         _require(self.d, self.measurements, self.noise)
-        key(self.seed)
+        seed_key(self.seed)
         object.__setattr__(self, "measurements", self.m)
 
     @property
@@ -170,7 +171,7 @@ class PhaseRetrieval:
 
 
 def _normal(seed: int, leaf: int, *shape: int) -> Float[np.ndarray, "..."]:
-    values: np.ndarray = normal(key(seed), 0, shape, leaf=leaf, like=np.zeros(()))
+    values: np.ndarray = normal(seed_key(seed), 0, shape, leaf=leaf, like=np.zeros(()))
     return values
 
 

@@ -165,7 +165,7 @@ def recover(problem: SparseRecovery, mirror: Any) -> float:
 def test_sparse_signals_are_recovered_from_half_as_many_measurements() -> None:
     problems = [SparseRecovery(measurements=15, seed=seed) for seed in range(1, 8)]
     sparse, plain = ([recover(problem, mirror) for problem in problems] for mirror in ("sparse", "none"))
-    assert np.median(sparse) < 0.3 and np.median(plain) > 1.0
+    assert np.median(sparse) < 0.4 and np.median(plain) > 1.0
     assert all(a < b for a, b in zip(sparse, plain, strict=True))
 
 

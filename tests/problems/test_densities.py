@@ -10,6 +10,7 @@ from numpy import ndarray
 
 import blackbox as bb
 from blackbox.errors import SettingError
+from blackbox.kernels.noise import normal
 from blackbox.problems.densities import GaussianMixture, TwoMoons
 
 MIXTURE = GaussianMixture(
@@ -77,6 +78,12 @@ def test_samples_are_the_keys_in_every_library() -> None:
     assert np.allclose(found, sample, rtol=1e-5, atol=1e-5)
 
 
+def test_samples_are_no_noise_of_a_strategy_with_the_same_key() -> None:
+    sample = GaussianMixture([[0.0, 0.0]]).sample(bb.key(3), 60)
+    for leaf in range(3):
+        assert np.isin(sample, normal(bb.key(3), 0, (60, 2), leaf=leaf, like=np.zeros(()))).mean() < 0.1
+
+
 def test_libraries_agree() -> None:
     x = np.random.default_rng(1).normal(size=(3, 5, 2)) * 2
     strict, jax = pytest.importorskip("array_api_strict"), pytest.importorskip("jax")
@@ -95,6 +102,21 @@ def test_far_points_have_a_finite_value() -> None:
     for target in TARGETS:
         assert np.isfinite(target(far)).all()
         assert target(far) > 1e6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "far"), [("float64", 1e200), ("float64", 1.7e308), ("float32", 1e20), ("float32", 3e38)]
+)
+def test_what_is_too_far_for_a_number_is_infinite(dtype: str, far: float) -> None:
+    jax = pytest.importorskip("jax")
+    x = np.array([[far, -far], [-far, far], [far, far], [0.0, far], [1e3, 0.0]], dtype)
+    unknown = np.array([[np.nan, 0.0], [far, np.nan]], dtype)
+    for target in TARGETS:
+        assert target(x)[:-1].tolist() == [np.inf] * 4
+        assert np.isfinite(target(x)[-1])
+        assert np.isnan(target(unknown)).all()
+        if dtype == "float32":
+            assert np.array_equal(np.isinf(jax.jit(target)(x)), np.isinf(target(x)))
 
 
 def test_equal_ones_have_one_hash() -> None:

@@ -12,6 +12,7 @@ from numpy import ndarray
 
 import blackbox as bb
 from blackbox.errors import SettingError
+from blackbox.kernels import noise
 from blackbox.problems import entries, load
 from blackbox.problems.landscapes import LANDSCAPES, Landscape, versine
 
@@ -138,6 +139,11 @@ def test_rotation_changes_what_has_axes_and_nothing_else() -> None:
         moved = plain.x_opt + (x - plain.x_opt) @ turned.axes  # R (moved - x_opt) = x - x_opt
         assert np.allclose(turned(moved), plain(x), rtol=1e-8)
     assert np.allclose(turned.axes @ turned.axes.T, np.eye(6), atol=1e-14)
+
+
+def test_axes_are_not_of_the_noise_of_a_strategy_with_the_same_seed() -> None:
+    q, r = np.linalg.qr(noise.normal(noise.key(7), 0, (6, 6), like=np.zeros(())))
+    assert not np.allclose(Landscape("rastrigin", 6, rotation=7).axes, q * np.sign(np.diag(r)))
 
 
 # ---- array libraries

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 from blackbox.errors import SettingError
+from blackbox.kernels.noise import key, normal, uniform
 from blackbox.problems.recovery import PhaseRetrieval, SparseRecovery
 
 PROBLEMS = [SparseRecovery(), SparseRecovery(12, 2, 8, penalty=0.1), PhaseRetrieval(), PhaseRetrieval(5, 9, noise=0.1)]
@@ -107,6 +109,16 @@ def test_data_are_the_seeds() -> None:
         assert np.array_equal(one.A, same.A) and np.array_equal(one.y, same.y)
         assert not np.array_equal(one.A, other.A) and not np.array_equal(one.x_true, other.x_true)
     assert SparseRecovery() == SparseRecovery(measurements=30)
+
+
+def test_data_are_no_noise_of_a_strategy_with_the_same_seed() -> None:
+    sparse, phase = SparseRecovery(seed=5), PhaseRetrieval(seed=5)
+    for generation, leaf in itertools.product(range(3), range(4)):
+        for matrix in (sparse.A, phase.A):
+            drawn = normal(key(5), generation, matrix.shape, leaf=leaf, like=np.zeros(()))
+            assert np.isin(matrix, drawn).mean() < 0.1
+        spikes = np.argsort(uniform(key(5), generation, (30,), leaf=leaf, like=np.zeros(())))[:3]
+        assert {*spikes.tolist()} != {*np.flatnonzero(sparse.x_true).tolist()}
 
 
 @pytest.mark.parametrize(
