@@ -131,7 +131,9 @@ def _noise_of_runs(
     runs = keys.shape[0]
     if len(shape) < 2 or shape[0] != runs:
         raise SettingError(f"shape must be (runs, members, *event) for the {runs} runs of key, got {tuple(shape)}")
-    if getattr(generation, "shape", ()) != (runs,):
+    if getattr(generation, "shape", ()) == (runs,):
+        require_array("generation", generation, "integers")
+    else:
         require_integer("generation", generation)
     require_integer("leaf", leaf)
     require_integer("first", first)

@@ -167,6 +167,10 @@ def test_keys_and_shapes_that_are_not_of_the_same_runs_are_named() -> None:
         noise.normal(keys, 0, (3, 4, 5), like=like)
     with pytest.raises(bb.SettingError, match=r"generation must be an integer, got int64 of shape \(3,\)"):
         noise.normal(keys, np.arange(3), (2, 4, 5), like=like)
+    for generations, got in ((np.array([0.5, 1.7]), "float64"), (jnp.ones(2), "float32"), (np.ones(2, bool), "bool")):
+        for array in (like, jnp.zeros(1)):
+            with pytest.raises(bb.SettingError, match=f"generation must be an array of integers, got {got}"):
+                noise.normal(keys, generations, (2, 4, 5), like=array)
 
 
 def test_remembered_windows_equal_fresh_noise_in_any_order() -> None:
