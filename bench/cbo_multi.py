@@ -3,8 +3,9 @@
     python bench/cbo_multi.py            some minutes on one core; writes bench/results/cbo_multi.md
 
 ZDT1 and ZDT2 with 10 variables, reference point (1.1, 1.1), and DTLZ2 with 7 variables and 3 objectives, reference
-point (1.1, 1.1, 1.1); 100 members and all other settings default. The hypervolume is that of the population as it was
-evaluated last; higher is better.
+point (1.1, 1.1, 1.1); 100 members and all other settings default. The hypervolume is that of the state's fitness: of
+multi-objective-cbo's particles as they were evaluated last, and of NSGA-II's population, which is the best of all that
+was evaluated; higher is better.
 """
 
 from __future__ import annotations
@@ -76,9 +77,10 @@ def main() -> None:
             print(name, method, np.round(runs[:, -1], 3), flush=True)
         rows += cells
     note = (
-        f"Median and quartiles of the hypervolume over {seeds} seeds; seconds of CPU time for one run, the objective's "
-        "included. The default drift and noise of multi-objective-cbo were chosen on these problems, by up to five of "
-        "the seeds, and tau on fronts of Lame's; NSGA-II has its paper's settings."
+        f"Median and quartiles of the hypervolume over {seeds} seeds: of multi-objective-cbo's particles as they were "
+        "evaluated last, of NSGA-II's survivors, the best of all that was evaluated; seconds of CPU time for one run, "
+        "the objective's included. The default drift and noise of multi-objective-cbo were chosen on these problems, "
+        "by up to five of the seeds, and tau on fronts of Lame's; NSGA-II has its paper's settings."
     )
     columns = ["problem", "evaluations", *("multi-objective-cbo", "nsga-ii"), "multi-objective-cbo, s", "nsga-ii, s"]
     write("cbo_multi", "Consensus for several objectives", columns, rows, ["blackbox-engine", "numpy"], note)
