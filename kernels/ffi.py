@@ -4,8 +4,8 @@ On CPUs one target of XLA's foreign function interface serves all of them: it (`
 only) looks a kernel up by its name and the hash of its sources, and shares its rows among XLA's threads; for GPUs see
 :mod:`blackbox.kernels.grids`. Both work under jit, scan, cond and ``shard_map``; under ``vmap`` calls follow one
 another, but those of :func:`lowrank_mix` become one. Where jit divides work among devices by itself, each of them makes
-all of the noise: for that there is ``shard_map``, as :func:`blackbox.evaluate` has it. Programs with such calls cannot
-be exported.
+the noise of its own runs (:func:`noise_of_runs`), and all of any other noise: for that there is ``shard_map``, as
+:func:`blackbox.evaluate` has it. Programs with such calls cannot be exported.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.custom_partitioning import custom_partitioning
 
 from . import device, grids, native, spec, xla
 from .finish import Activation, DType, finished
@@ -170,9 +171,25 @@ def noise_of_runs(
         return _launch("noise_of_runs", [shape], arrays, scalars, size)[0].reshape(runs, members, size)
 
     portable = partial(xla.noise_of_runs, leaf=leaf, members=members, size=size, kind=kind)
+
+    def chosen(*arrays: Array) -> Array:
+        return by_platform(*arrays, cpu=compiled, cuda=portable, default=portable, operation="noise_of_runs")
+
     arrays = (jnp.asarray(array).astype(jnp.uint32) for array in (keys, generations, first))
-    values: Array = by_platform(*arrays, cpu=compiled, cuda=portable, default=portable, operation="noise_of_runs")
+    values: Array = _by_runs(chosen)(*arrays)
     return values
+
+
+def _by_runs(made: Callable[..., Array]) -> Callable[..., Array]:
+    """``made`` of arrays with a first axis of runs, so that over a mesh each device makes what is of its own runs."""
+    partitioned = custom_partitioning(made)
+
+    def partition(mesh: Any, arguments: Any, result: Any) -> tuple[Any, ...]:
+        return mesh, made, result.sharding, tuple(argument.sharding for argument in arguments)
+
+    partitioned.def_partition(partition, sharding_rule="r k, r, r -> r m s", need_replication_factors=("k", "m", "s"))
+    whole: Callable[..., Array] = partitioned
+    return whole
 
 
 @partial(jax.jit, static_argnames=("kind", "chunk"))

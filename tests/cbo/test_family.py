@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,3 +110,11 @@ def test_no_setting_of_a_method_is_hidden_by_an_argument_of_the_optimizer() -> N
     for name in ("cbo", "memory-cbo", "second-order-cbo", "adam-cbo", "polarized-cbo", "mirror-cbo", "cbs", "snes"):
         settings = {field.name for field in dataclasses.fields(type(bb.create(name)))}
         assert settings & taken <= {"popsize", "sigma0"}, name
+
+
+def test_runs_over_devices_are_those_of_one() -> None:
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    script = Path(__file__).with_name("sharded_runs.py")
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "those of one" in done.stdout

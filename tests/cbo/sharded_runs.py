@@ -1,0 +1,37 @@
+"""Runs over eight devices: those of one device to rounding, with the noise of each device's own runs and no other.
+
+Started by test_family.py in a process of its own, since JAX counts its devices once.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import blackbox as bb
+from blackbox.kernels.noise import fold_many, normal
+
+RUNS, D = 16, 5
+
+
+def sphere(x: jax.Array) -> jax.Array:
+    return jnp.sum((x - 0.3) ** 2)
+
+
+assert jax.device_count() == 8
+rows = NamedSharding(Mesh(np.array(jax.devices()), ("runs",)), PartitionSpec("runs"))
+starts = jnp.zeros((RUNS, D))
+for strategy in (bb.cbo.CBO(popsize=20), bb.cbo.MemoryCBO(popsize=20), bb.cbo.PolarizedCBO(popsize=20)):
+    one, _ = bb.run(strategy, sphere, starts, key=bb.key(0), generations=6, runs=RUNS)
+    many, history = bb.run(strategy, sphere, jax.device_put(starts, rows), key=bb.key(0), generations=6, runs=RUNS)
+    assert np.allclose(many.particles, one.particles, rtol=0, atol=1e-4), type(strategy).__name__
+    assert many.particles.sharding.is_equivalent_to(rows, 3), many.particles.sharding
+    assert history.evaluations.tolist() == [120] * RUNS
+
+keys = jax.device_put(fold_many(jnp.asarray(bb.key(0)), RUNS), rows)
+program = jax.jit(lambda keys: normal(keys, 3, (RUNS, 40, D), like=starts)).lower(keys).compile()
+assert "all-gather" not in program.as_text()
+assert np.array_equal(program(keys), normal(jnp.asarray(np.asarray(keys)), 3, (RUNS, 40, D), like=starts))
+print("runs over devices are those of one")
