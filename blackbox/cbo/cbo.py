@@ -197,7 +197,9 @@ class CBO:
         if self.correction != "none" and told == moving < population.shape[-2]:
             pull = share_of_drift(self.correction, energies, energy[..., told : told + 1])[..., None]
         step = self._step(state, offset[..., :moving, :], squares[..., :moving], z, pull)
-        moved = xp.concat([particles[..., :moving, :] + step, particles[..., moving:, :]], axis=-2)
+        moved = particles[..., :moving, :] + step
+        if moving < self.popsize:
+            moved = xp.concat([moved, particles[..., moving:, :]], axis=-2)
 
         restarts = self._when_agreed == "restart"
         agrees = most_agree(squares, consensus, (_AGREED if restarts else STOPPED) * self.sigma0)

@@ -71,8 +71,9 @@ def effective(energy: Float[Array, "*runs n"], share: Float[Array, ""] | float) 
     alpha = xp.exp(middle)
     weights, first, second = sums(alpha)
     excess = xp.log(first * first / (target * second))
-    product = weights * scaled
-    fall = 2 * alpha * (xp.sum(product, axis=-1) / first - xp.sum(weights * product, axis=-1) / second)
+    # As sums of squares, which XLA on CPUs adds up many at a time, and products of two arrays one by one.
+    once, twice = xp.sqrt(weights * scaled), weights * xp.sqrt(scaled)
+    fall = 2 * alpha * (xp.sum(once * once, axis=-1) / first - xp.sum(twice * twice, axis=-1) / second)
     step = xp.clip(excess / xp.maximum(fall, xp.finfo(e.dtype).smallest_normal), -half, half)
     return xp.exp(middle + step) / unit
 
