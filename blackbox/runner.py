@@ -74,8 +74,8 @@ def run(
         x0: start point in floating-point numbers, shape ``(d,)``, or ``(runs, d)`` with one start per run.
         key: key of the run, see :func:`blackbox.key`.
         generations: number of generations; with ``runs`` also one number per run.
-        runs: makes that many independent runs at once. Run ``i`` has the key ``fold(key, i)`` and does not
-            depend on the number of runs.
+        runs: makes that many independent runs at once. Run ``i`` has the key ``fold(key, i)`` and its noise whatever
+            their number is; in JAX roundings may differ, as products of matrices of another size are rounded otherwise.
         callback: called as ``callback(generation, best)`` after each generation (``best`` has shape ``(runs,)``
             with ``runs``) until all runs are frozen; a true return value ends the run. In a scanned program it sees
             the generations in blocks of 50, so the run ends at the end of such a block.
@@ -220,6 +220,7 @@ def _scanned(
     import jax.numpy as jnp
 
     register_with_jax(type(strategy))
+    x0 = jax.lax.convert_element_type(x0, x0.dtype)  # of no weak type, with which the first block is compiled by itself
     start, block = _programs(objective, single)
     if single:
         carry, limit = start(strategy, x0, jnp.asarray(keys)), limits[0]

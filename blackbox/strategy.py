@@ -23,7 +23,7 @@ and the class attributes
 * ``objectives``: how many each member has; fitness is of shape ``(n, objectives)`` if they are several;
 * ``needs_values = True``: it models the values of fitness, not their order alone;
 * ``batched = True``: all of its arrays may have a leading axis of runs, keys ``(runs, 2)``, start points
-  ``(runs, d)`` and fitness ``(runs, n)``, and each run is as it is alone.
+  ``(runs, d)`` and fitness ``(runs, n)``, and each run is as it is alone, in JAX to rounding.
 """
 
 from __future__ import annotations
@@ -293,6 +293,12 @@ def require_box(low: object, high: object) -> None:
     require_number("high", high)
     if isinstance(low, Real) and isinstance(high, Real) and not low < high:
         raise SettingError(f"low must be below high = {high!r}, got {low!r}")
+
+
+def require_order(low_name: str, low: object, name: str, value: object) -> None:
+    """Raise :class:`SettingError` if ``value`` is below ``low``; arrays, traced or not, pass."""
+    if isinstance(low, Real) and isinstance(value, Real) and value < low:
+        raise SettingError(f"{name} must be at least {low_name} = {low!r}, got {value!r}")
 
 
 class Method(NamedTuple):

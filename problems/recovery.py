@@ -1,7 +1,7 @@
 """Recovery of a vector from few measurements: what constrained and mirrored consensus-based optimization is shown on.
 
 :class:`SparseRecovery` is the example of MirrorCBO (Bungert, Hoffmann, Kim & Roith, arXiv:2501.12189; a notebook of
-CBXpy), :class:`PhaseRetrieval` that of KV-CBO on the sphere (Fornasier, Huang, Pareschi & Sunnen 2021, JMLR 22). Their
+CBXpy), :class:`PhaseRetrieval` that of KV-CBO on the sphere (Fornasier, Huang, Pareschi & Sünnen 2021, JMLR 22). Their
 data are drawn by :mod:`blackbox.kernels.noise` from the seed. Points are arrays (..., d) of any library, also under
 ``jit`` and ``vmap``; values are in their dtype.
 """

@@ -115,6 +115,10 @@ def test_equal_runs_compile_once() -> None:
         bb.run(STRATEGY, objective, jnp.ones(3), key=bb.key(seed), generations=5)
     # Once to see whether it can be traced, for each run, and once for the only compilation.
     assert len(traces) <= 3 + 1
+    traces.clear()
+    # A start of JAX's weak type, as jnp.full makes it, is no other program; nor are further blocks of a run.
+    bb.run(bb.cbo.CBO(), objective, jnp.full(3, 1.0), key=bb.key(3), generations=120, callback=lambda *_: False)
+    assert len(traces) == 1
 
 
 class Unhashable:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from blackbox.arrays import Array, namespace, repeat, settled
 from blackbox.shaping import finite_or_worst
-from blackbox.strategy import require_number, require_one_of
+from blackbox.strategy import require_number, require_one_of, require_order
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -115,6 +115,7 @@ def require_sharpness(settings: Any, kinds: Sequence[Sharpness | None] = SHARPNE
     require_one_of("alpha", settings.alpha, kinds)
     for name in ("alpha0", "growth", "alpha_max"):
         require_number(name, getattr(settings, name), above=0)
+    require_order("alpha0", settings.alpha0, "alpha_max", settings.alpha_max)
     require_number("share", settings.share, above=0, high=1)
 
 

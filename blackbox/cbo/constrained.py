@@ -54,7 +54,7 @@ from blackbox.cbo.swarm import (
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import normal
 from blackbox.shaping import finite_or_worst
-from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
+from blackbox.strategy import algorithm, require_integer, require_number, require_one_of, require_order
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -148,6 +148,7 @@ class ConstrainedCBO:
         for name in ("sigma0", "tolerance", "eta", "nu", "nu_least", "s"):
             require_number(name, getattr(self, name), above=0)
         require_number("truncation", self.truncation, above=0, infinite=True)
+        require_order("nu_least", self.nu_least, "nu", self.nu)
         for name in ("shrinking", "drift"):
             require_number(name, getattr(self, name), above=0, high=1)
         require_one_of("handling", self.handling, ("drift", "penalty"))

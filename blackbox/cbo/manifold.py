@@ -1,6 +1,6 @@
 """Consensus-based optimization on a sphere, or on matrices with orthonormal columns (a Stiefel manifold).
 
-Sources: Fornasier, Huang, Pareschi & Suennen 2020 and 2021, "Consensus-based optimization on hypersurfaces" (M3AS 30,
+Sources: Fornasier, Huang, Pareschi & Sünnen 2020 and 2021, "Consensus-based optimization on hypersurfaces" (M3AS 30,
 arXiv:2001.11994) and "Consensus-based optimization on the sphere" (JMLR 22, arXiv:2001.11988); Kim, Kang, Kim, Ha &
 Yang 2020, "A stochastic consensus method for nonconvex optimization on the Stiefel manifold" (CDC). x are matrices of
 ``rows`` x ``columns`` with x^T x = I, and the sphere has one column. With weights w_i ~ exp(-alpha f(x_i)), offsets

@@ -104,6 +104,14 @@ def test_no_noise_is_drawn_twice(strategy: Any, monkeypatch: pytest.MonkeyPatch)
     assert len(set(draws.seen)) == len(draws.seen)
 
 
+def test_a_last_number_is_not_before_the_first_one() -> None:
+    for make, settings in ((CBO, {"alpha0": 2e5}), (MemoryCBO, {"alpha0": 50.0, "alpha_max": 40.0})):
+        with pytest.raises(bb.SettingError, match=r"^alpha_max must be at least alpha0 ="):
+            make(**settings)
+    with pytest.raises(bb.SettingError, match=r"^nu must be at least nu_least ="):
+        ConstrainedCBO(equality=lambda x: x[0], nu=0.1, nu_least=0.2)
+
+
 def test_no_setting_of_a_method_is_hidden_by_an_argument_of_the_optimizer() -> None:
     """Settings are given by name with ``method``; one of the same name could not be."""
     taken = set(inspect.signature(bb.Optimizer).parameters) | set(inspect.signature(bb.minimize).parameters)
