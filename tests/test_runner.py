@@ -117,7 +117,8 @@ def test_equal_runs_compile_once() -> None:
     assert len(traces) <= 3 + 1
     traces.clear()
     # A start of JAX's weak type, as jnp.full makes it, is no other program; nor are further blocks of a run.
-    bb.run(bb.cbo.CBO(), objective, jnp.full(3, 1.0), key=bb.key(3), generations=120, callback=lambda *_: False)
+    settings = {"generations": 120, "runs": 5, "callback": lambda *_: False}
+    bb.run(bb.cbo.CBO(), objective, jnp.full(3, 1.0), key=bb.key(3), **settings)
     assert len(traces) == 1
 
 
