@@ -103,21 +103,21 @@ _LONG_SINE = (
 def versine(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """``1 - cos(2 pi x) = 2 sin(pi x)^2``: no cancellation, and exactly 0 at whole numbers.
 
-    Cosines are most of what a step of a swarm costs. The reduction to one turn is exact here, and then JAX has nine
-    (float32) or seventeen (float64) operations that fuse, a tenth of the time that its own cosine takes, and less.
-    NumPy's own sine is as fast.
+    Cosines are most of what a step of a swarm costs. The reduction to one turn is exact here, and then there are nine
+    (float32) or seventeen (float64) operations, which JAX fuses and NumPy makes in place: a third of the time that its
+    own sine takes, and in JAX a tenth of a cosine's.
     """
-    xp = namespace(x)
-    turn = x - xp.round(x)
-    if not is_jax(x):
-        sine = xp.sin(math.pi * turn)
-        return 2.0 * sine * sine
+    turn = x - namespace(x).round(x)
     square = turn * turn
-    *rest, value = _LONG_SINE if dtype_name(x) == "float64" else _SINE
-    for coefficient in reversed(rest):
-        value = value * square + coefficient
-    sine = value * turn
-    return sine * sine
+    first, *between, last = _LONG_SINE if dtype_name(x) == "float64" else _SINE
+    value = square * last
+    for coefficient in reversed(between):
+        value += coefficient
+        value *= square
+    value += first
+    value *= turn
+    value *= value
+    return value
 
 
 # ---- the functions, of offsets from a minimum
