@@ -71,7 +71,8 @@ def run(
         strategy: a strategy of flat vectors.
         objective: a function of one point, shape ``(d,)``, that returns one real number; lower is better, NaN is a
             failure.
-        x0: start point in floating-point numbers, shape ``(d,)``, or ``(runs, d)`` with one start per run.
+        x0: start point in floating-point numbers, shape ``(d,)``, or ``(runs, d)`` with one start per run: if these
+            lie on several devices, each makes its own runs.
         key: key of the run, see :func:`blackbox.key`.
         generations: number of generations; with ``runs`` also one number per run.
         runs: makes that many independent runs at once. Run ``i`` has the key ``fold(key, i)`` and its noise whatever
@@ -220,7 +221,8 @@ def _scanned(
     import jax.numpy as jnp
 
     register_with_jax(type(strategy))
-    x0 = jax.lax.convert_element_type(x0, x0.dtype)  # of no weak type, with which the first block is compiled by itself
+    # Of no weak type, with which the first block would be compiled by itself.
+    x0 = jax.lax.convert_element_type(_laid_out(x0), x0.dtype)
     start, block = _programs(objective, single)
     if single:
         carry, limit = start(strategy, x0, jnp.asarray(keys)), limits[0]
@@ -255,6 +257,17 @@ def _scanned(
     series = jnp.concatenate(bests, axis), jnp.concatenate(spreads, axis)
     best_of_all, quantiles = (values[:total] if single else values[:, :total] for values in series)
     return state, best, (best_of_all, quantiles)
+
+
+def _laid_out(x0: Array) -> Array:
+    """``x0`` on the same devices by axes along which JAX divides programs by itself, not by explicit ones."""
+    import jax
+
+    where = None if isinstance(x0, jax.core.Tracer) else x0.sharding
+    if not isinstance(where, jax.sharding.NamedSharding) or not isinstance(where.mesh, jax.sharding.Mesh):
+        return x0
+    mesh = jax.sharding.Mesh(where.mesh.devices, where.mesh.axis_names)
+    return x0 if mesh == where.mesh else jax.device_put(x0, jax.sharding.NamedSharding(mesh, where.spec))
 
 
 def _spread(fitness: Float[Array, "*runs generations n"]) -> Float[Array, "*runs generations 5"]:

@@ -22,13 +22,16 @@ def sphere(x: jax.Array) -> jax.Array:
 
 assert jax.device_count() == 8
 rows = NamedSharding(Mesh(np.array(jax.devices()), ("runs",)), PartitionSpec("runs"))
+explicit = NamedSharding(jax.make_mesh((8,), ("runs",)), PartitionSpec("runs"))
 starts = jnp.zeros((RUNS, D))
 for strategy in (bb.cbo.CBO(popsize=20), bb.cbo.MemoryCBO(popsize=20), bb.cbo.PolarizedCBO(popsize=20)):
     one, _ = bb.run(strategy, sphere, starts, key=bb.key(0), generations=6, runs=RUNS)
-    many, history = bb.run(strategy, sphere, jax.device_put(starts, rows), key=bb.key(0), generations=6, runs=RUNS)
-    assert np.allclose(many.particles, one.particles, rtol=0, atol=1e-4), type(strategy).__name__
-    assert many.particles.sharding.is_equivalent_to(rows, 3), many.particles.sharding
-    assert history.evaluations.tolist() == [120] * RUNS
+    for layout in (rows, explicit):
+        divided = jax.device_put(starts, layout)
+        many, history = bb.run(strategy, sphere, divided, key=bb.key(0), generations=6, runs=RUNS)
+        assert np.allclose(many.particles, one.particles, rtol=0, atol=1e-4), type(strategy).__name__
+        assert many.particles.sharding.is_equivalent_to(rows, 3), many.particles.sharding
+        assert history.evaluations.tolist() == [120] * RUNS
 
 keys = jax.device_put(fold_many(jnp.asarray(bb.key(0)), RUNS), rows)
 program = jax.jit(lambda keys: normal(keys, 3, (RUNS, 40, D), like=starts)).lower(keys).compile()
