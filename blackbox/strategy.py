@@ -33,10 +33,9 @@ import functools
 import importlib
 import inspect
 import math
-import operator
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
@@ -137,15 +136,20 @@ def register_with_jax(cls: type) -> None:
 _registered: set[type] = set()
 
 
+_PLAIN = re.compile(r"float|int|str|bool|Literal\[.*\]")  # annotations of settings that None is none of
+
+
 def _settle(strategy: Any) -> None:
     """Make settings that are NumPy's scalars Python's; raise :class:`SettingError` for None where it is no setting."""
     for field in dataclasses.fields(strategy):
+        if not field.init:
+            continue
         value = getattr(strategy, field.name)
+        kind = getattr(field.type, "__name__", str(field.type))
         if isinstance(value, np.generic):
             number = float(value) if isinstance(value, np.floating) else value.item()  # a longdouble's item is itself
             object.__setattr__(strategy, field.name, number)
-        elif value is None and field.default is not None and not re.search(r"\b(None|Optional|Any)\b", str(field.type)):
-            kind = getattr(field.type, "__name__", field.type)
+        elif value is None and field.default is not None and _PLAIN.fullmatch(kind):
             default = "" if field.default is dataclasses.MISSING else f", by default {field.default!r}"
             raise SettingError(f"{field.name} must be of type {kind}{default}; got None")
 
@@ -154,33 +158,24 @@ def _annotated_dimension(_: Any, state: Any) -> int | None:
     """The length of points, by the first array of ``state`` whose annotation ends in d; None if there is none."""
     kind = type(state)
     if kind not in _widths:
-        path = _path_of_width(state)
-        _widths[kind] = operator.attrgetter(path) if path else None
-    read = _widths[kind]
-    try:
-        width: int | None = None if read is None else read(state).shape[-1]
-    except AttributeError:  # an array that not all states have
-        width = None
-    return width
+        _widths[kind] = _name_of_width(state)
+    shape = getattr(getattr(state, _widths[kind], None), "shape", ())
+    return shape[-1] if shape else None
 
 
-_widths: dict[type, Callable[[Any], Any] | None] = {}
+_widths: dict[type, str] = {}
 
 
-def _path_of_width(state: Any) -> str:
-    """The attribute, or the attribute of an attribute, that is annotated as ``Float[Array, "n d"]``; or nothing."""
+def _name_of_width(state: Any) -> str:
+    """The attribute that is annotated as ``Float[Array, "n d"]``; or nothing."""
     for kind in type(state).__mro__:
         try:
             annotations = inspect.get_annotations(kind)
         except NameError:  # they are evaluated only now, with names that exist for type checkers alone
             annotations = {}
         for name, annotation in annotations.items():
-            value = getattr(state, name, None)
-            if hasattr(value, "shape"):
-                if re.search(r"\bd[\"']\]", str(annotation)):
-                    return name
-            elif hasattr(value, "_fields") and (rest := _path_of_width(value)):
-                return f"{name}.{rest}"
+            if hasattr(getattr(state, name, None), "shape") and re.search(r"[\"' ]d[\"']\]", str(annotation)):
+                return name
     return ""
 
 

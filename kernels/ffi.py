@@ -3,7 +3,8 @@
 On CPUs one target of XLA's foreign function interface serves all of them: it (``csrc/host/launch.cpp``, of host code
 only) looks a kernel up by its name and the hash of its sources, and shares its rows among XLA's threads; for GPUs see
 :mod:`blackbox.kernels.grids`. Both work under jit, scan, cond and ``shard_map``; under ``vmap`` calls follow one
-another, but those of :func:`lowrank_mix` become one. Where jit divides work among devices by itself, each of them makes
+another, but those of :func:`lowrank_mix` become one, and for :func:`noise_of_runs` there is
+:func:`blackbox.kernels.noise.noise`. Where jit divides work among devices by itself, each of them makes
 the noise of its own runs (:func:`noise_of_runs`), and all of any other noise: for that there is ``shard_map``, as
 :func:`blackbox.evaluate` has it. Programs with such calls cannot be exported.
 """
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
 
 from . import device, grids, native, spec, xla
 from .finish import Activation, DType, finished
@@ -185,7 +187,12 @@ def _by_runs(made: Callable[..., Array]) -> Callable[..., Array]:
     partitioned = custom_partitioning(made)
 
     def partition(mesh: Any, arguments: Any, result: Any) -> tuple[Any, ...]:
-        return mesh, made, result.sharding, tuple(argument.sharding for argument in arguments)
+        runs = next(iter(result.sharding.spec), None)  # whatever else is divided there is gathered first
+
+        def by_runs(*rest: None) -> NamedSharding:
+            return NamedSharding(mesh, PartitionSpec(runs, *rest))
+
+        return mesh, made, by_runs(None, None), (by_runs(None), by_runs(), by_runs())
 
     partitioned.def_partition(partition, sharding_rule="r k, r, r -> r m s", need_replication_factors=("k", "m", "s"))
     whole: Callable[..., Array] = partitioned

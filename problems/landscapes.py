@@ -109,7 +109,8 @@ def versine(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """
     turn = x - namespace(x).round(x)
     square = turn * turn
-    first, *between, last = _LONG_SINE if dtype_name(x) == "float64" else _SINE
+    is_short = dtype_name(x) in ("float16", "bfloat16", "float32")
+    first, *between, last = _SINE if is_short else _LONG_SINE
     value = square * last
     for coefficient in reversed(between):
         value += coefficient

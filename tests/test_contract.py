@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 import pytest
+from jaxtyping import Float
 
 import blackbox as bb
 from blackbox import testing
@@ -151,6 +152,44 @@ def test_the_width_of_mixed_spaces_is_that_of_their_layout() -> None:
                 strategy.tell(state, wrong, wrong.sum(axis=1))
 
 
+class Doubled(NamedTuple):
+    both: Float[np.ndarray, "n 2*d"]
+    shared: Float[np.ndarray, "#d"]
+
+
+MaybeFloat = float | None
+
+
+@algorithm
+class Doubling:
+    """A strategy of somebody else, with all that is not to be mistaken."""
+
+    sigma0: MaybeFloat = 0.3
+    inner: float = dataclasses.field(init=False)
+    made: Any = dataclasses.field(default_factory=lambda: None)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inner", 1.0)
+
+    def init(self, key: Any, x0: Any) -> Any:
+        return Doubled(np.zeros((2, 2 * len(x0))), np.zeros(1))
+
+    def ask(self, state: Any, first: int = 0) -> Any:
+        return state.both[:, : state.both.shape[1] // 2]
+
+    def tell(self, state: Any, population: Any, fitness: Any) -> Any:
+        return state
+
+    def recommend(self, state: Any) -> Any:
+        return state.both[0]
+
+
+def test_nothing_is_refused_that_others_have_every_right_to() -> None:
+    strategy = Doubling(sigma0=None)
+    state = strategy.init(bb.key(0), np.zeros(4))
+    assert strategy.tell(state, strategy.ask(state), np.zeros(2)) is state
+
+
 def test_states_that_do_not_say_their_width_take_any() -> None:
     @algorithm
     class Last:
@@ -205,7 +244,7 @@ def test_settings_without_a_default_of_none_are_not_none(name: str) -> None:
         if field.default is None:
             build(name, **{field.name: None})
             continue
-        with pytest.raises(bb.SettingError, match=rf"{field.name} must be of type .*, by default .*; got None"):
+        with pytest.raises(bb.SettingError, match=rf"{field.name} must be .*; got None"):
             build(name, **{field.name: None})
 
 

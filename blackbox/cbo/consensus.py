@@ -74,7 +74,7 @@ def effective(energy: Float[Array, "*runs n"], share: Float[Array, ""] | float) 
     # As sums of squares, which XLA on CPUs adds up many at a time, and products of two arrays one by one.
     once, twice = xp.sqrt(weights * scaled), weights * xp.sqrt(scaled)
     fall = 2 * alpha * (xp.sum(once * once, axis=-1) / first - xp.sum(twice * twice, axis=-1) / second)
-    step = xp.clip(excess / xp.maximum(fall, xp.finfo(e.dtype).smallest_normal), -half, half)
+    step = xp.clip(excess / xp.maximum(fall, 1e-3 * xp.abs(excess) + 1e-30), -half, half)
     return xp.exp(middle + step) / unit
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from blackbox.arrays import Array, Key, namespace, settled
 from blackbox.best import Best, better_of, none_yet
-from blackbox.cbo.consensus import Sharpness, above_least, alpha_of, require_sharpness, softmin
+from blackbox.cbo.consensus import Sharpness, above_least, alpha_of, difference, require_sharpness, softmin
 from blackbox.cbo.diffusion import DIFFUSIONS, Diffusion, scales, squared_length
 from blackbox.cbo.swarm import (
     STOPPED,
@@ -193,7 +193,7 @@ def _median_above(energy: Float[Array, "*runs n"]) -> Float[Array, "*runs"]:
     ordered = xp.sort(xp.where(is_known, energy, xp.full_like(energy, xp.inf)), axis=-1)
     known = xp.sum(xp.astype(is_known, xp.asarray(0).dtype), axis=-1, keepdims=True)
     median = xp.take_along_axis(ordered, known // 2 * xp.astype(known > 0, known.dtype), axis=-1)[..., 0]
-    return xp.where(known[..., 0] > 0, median - ordered[..., 0], xp.zeros_like(median))
+    return difference(median, ordered[..., 0])
 
 
 def squared_distances(a: Float[Array, "*runs m d"], b: Float[Array, "*runs n d"]) -> Float[Array, "*runs m n"]:

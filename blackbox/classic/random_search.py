@@ -56,5 +56,10 @@ class RandomSearch:
     ) -> RandomSearchState:
         return state._replace(generation=state.generation + 1, best=better_of(state.best, population, fitness))
 
+    def dimension(self, state: RandomSearchState) -> int:
+        """The length of points, which populations are checked for."""
+        d: int = state.best.x.shape[-1]
+        return d
+
     def recommend(self, state: RandomSearchState) -> Float[Array, "d"]:
         return state.best.x

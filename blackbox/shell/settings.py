@@ -402,4 +402,4 @@ def _from_json(value: Any) -> Any:
     """What :func:`_to_json` was given, lists as tuples."""
     if isinstance(value, list):
         return tuple(_from_json(item) for item in value)
-    return value[INFINITY] * math.inf if isinstance(value, dict) and [*value] == [INFINITY] else value
+    return value[INFINITY] * math.inf if value in ({INFINITY: 1}, {INFINITY: -1}) else value

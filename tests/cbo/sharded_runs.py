@@ -33,6 +33,30 @@ for strategy in (bb.cbo.CBO(popsize=20), bb.cbo.MemoryCBO(popsize=20), bb.cbo.Po
         assert many.particles.sharding.is_equivalent_to(rows, 3), many.particles.sharding
         assert history.evaluations.tolist() == [120] * RUNS
 
+# Noise of sizes that are compiled, of keys that lie elsewhere than the runs shall.
+everywhere = NamedSharding(rows.mesh, PartitionSpec())
+key, large = jax.device_put(jnp.asarray(bb.key(0)), everywhere), bb.cbo.CBO(popsize=200)
+one, _ = bb.run(large, sphere, starts, key=bb.key(0), generations=3, runs=RUNS)
+many, _ = bb.run(large, sphere, jax.device_put(starts, rows), key=key, generations=3, runs=RUNS)
+assert np.allclose(many.particles, one.particles, rtol=0, atol=1e-4)
+
+square = Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
+plain = fold_many(jnp.asarray(bb.key(0)), RUNS)
+counters = jnp.arange(RUNS, dtype=jnp.uint32)
+expected = np.asarray(normal(plain, counters, (RUNS, 100, D), like=starts))
+for arguments, result in (
+    ((PartitionSpec("a", "b"), PartitionSpec("a")), None),
+    ((PartitionSpec("a"), PartitionSpec("b")), None),
+    ((PartitionSpec(), PartitionSpec()), PartitionSpec("a")),
+    ((PartitionSpec(), PartitionSpec()), PartitionSpec(None, "b")),
+):
+    placed = [
+        jax.device_put(x, NamedSharding(square, spec)) for x, spec in zip((plain, counters), arguments, strict=True)
+    ]
+    layout = {} if result is None else {"out_shardings": NamedSharding(square, result)}
+    made = jax.jit(lambda keys, at: normal(keys, at, (RUNS, 100, D), like=starts), **layout)(*placed)
+    assert np.array_equal(made, expected), (arguments, result)
+
 keys = jax.device_put(fold_many(jnp.asarray(bb.key(0)), RUNS), rows)
 program = jax.jit(lambda keys: normal(keys, 3, (RUNS, 40, D), like=starts)).lower(keys).compile()
 assert "all-gather" not in program.as_text()

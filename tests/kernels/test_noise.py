@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import blackbox as bb
-from blackbox.kernels import noise, ref, spec, xla
+from blackbox.kernels import ffi, native, noise, ref, spec, xla
 
 KINDS = list(spec.VALUES_PER_BLOCK)
 
@@ -178,6 +178,14 @@ def test_remembered_windows_equal_fresh_noise_in_any_order() -> None:
     for generation in (0, 63, 64, 5, 2**32 + 1, 130, 1, -1, 2**32 - 1):
         expected = ref.noise(ref.fold(key, generation, 2), 3, 4, 10)
         assert_array_equal(ref.generation_noise(key, generation, 2, 3, 4, 10, "normal"), expected)
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+def test_numbers_of_members_begin_anew_in_whatever_pieces_the_noise_is_made() -> None:
+    words = jnp.asarray(np.stack([bb.key(0), bb.key(1)])), jnp.zeros(2, jnp.uint32), jnp.full(2, 2**32 - 2, jnp.uint32)
+    for size in (1, 6, 8):
+        made = ffi.noise_of_runs(*words, 0, 40, size, "uniform")
+        assert_array_equal(made, xla.noise_of_runs(*words, 0, 40, size, "uniform"))
 
 
 def test_seeds_out_of_range_are_refused() -> None:

@@ -98,9 +98,9 @@ void noise_of_runs(void* const* buffers, const std::int64_t* scalars, std::int64
   for (std::int64_t row = begin, next; row < end; row = next) {
     const std::int64_t run = row / members, member = row % members;
     if (row == begin || member == 0) fold(keys + 2 * run, generations[run], (bb_u32)scalars[4], stream);
-    next = std::min(end, (run + 1) * members);
-    rows.add(stream, (first[run] + (bb_u32)member) * blocks_of<KIND>(size), next - row, size,
-             (float*)buffers[3] + row * size);
+    const bb_u32 number = first[run] + (bb_u32)member;
+    next = std::min({end, (run + 1) * members, row + ((std::int64_t)1 << 32) - number});  // numbers begin anew at 2^32
+    rows.add(stream, number * blocks_of<KIND>(size), next - row, size, (float*)buffers[3] + row * size);
   }
   rows.end();
 }
