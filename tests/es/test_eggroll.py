@@ -344,7 +344,7 @@ def test_policy_by_path() -> None:
     ("settings", "message"),
     [
         ({"popsize": 3}, "popsize must be an even integer >= 2, got 3"),
-        ({"popsize": None}, "popsize must be an even integer >= 2, got None"),
+        ({"popsize": None}, "popsize must be of type int, by default 256; got None"),
         ({"popsize": 4, "optimizer": 0.1}, "optimizer must be one of optax's, such as .*, got 0.1"),
         ({"popsize": 4, "rank": 0}, "rank must be an integer >= 1, got 0"),
         ({"popsize": 4, "sigma": -1.0}, "sigma must be a finite number and > 0, got -1.0"),

@@ -287,7 +287,7 @@ def test_the_language_model_learns_and_a_resumed_run_is_the_same_to_the_last_bit
         ({"popsize": 4, "sigma": 128}, "sigma"),
         ({"popsize": 4, "levels": 200}, "levels"),
         ({"popsize": 4, "levels": "a"}, "levels must be an integer >= 1, got .a."),
-        ({"popsize": 4, "levels": None}, "levels must be an integer >= 1, got None"),
+        ({"popsize": 4, "levels": None}, "levels must be of type int, by default 7; got None"),
         ({"popsize": 2**20, "levels": 7}, r"popsize \* levels\^2"),
         ({"popsize": 4, "fraction": 0.0}, "fraction"),
     ],

@@ -157,7 +157,7 @@ def test_while_loop_is_the_same_inside_and_outside_of_programs() -> None:
     [
         ({"popsize": 3}, "popsize must be an integer >= 4"),
         ({"objectives": 0}, "objectives must be an integer >= 1"),
-        ({"objectives": None}, "objectives must be an integer >= 1"),
+        ({"objectives": None}, "objectives must be of type int, by default 1"),
         ({"low": 1.0}, "low must be below high"),
         ({"layout": (("real",),)}, "layout must consist of"),
     ],

@@ -252,7 +252,7 @@ def test_scaling_all_values_changes_nothing() -> None:
     [
         ({"popsize": 0}, "popsize must be an integer >= 1"),
         ({"start": 1}, "start must be an integer >= 2"),
-        ({"points": None}, "points must be an integer >= 4"),
+        ({"points": None}, "points must be of type int, by default 150"),
         ({"layout": (("real",),)}, "layout must consist of"),
         (
             {"layout": (("float",),), "conditions": ((0, 0),)},
