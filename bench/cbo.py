@@ -214,14 +214,18 @@ def stepping(landscape: Landscape) -> dict[str, Callable[[int], None]]:
     return {"blackbox, JAX": compiled, "blackbox, NumPy": plain, "cbx": peer}
 
 
+def turns_on(name: str) -> dict[str, Callable[[int], None]]:
+    """The steps of each solver that are timed, on an objective."""
+    makers = stepping(Landscape(name, D, start=(-3.0, 3.0)))
+    return {solver: lambda turn, make=make, n=STEPS[solver]: make(n) for solver, make in makers.items()}
+
+
 def steps_per_second(repeats: int) -> list[dict[str, Any]]:
     """Particle-steps per CPU second, in turns, medians."""
     rows = []
     on_all = json.loads(printed("cores", "--repeats", str(repeats)))
     for name in OBJECTIVES:
-        makers = stepping(Landscape(name, D, start=(-3.0, 3.0)))
-        turns = {solver: lambda turn, make=make, n=STEPS[solver]: make(n) for solver, make in makers.items()}
-        speeds = per_second(measure(turns, repeats))
+        speeds = per_second(measure(turns_on(name), repeats))
         walls = per_second(on_all[name])
         rows += [
             {
@@ -244,12 +248,7 @@ def per_second(seconds: dict[str, float]) -> dict[str, float]:
 
 def report_cores(repeats: int) -> None:
     """Seconds of wall time of the steps, with all cores for each; the runs of JAX over as many devices."""
-    medians = {}
-    for name in OBJECTIVES:
-        makers = stepping(Landscape(name, D, start=(-3.0, 3.0)))
-        turns = {solver: lambda turn, make=make, n=STEPS[solver]: make(n) for solver, make in makers.items()}
-        medians[name] = measure(turns, repeats, time.perf_counter)
-    print(json.dumps(medians))
+    print(json.dumps({name: measure(turns_on(name), repeats, time.perf_counter) for name in OBJECTIVES}))
 
 
 def printed(*arguments: str) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from blackbox.arrays import Array, Key, first_least, is_jax, namespace
+from blackbox.arrays import Array, Key, is_jax, namespace
+from blackbox.best import Best, better_of
 from blackbox.errors import SettingError
 from blackbox.kernels.noise import fold_many
 from blackbox.population import evaluate, hashable
@@ -305,12 +306,11 @@ def _programs(objective: Callable[[Any], Any], single: bool) -> tuple[Callable[.
                 fitness = fitness.astype(best.fitness.dtype)
             state = strategy.tell(state, population, fitness)
             values = finite_or_worst(fitness, best.fitness.dtype)
-            least, winner = first_least(values)
-            better = least < best.fitness
+            told = better_of(Best(best.x, best.fitness), population, values)
             reasons = list(strategy.stop(state).values()) if hasattr(strategy, "stop") else [best.stopped]
             best = _Best(
-                fitness=jnp.where(better, least, best.fitness),
-                x=jnp.where(better, population[winner], best.x),
+                fitness=told.fitness,
+                x=told.x,
                 evaluations=best.evaluations + len(values),
                 stopped=jnp.any(jnp.stack(reasons)),
             )

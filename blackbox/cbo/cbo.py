@@ -231,7 +231,7 @@ class CBO:
         return state.best.x
 
     def stop(self, state: CBOState) -> dict[str, Bool[Array, "*runs"]]:
-        """The one reason to end: all particles agree, so that none of them moves any more."""
+        """The one reason to end: most particles agree, so that they move no more."""
         return {"consensus": state.agrees & (self._when_agreed == "stop")}
 
     @property

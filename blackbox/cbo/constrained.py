@@ -191,7 +191,7 @@ class ConstrainedCBO:
         offset = particles - consensus[..., None, :]
         squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
-        size = scales(self.diffusion, offset, self.truncation * self.sigma0)
+        size = scales(self.diffusion, offset, self.truncation * self.sigma0, squares)
         moved = particles + (self.s * size * z - self.drift * offset)
         if self.handling == "drift":
             moved = moved + self._back(particles, moved - particles)

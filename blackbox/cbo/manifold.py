@@ -137,7 +137,7 @@ class ManifoldCBO:
         squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
         s = self._s(particles.shape[-1])
-        step = self.tangent(particles, s * scales("isotropic", offset) * z - self.drift * offset)
+        step = self.tangent(particles, s * scales("isotropic", offset, squares=squares) * z - self.drift * offset)
         taken_off = 0.5 * self.curvature(particles.shape[-1]) * s * s * squares[..., None]
         left = 1 - xp.minimum(taken_off, xp.zeros_like(taken_off) + 0.5)
         return ManifoldCBOState(

@@ -159,7 +159,7 @@ class MirrorCBO:
         offset = particles - consensus[..., None, :]
         squares = squared_length(offset)
         z = normal(state.key, state.generation, dual.shape, like=dual)
-        size = scales(self.diffusion, offset, self.truncation * self.sigma0)
+        size = scales(self.diffusion, offset, self.truncation * self.sigma0, squares)
         return MirrorCBOState(
             key=state.key,
             generation=state.generation + 1,

@@ -149,11 +149,12 @@ class PolarizedCBO:
         offset = particles - consensus
         squares = squared_length(offset)
         z = normal(state.key, state.generation, particles.shape, like=particles)
+        size = scales(self.diffusion, offset, squares=squares)
         leader = xp.argmax(weights, axis=-1)
         return PolarizedCBOState(
             key=state.key,
             generation=state.generation + 1,
-            particles=bounded(particles - self.drift * offset + self.s * scales(self.diffusion, offset) * z),
+            particles=bounded(particles - self.drift * offset + self.s * size * z),
             consensus=consensus,
             leaders=xp.take_along_axis(evaluated, leader[..., None], axis=-2),
             values=xp.take_along_axis(energy, leader, axis=-1),
