@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from blackbox.arrays import placed
+from blackbox.perturbed.sweep import Program
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
+
+    from blackbox.virtual import CoordinatePopulation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,8 @@ def evaluate_vectorized(
     is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) for x in leaves]
     arrays = [x for x, yes in zip(leaves, is_array, strict=True) if yes]
     constants = tuple(None if yes else (x,) for x, yes in zip(leaves, is_array, strict=True))
+    if getattr(population, "counts", None) is not None and not any(axis == 0 for axis in axes):
+        return _swept(fn, (treedef, constants), chunk, mesh, population, arrays)
     return _evaluated(fn, axes, (treedef, constants), size, share, mesh, population, arrays)
 
 
@@ -84,12 +90,9 @@ def _evaluated(
     population: Any,
     arrays: list[Any],
 ) -> Any:
-    treedef, constants = form
-    given = iter(arrays)
-    args = jax.tree.unflatten(treedef, [next(given) if part is None else part[0] for part in constants])
+    args = _joined(form, arrays)
     own = [a for a, axis in zip(args, axes, strict=True) if axis == 0]
     shared = [a for a, axis in zip(args, axes, strict=True) if axis is None]
-    steps = -(-share // size)
     virtual = not isinstance(population, StoredPopulation)
 
     def one(population: Any, shared: list[Any], candidate: Any, own: list[Any]) -> Any:
@@ -110,11 +113,7 @@ def _evaluated(
             candidates, in_axes = population.candidates(part[0])
             return jax.vmap(partial(one, population, shared), in_axes=(in_axes, 0))(candidates, part[1])
 
-        if steps == 1:
-            return block((rows, own))
-        parts = jax.tree.map(lambda x: _fill(x, steps * size).reshape(steps, size, *x.shape[1:]), (rows, own))
-        out = jax.lax.scan(lambda _, part: (None, block(part)), None, parts)[1]
-        return jax.tree.map(lambda x: x.reshape(steps * size, *x.shape[2:])[:share], out)
+        return _in_blocks(block, (rows, own), size)
 
     members = (population.rows, own)
     n = len(population)
@@ -130,6 +129,67 @@ def _evaluated(
         kept = population if virtual else population.without_rows()  # each device needs its own rows alone
         out = jax.tree.map(lambda x: placed(x, mesh, whole), sharded(kept, shared, *filled))
     return jax.tree.map(lambda x: x[:n], out)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _swept(
+    fn: Callable[..., Any],
+    form: Any,
+    chunk: int | None,
+    mesh: Any,
+    population: CoordinatePopulation,
+    arrays: list[Any],
+) -> Any:
+    """Members that differ in single entries, those of one weight together: only what comes after it is run again."""
+    assert population.counts is not None
+    devices = 1 if mesh is None else mesh.devices.size
+    sizes = [math.prod(weight.shape) for weight in population.structure.weights]
+    groups, begin, first = [], 0, 0
+    for number, (size, count) in enumerate(zip(sizes, population.counts, strict=True)):
+        if count:
+            rows = (population.coordinates[begin : begin + count] - first, population.steps[begin : begin + count])
+            groups.append((number, count, jax.tree.map(lambda x, n=count: _fill(x, -(-n // devices) * devices), rows)))
+        begin, first = begin + count, first + size
+
+    def device(population: CoordinatePopulation, arrays: list[Any], shares: list[Any]) -> list[Any]:
+        args = _joined(form, arrays)
+        program = Program(lambda *weights: fn(population.member(weights), *args), *population.weights)
+        values = program.run(*population.weights)
+        out = []
+        for (number, _, _), rows in zip(groups, shares, strict=True):
+            changed = jax.vmap(partial(program.changed, number, program.after(number), values))
+            out.append(_in_blocks(lambda part, f=changed: f(*part), rows, chunk))
+        return out
+
+    shares = [rows for _, _, rows in groups]
+    if mesh is None:
+        found = device(population, arrays, shares)
+    else:
+        whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+        sharded = jax.shard_map(device, mesh=mesh, in_specs=(whole, whole, split), out_specs=split, check_vma=False)
+        kept = dataclasses.replace(population, coordinates=population.coordinates[:0], steps=population.steps[:0])
+        placed_shares = jax.tree.map(lambda x: placed(x, mesh, split), shares)
+        found = jax.tree.map(lambda x: placed(x, mesh, whole), sharded(kept, arrays, placed_shares))
+    cut = [jax.tree.map(lambda x, n=count: x[:n], out) for (_, count, _), out in zip(groups, found, strict=True)]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *cut)
+
+
+def _joined(form: Any, arrays: list[Any]) -> Any:
+    """The arguments of an objective: arrays, and the constants that its program is compiled for."""
+    treedef, constants = form
+    given = iter(arrays)
+    return jax.tree.unflatten(treedef, [next(given) if part is None else part[0] for part in constants])
+
+
+def _in_blocks(block: Callable[[Any], Any], rows: Any, size: int | None) -> Any:
+    """``block`` of ``size`` rows at a time, of all at once for None."""
+    n = jax.tree.leaves(rows)[0].shape[0]
+    size = min(size or n, n)
+    if (steps := -(-n // size)) == 1:
+        return block(rows)
+    parts = jax.tree.map(lambda x: _fill(x, steps * size).reshape(steps, size, *x.shape[1:]), rows)
+    out = jax.lax.scan(lambda _, part: (None, block(part)), None, parts)[1]
+    return jax.tree.map(lambda x: x.reshape(steps * size, *x.shape[2:])[:n], out)
 
 
 def _fill(x: Array, n: int) -> Array:

@@ -23,7 +23,7 @@ arXiv:2112.13835): G sums sigma E_p of those generations, each made again from i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -33,6 +33,7 @@ import numpy as np
 import optax
 
 from blackbox.errors import SettingError, TellError
+from blackbox.perturbed.lowrank import widened
 from blackbox.shaping import group_relative, pair_signs, whole_ranks, z_scores
 from blackbox.strategy import algorithm, require_integer, require_number
 from blackbox.virtual import Leaf, NoisePopulation, Quantized, Structure, credited_noise, structure_of, weighted_noise
@@ -128,7 +129,8 @@ class Eggroll:
         # A copy of what NumPy could change afterwards.
         params = jax.tree.map(lambda x: jnp.array(x) if isinstance(x, np.ndarray | np.generic) else x, params)
         structure = self._structure(params)
-        optimizer = (self.optimizer or SGD).init(_trained(structure, _wide(structure.split(params)[0])))
+        wide = [widened(w) for w in structure.split(params)[0]]  # so that its moments keep one precision
+        optimizer = (self.optimizer or SGD).init(structure.only(wide, optax.MaskedNode()))
         return EggrollState(jnp.asarray(key), jnp.asarray(0), params, optimizer)
 
     def ask(self, state: EggrollState, first: int = 0) -> NoisePopulation:
@@ -238,20 +240,9 @@ def _moved(
         if episode is None
         else credited_noise(population, f, *episode, chunk, mesh)
     )
-    gradient, trained = (_trained(population.structure, x) for x in ([x * scale for x in total], _wide(weights)))
+    own = [x * scale for x in total], [widened(w) for w in weights]
+    gradient, trained = (population.structure.only(x, optax.MaskedNode()) for x in own)
     step = optax.with_extra_args_support(optimizer).update
     updates, optimizer_state = step(gradient, optimizer_state, trained, value=value)
     moved = zip(weights, jax.tree.leaves(updates), strict=True)
     return tuple((w + u).astype(w.dtype) for w, u in moved), optimizer_state
-
-
-def _trained(structure: Structure, weights: Sequence[Array]) -> Any:
-    """The tree of the parameters with nothing but the weights, in the way in which optax masks trees."""
-    found = iter(weights)
-    masked = optax.MaskedNode()
-    return jax.tree.unflatten(structure.treedef, [next(found) if s == "weight" else masked for s in structure.slots])
-
-
-def _wide(weights: tuple[Array, ...]) -> tuple[Array, ...]:
-    """At least float32: what the optimizer sees of the weights, so that its moments keep one precision."""
-    return tuple(w.astype(jnp.promote_types(w.dtype, jnp.float32)) for w in weights)

@@ -14,18 +14,25 @@ from blackbox.virtual.leaves import Leaf, Quantized, Structure, Weight, draw, st
 from blackbox.virtual.lineage import LineagePopulation
 from blackbox.virtual.noise import NoisePopulation
 from blackbox.virtual.population import VirtualPopulation
+from blackbox.virtual.probes import Directions, Hadamard, ProbePopulation, Seeded, Stored, squared_lengths
 
 __all__ = [
     "CoordinatePopulation",
+    "Directions",
+    "Hadamard",
     "Leaf",
     "LineagePopulation",
     "NoisePopulation",
+    "ProbePopulation",
     "Quantized",
+    "Seeded",
+    "Stored",
     "Structure",
     "VirtualPopulation",
     "Weight",
     "credited_noise",
     "draw",
+    "squared_lengths",
     "structure_of",
     "weighted_noise",
 ]

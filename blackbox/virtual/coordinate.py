@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.perturbed import LowRank
 from blackbox.perturbed.lowrank import added
-from blackbox.virtual.leaves import Leaf, Weight, structure_of
+from blackbox.virtual.leaves import Leaf, Structure, Weight, structure_of
 from blackbox.virtual.population import VirtualPopulation, column, required_ids
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CoordinatePopulation(VirtualPopulation):
-    """``candidate_i = center + step_i e_(coordinate_i)``, each a change of rank one, so that products are shared.
+    """``candidate_i = center + step_i e_(coordinate_i)``.
+
+    Where the members of a weight follow each other, in the order of the weights, ``evaluate`` runs the objective once
+    and for each member what comes after its weight (:mod:`blackbox.perturbed.sweep`). In another order a change is one
+    of rank one, so that members share the products.
 
     Coordinates count the entries of the perturbed leaves, one leaf after another in the order of the tree, each in row
     order.
@@ -33,10 +38,12 @@ class CoordinatePopulation(VirtualPopulation):
         structure: the form of the tree.
         coordinates: shape ``(n,)``, each from 0 to the number of perturbed entries less one.
         steps: shape ``(n,)``, signed, in units of the parameters.
+        counts: how many members each weight has, if they follow each other; else None.
     """
 
     coordinates: Int[Array, "n"]
     steps: Float[Array, "n"]
+    counts: tuple[int, ...] | None = None
 
     @classmethod
     def around(
@@ -45,8 +52,11 @@ class CoordinatePopulation(VirtualPopulation):
         coordinates: Int[Array, "n"],
         steps: Float[Array, "n"],
         policy: Mapping[str, Leaf] | None = None,
+        counts: tuple[int, ...] | None = None,
     ) -> CoordinatePopulation:
         """The population around a pytree of parameters; leaves that ``policy`` freezes have no coordinates.
+
+        ``counts`` is needed in a traced program alone, where coordinates cannot be looked at.
 
         Raises:
             SettingError: arrays of different shapes, coordinates that do not exist, or more entries than 32 bits can
@@ -62,7 +72,8 @@ class CoordinatePopulation(VirtualPopulation):
         if entries >= 2**31:
             raise SettingError(f"params has {entries} perturbed entries; coordinates count at most {2**31 - 1}")
         required_ids(coordinates, entries, "coordinates")
-        return cls(*structure.split(params), structure, coordinates % entries, steps)
+        coordinates = coordinates % entries
+        return cls(*structure.split(params), structure, coordinates, steps, counts or _counted(coordinates, structure))
 
     @property
     def rows(self) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
@@ -71,7 +82,9 @@ class CoordinatePopulation(VirtualPopulation):
     def take(self, ids: Int[Array, "k"]) -> CoordinatePopulation:
         """The members at some positions."""
         at = required_ids(ids, len(self))
-        return dataclasses.replace(self, coordinates=self.coordinates[at], steps=self.steps[at])
+        coordinates = self.coordinates[at]
+        counts = _counted(coordinates, self.structure)
+        return dataclasses.replace(self, coordinates=coordinates, steps=self.steps[at], counts=counts)
 
     def candidates(self, rows: tuple[Int[Array, "k"], Float[Array, "k"]]) -> tuple[tuple[Any, ...], Any]:
         """Weights of some members, with the ``in_axes`` under which ``vmap`` maps over them."""
@@ -96,6 +109,17 @@ class CoordinatePopulation(VirtualPopulation):
         return tuple(out), tuple(axes)
 
 
+def _counted(coordinates: Int[Array, "n"], structure: Structure) -> tuple[int, ...] | None:
+    """How many coordinates each weight has, if they are known and follow each other in the order of the weights."""
+    if isinstance(coordinates, jax.core.Tracer):
+        return None
+    ends = np.cumsum([math.prod(weight.shape) for weight in structure.weights])
+    weight = np.searchsorted(ends, np.asarray(coordinates), side="right")
+    if np.any(np.diff(weight) < 0):
+        return None
+    return tuple(np.bincount(weight, minlength=len(ends)).tolist())
+
+
 def _one_hot_factors(at: Int[Array, "k"], weight: Weight) -> tuple[Float[Array, "k ..."], Float[Array, "k ..."]]:
     """Factors of rank one whose product is one at entry ``at`` and zero elsewhere."""
     entry = jnp.unravel_index(at, weight.shape)
@@ -109,5 +133,5 @@ def _one_hot_factors(at: Int[Array, "k"], weight: Weight) -> tuple[Float[Array, 
 
 
 jax.tree_util.register_dataclass(
-    CoordinatePopulation, data_fields=["weights", "arrays", "coordinates", "steps"], meta_fields=["structure"]
+    CoordinatePopulation, data_fields=["weights", "arrays", "coordinates", "steps"], meta_fields=["structure", "counts"]
 )

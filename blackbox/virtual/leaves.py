@@ -180,6 +180,11 @@ class Structure:
         parts = {"weight": iter(weights), "array": iter(arrays), "static": iter(self.static)}
         return jax.tree.unflatten(self.treedef, [next(parts[slot]) for slot in self.slots])
 
+    def only(self, weights: Sequence[Any], blank: Any) -> Any:
+        """The pytree with nothing but the weights, and ``blank`` for all other leaves."""
+        found = iter(weights)
+        return jax.tree.unflatten(self.treedef, [next(found) if slot == "weight" else blank for slot in self.slots])
+
     def split(self, params: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Weights and other arrays of a pytree of this form."""
         leaves = jax.tree.leaves(params)

@@ -1,0 +1,123 @@
+"""From function values along directions to directional derivatives, whatever order they were told in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax.numpy as jnp
+
+from blackbox.errors import SettingError, TellError
+from blackbox.strategy import require_number
+from blackbox.virtual import Leaf
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+
+    from blackbox.arrays import Key
+    from blackbox.virtual import VirtualPopulation
+
+LARGEST = 1e15  # of a derivative; squares of larger ones, which optimizers take, would overflow
+
+
+class Estimate(NamedTuple):
+    """What values say of an objective."""
+
+    value: Float[Array, ""]
+    """f at the center, of forward differences; the mean of all values, of central ones. NaN if all have failed."""
+    gradient: Any
+    """A pytree like the parameters, of at least float32; zeros where nothing is estimated."""
+
+
+class Estimator(Protocol):
+    """An estimate of gradients from function values.
+
+    A member of ``ask``'s population is a query; ``estimate`` takes the values in any order, together with their
+    population. A query that failed, NaN or infinite, takes its direction out of the estimate.
+    """
+
+    def ask(self, params: Any, key: Key, generation: Any = 0, first: int = 0) -> VirtualPopulation: ...
+    def estimate(self, population: Any, fitness: Float[Array, "n"]) -> Estimate: ...
+    def evaluations(self, params: Any) -> int: ...
+
+
+class Slopes(NamedTuple):
+    """Directional derivatives."""
+
+    slope: Float[Array, "directions"]
+    """Zero where a query failed."""
+    known: Bool[Array, "directions"]
+    value: Float[Array, ""]
+
+
+def slopes(
+    fitness: Float[Array, "n"], steps: Float[Array, "n"], at: Int[Array, "n"], directions: int, central: bool
+) -> Slopes:
+    """Differences of values over the steps between them.
+
+    Each value counts by itself, less a common one, so that they can be told in any order: what was subtracted cancels.
+
+    Args:
+        fitness: values.
+        steps: of each value, signed; zero for the center.
+        at: each value's direction, from 0; any for the center.
+        directions: how many there are, with or without values.
+        central: whether a derivative is half of the difference of both sides, or that from the center.
+    """
+    f = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
+    is_finite = jnp.isfinite(f)
+    kept = jnp.where(is_finite, f, 0)
+    is_center = steps == 0
+    of_reference = is_finite if central else is_finite & is_center
+    count = jnp.sum(of_reference)
+    reference = jnp.sum(jnp.where(of_reference, kept / jnp.maximum(count, 1), 0))
+    side = jnp.where(is_center, jnp.ones_like(f), steps.astype(f.dtype))
+    change = jnp.where(is_center, 0, (kept - reference) / (2 * side if central else side))
+    zeros = jnp.zeros(directions, f.dtype)
+    slope = zeros.at[at].add(change)
+    told = zeros.at[at].add(jnp.where(is_finite & ~is_center, 1.0, 0.0).astype(f.dtype))
+    known = jnp.isfinite(slope) & (told == (2 if central else 1)) & (count > 0)
+    value = jnp.where(count > 0, reference, jnp.nan)
+    return Slopes(jnp.clip(jnp.where(known, slope, 0), -LARGEST, LARGEST), known, value)
+
+
+def members(queries: int, central: bool) -> int:
+    """Function values of some directions."""
+    return 2 * queries if central else queries + 1
+
+
+def require_whole(fitness: Float[Array, "n"], n: int) -> Float[Array, "n"]:
+    """``fitness`` as a JAX array, or TellError unless it is one real number for each of n members."""
+    fitness = jnp.asarray(fitness)
+    if fitness.shape != (n,) or jnp.issubdtype(fitness.dtype, jnp.complexfloating):
+        raise TellError(
+            f"fitness must be of all members at once, {n} real numbers, got {fitness.dtype} of shape {fitness.shape}"
+        )
+    return fitness
+
+
+def require_first(first: int, n: int) -> None:
+    """Raise :class:`SettingError` unless further members are asked for in whole populations of n."""
+    if isinstance(first, bool) or not isinstance(first, int) or first < 0 or first % n:
+        raise SettingError(f"first must be a multiple of the {n} members of a population, got {first!r}")
+
+
+def plain_radius(mu: float | None) -> float | None:
+    """``mu`` as a number of Python, or SettingError unless it is one above zero, or None."""
+    if hasattr(mu, "shape") and mu.shape != ():
+        raise SettingError(f"mu must be a number, got an array of shape {mu.shape}")
+    plain = None if mu is None else float(mu)
+    require_number("mu", plain, above=0)
+    return plain
+
+
+def without(frozen: Sequence[str]) -> dict[str, Leaf]:
+    """The policy of leaves that have no gradient."""
+    return {pattern: Leaf(noise="frozen") for pattern in frozen}
+
+
+def require_patterns(frozen: object) -> tuple[str, ...]:
+    """``frozen`` as a tuple, or SettingError unless it is one of strings."""
+    if isinstance(frozen, str) or not isinstance(frozen, Sequence) or not all(isinstance(x, str) for x in frozen):
+        raise SettingError(f'frozen must be a sequence of patterns such as ("*/bias",), got {frozen!r}')
+    return tuple(frozen)

@@ -1,0 +1,175 @@
+"""RGE: the gradient from differences along random directions.
+
+Sources: Nesterov & Spokoiny 2017, "Random gradient-free minimization of convex functions"; Spall 1992 (SPSA: Rademacher
+directions, one of them); Choromanski et al. 2018 (arXiv:1804.02395, orthogonal and Hadamard directions). Over q
+directions u of zero mean and ``E u u^T = I``
+
+    g  =  1/q sum_u (f(x + mu u) - f(x - mu u)) / (2 mu) u          central, 2 q evaluations
+    g  =  1/q sum_u (f(x + mu u) - f(x)) / mu u                     forward, q + 1 evaluations
+
+which is unbiased for the gradient of f smoothed over the directions. Of a linear f in d dimensions the mean square
+error ``E |g - grad f|^2 / |grad f|^2`` is
+
+    (d + 1) / q        "normal"
+    (d - 1) / q        "rademacher", and "sphere": normal directions scaled to the length d^(1/2)
+    (d - q) / q        "orthogonal", blocks of at most d directions from a random orthogonal matrix; and "hadamard",
+                       rows of Hadamard's matrix with random signs, where d is a power of two
+
+so that learning rates go with q / d. All but orthogonal directions are made from a key where they are used, in O(d) of
+memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from blackbox.kernels import xla
+from blackbox.kernels.noise import normal
+from blackbox.strategy import require_integer, require_key, require_one_of
+from blackbox.virtual import (
+    Directions,
+    Hadamard,
+    Leaf,
+    ProbePopulation,
+    Seeded,
+    Stored,
+    Structure,
+    Weight,
+    squared_lengths,
+    structure_of,
+)
+from blackbox.zo.differences import (
+    Estimate,
+    members,
+    plain_radius,
+    require_first,
+    require_patterns,
+    require_whole,
+    slopes,
+    without,
+)
+from blackbox.zo.smoothing import radius_of, relative
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+    from blackbox.arrays import Key
+
+DISTRIBUTIONS = ("normal", "rademacher", "sphere", "orthogonal", "hadamard")
+
+
+@dataclass(frozen=True)
+class RGE:
+    """Random gradient estimation.
+
+    Args:
+        queries: directions in an estimate. A central query is two evaluations; all forward ones share one more.
+        distribution: of the directions: "normal", "rademacher", "sphere", "orthogonal" or "hadamard".
+        central: central differences, or forward ones.
+        mu: smoothing radius, the standard deviation of a step in each coordinate, in units of the parameters; by
+            default by their dtype and root mean square, see :mod:`blackbox.zo.smoothing`.
+        frozen: shell patterns of the paths of leaves that have no gradient.
+    """
+
+    queries: int = 64
+    distribution: Literal["normal", "rademacher", "sphere", "orthogonal", "hadamard"] = "normal"
+    central: bool = True
+    mu: float | None = None
+    frozen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_integer("queries", self.queries, low=1, optional=False)
+        require_one_of("distribution", self.distribution, DISTRIBUTIONS)
+        object.__setattr__(self, "mu", plain_radius(self.mu))
+        object.__setattr__(self, "frozen", require_patterns(self.frozen))
+
+    def ask(self, params: Any, key: Key, generation: Any = 0, first: int = 0) -> ProbePopulation:
+        """The queries around ``params``; those of another ``first`` are along further directions."""
+        require_key(key)
+        require_first(first, members(self.queries, self.central))
+        structure = structure_of(params, without(self.frozen), Leaf(noise="dense"))
+        return _asked(self, structure, params, key, generation, first)
+
+    def estimate(self, population: ProbePopulation, fitness: Float[Array, "n"]) -> Estimate:
+        """Value and gradient from the values of all members."""
+        return along(self.central, population, require_whole(fitness, members(self.queries, self.central)))
+
+    def evaluations(self, params: Any) -> int:
+        """How many function values an estimate takes."""
+        return members(self.queries, self.central)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 5))
+def _asked(estimator: RGE, structure: Structure, params: Any, key: Key, generation: Any, first: int) -> ProbePopulation:
+    begin = first // members(estimator.queries, estimator.central) * estimator.queries
+    source, lengths = _directions(estimator, structure.weights, xla.fold(jnp.asarray(key), generation), begin)
+    return probes(estimator, structure, params, source, lengths, begin)
+
+
+def probes(
+    estimator: Any, structure: Structure, params: Any, source: Directions, lengths: Float[Array, "q"], begin: int
+) -> ProbePopulation:
+    """Queries along directions that follow each other, for an estimator with ``mu`` and ``central``."""
+    weights, arrays = structure.split(params)
+    mu = jnp.float32(estimator.mu or radius_of(weights, estimator.central))
+    if estimator.mu is None:
+        squares = sum(jnp.sum(jnp.square(w.astype(jnp.float32))) for w in weights)
+        mu = relative(mu, jnp.sqrt(squares / sum(w.size for w in weights)))
+    ids = begin + jnp.arange(lengths.shape[0])
+    if estimator.central:
+        at, steps = jnp.repeat(ids, 2), jnp.tile(jnp.stack([mu, -mu]), len(ids))
+    else:
+        at, steps = jnp.append(ids, begin), jnp.append(jnp.full(len(ids), mu), jnp.float32(0))
+    return ProbePopulation(
+        weights, arrays, structure, source, at, steps, jnp.asarray(begin), lengths, ordered=estimator.central
+    )
+
+
+def _directions(
+    estimator: RGE, weights: tuple[Weight, ...], key: Key, begin: int
+) -> tuple[Directions, Float[Array, "q"]]:
+    """The directions, and what they are multiplied with for entries of unit variance."""
+    q = estimator.queries
+    ones = jnp.ones(q, jnp.float32)
+    match estimator.distribution:
+        case "normal":
+            return Seeded(key, "normal"), ones
+        case "rademacher":
+            return Seeded(key, "sign"), ones
+        case "hadamard":
+            return Hadamard(key), ones
+        case "orthogonal":
+            return Stored(_orthogonal(weights, key, q, begin), jnp.asarray(begin)), ones
+    source = Seeded(key, "normal")
+    d = sum(int(np.prod(weight.shape)) for weight in weights)
+    return source, jnp.sqrt(d / squared_lengths(source, weights, begin + jnp.arange(q)))
+
+
+def _orthogonal(weights: tuple[Weight, ...], key: Key, q: int, begin: int) -> tuple[Float[Array, "q ..."], ...]:
+    """Rows of random orthogonal matrices (Mezzadri 2007, math-ph/0609050) times d^(1/2), in blocks of at most d."""
+    sizes = [int(np.prod(weight.shape)) for weight in weights]
+    d = sum(sizes)
+    blocks = []
+    for start in range(0, q, d):
+        rows = min(d, q - start)
+        z = normal(key, begin + start, (rows, d), like=jnp.zeros((), jnp.float32))
+        basis, triangle = jnp.linalg.qr(z.T)
+        blocks.append((basis * jnp.sign(jnp.diagonal(triangle))).T * d**0.5)
+    parts = jnp.split(jnp.concatenate(blocks), np.cumsum(sizes)[:-1], axis=1)
+    return tuple(part.reshape(q, *weight.shape) for part, weight in zip(parts, weights, strict=True))
+
+
+@partial(jax.jit, static_argnums=0)
+def along(central: bool, population: ProbePopulation, fitness: Float[Array, "n"]) -> Estimate:
+    """The mean over the directions of their derivatives times them."""
+    q = population.lengths.shape[0]
+    found = slopes(fitness, population.steps, population.directions - population.first, q, central)
+    total = population.weighted(found.slope.astype(jnp.float32) / jnp.maximum(jnp.sum(found.known), 1))
+    zeros = [jnp.zeros_like(x) for x in population.arrays]
+    return Estimate(found.value, population.structure.join(total, zeros))

@@ -1,0 +1,41 @@
+"""How far apart function values are taken for a difference: truncation against cancellation.
+
+A central difference of radius mu has the truncation error ``mu^2 |f'''| / 6`` and, of values that are exact to a
+relative eps, the cancellation error ``eps |f| / mu``; a forward one ``mu |f''| / 2`` and ``2 eps |f| / mu``. Their sums
+are least at
+
+    mu = (3 eps |f| / |f'''|)^(1/3)    central,        mu = 2 (eps |f| / |f''|)^(1/2)    forward
+
+(Nocedal & Wright 2006, "Numerical optimization", section 8.1). The derivatives are not known: for values and
+derivatives of one order these are some ``eps^(1/3)`` and ``2 eps^(1/2)``, which the defaults are, to a power of two, so
+that a step rounds no further digits away; times the size of the parameters where they are larger than one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def smoothing_radius(dtype: object, central: bool = True) -> float:
+    """The default radius for parameters of one order and a dtype: 2^-8 in float32, 2^-17 in float64, if central."""
+    eps = float(jnp.finfo(dtype).eps)
+    radius = eps ** (1 / 3) if central else 2 * eps**0.5
+    return float(2.0 ** round(math.log2(radius)))
+
+
+def radius_of(weights: Sequence[Float[Array, "..."]], central: bool) -> float:
+    """:func:`smoothing_radius` of the least precise of some weights."""
+    return max(smoothing_radius(w.dtype, central) for w in weights)
+
+
+def relative(radius: float, size: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The radius times the size of what it is added to, if that is larger than one: a power of two."""
+    _, exponent = jnp.frexp(jnp.maximum(jnp.abs(size).astype(jnp.float32), 1.0))
+    return jnp.ldexp(jnp.float32(radius), exponent - 1)
