@@ -1,0 +1,218 @@
+"""QZO: packed weights, the written step on their scales, integers that stay, and training in place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import blackbox as bb
+from blackbox.errors import SettingError
+from blackbox.kernels import dispatch
+from blackbox.testing.virtual import (
+    check_evaluation,
+    check_jit_and_scan,
+    check_lower_is_better,
+    check_order_of_members,
+    check_shape_stable,
+    check_total_on_fitness,
+    distance,
+    parameters,
+)  # fmt: skip
+from blackbox.zo.dequantized import dequantized
+from blackbox.zo.quantized import QuantizedWeight, quantize
+from blackbox.zo.qzo import QZO
+
+
+@pytest.fixture(scope="module")
+def little_noise_by_compiled_code() -> Iterator[None]:
+    """XLA takes a second to compile its own generator, and there is one for every shape."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "_WORTHWHILE", 0)
+        yield
+
+
+pytestmark = pytest.mark.usefixtures("quick_compilation", "little_noise_by_compiled_code")
+
+RNG = np.random.default_rng(0)
+CHECKS = (
+    check_evaluation, check_jit_and_scan, check_lower_is_better, check_order_of_members, check_shape_stable,
+    check_total_on_fitness,
+)  # fmt: skip
+
+
+def params(bits: int = 4) -> Any:
+    return quantize(parameters(), bits=bits, group_size=8)
+
+
+def scales(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(tree[name].scale, np.float64)) for name in ("first", "second")])
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize("shape", [(256, 12), (3, 20, 7), (5, 4), (1, 6), (130, 3)])
+@pytest.mark.parametrize(("bits", "largest"), [(4, 7), (8, 127)])
+def test_weights_are_the_nearest_in_their_bits(shape: tuple[int, ...], bits: int, largest: int) -> None:
+    w = RNG.normal(size=shape).astype(np.float32)
+    w[..., 0, 0] = 0
+    q = QuantizedWeight.of(jnp.asarray(w), bits, group_size=64)
+    assert q.shape == np.asarray(q.floats).shape == shape and q.floats.dtype == jnp.float32
+    group = min(64, shape[-2] + shape[-2] % 2)
+    for begin in range(0, shape[-2], group):
+        part = w[..., begin : begin + group, :]
+        s = np.abs(part).max(axis=-2, keepdims=True) / np.float32(largest)
+        s[s == 0] = 1
+        assert_allclose(q.floats[..., begin : begin + group, :], np.round(part / s) * s, rtol=1e-6, atol=1e-6)
+
+
+def test_four_bits_lie_two_in_a_byte() -> None:
+    w = jnp.asarray(RNG.normal(size=(512, 16)), jnp.float32)
+    four, eight = (QuantizedWeight.of(w, bits) for bits in (4, 8))
+    assert four.values.dtype == jnp.uint8 and four.values.nbytes == 512 * 16 // 2
+    assert eight.values.dtype == jnp.int8 and eight.values.nbytes == 512 * 16
+    assert four.nbytes == 512 * 16 // 2 + 4 * 4 * 16
+    of_zeros = QuantizedWeight.of(jnp.zeros((4, 3)))
+    assert_array_equal(of_zeros.floats, jnp.zeros((4, 3)))
+    packed = QuantizedWeight.of(jnp.arange(-7.0, 8.0)[:, None], 4, group_size=16)
+    assert_allclose(packed.floats[:, 0], np.arange(-7.0, 8.0), rtol=1e-6)
+
+
+def test_quantized_weights_are_used_like_arrays() -> None:
+    w, x = jnp.asarray(RNG.normal(size=(3, 6, 6)), jnp.float32), jnp.asarray(RNG.normal(size=(2, 6)), jnp.float32)
+    q = QuantizedWeight.of(w, 8, 2)
+    one = QuantizedWeight.of(w[0], 8, 2)
+    used: Any = one  # as an array is
+    assert_allclose(x @ used, x @ one.floats, rtol=1e-6, atol=1e-6)
+    assert_allclose(jnp.tanh(used), jnp.tanh(one.floats), rtol=1e-6)
+    by_layer, _ = jax.lax.scan(lambda h, layer: (h @ layer.floats, None), x, q)
+    assert_allclose(by_layer, x @ q.floats[0] @ q.floats[1] @ q.floats[2], rtol=1e-5)
+    assert QuantizedWeight.of(w.astype(jnp.bfloat16)).floats.dtype == jnp.bfloat16
+
+
+def test_what_is_quantized_can_be_said() -> None:
+    tree: dict[str, Any] = {
+        "embed": jnp.ones((4, 4)),
+        "layers": [jnp.ones((4, 4)), jnp.ones(4)],
+        "n": jnp.arange(4).reshape(2, 2),
+    }
+    out = quantize(tree, bits=8, keep=("emb*",))
+    assert isinstance(out["layers"][0], QuantizedWeight)
+    assert out["embed"] is tree["embed"] and out["layers"][1] is tree["layers"][1] and out["n"] is tree["n"]
+    with pytest.raises(SettingError, match=re.escape("keep: ['nothing'] match no leaf")):
+        quantize(tree, keep=("nothing",))
+    with pytest.raises(SettingError, match="no floating-point array of two axes or more"):
+        quantize({"b": jnp.ones(3)})
+    with pytest.raises(SettingError, match="bits must be one of 4, 8; got 3"):
+        quantize(tree, bits=3)
+    with pytest.raises(SettingError, match="group_size must be an even integer >= 2, got 7"):
+        quantize(tree, group_size=7)
+    with pytest.raises(SettingError, match=re.escape("got float32 of shape (3,)")):
+        QuantizedWeight.of(jnp.ones(3))
+
+
+# ---- the strategy
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_laws_of_virtual_strategies(check: Any) -> None:
+    check(QZO(queries=4, lr=0.01), params())
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_step_is_the_written_one(relative: bool) -> None:
+    strategy = QZO(queries=3, mu=1e-2, lr=0.01, clip=20.0, relative=relative)
+    state = strategy.init(bb.key(0), params())
+    for t in range(2):
+        population = strategy.ask(state)
+        fitness = np.random.default_rng(t).normal(size=6)
+        s, step = scales(state.params), 0.0
+        unit = s if relative else 1.0
+        clipped = 0
+        for k in range(3):
+            z = (scales(population[2 * k]) - s) / unit / 1e-2
+            assert_allclose(scales(population[2 * k + 1]), s - 1e-2 * z * unit, atol=1e-6)
+            d = (fitness[2 * k] - fitness[2 * k + 1]) / 2e-2
+            clipped += abs(d) > 20
+            step += np.clip(d, -20, 20) * z * unit / 3
+            if not t and not k:
+                assert 0.5 < np.std(z) < 1.5
+        assert clipped in (1, 2, 3)
+        state = strategy.tell(state, population, jnp.asarray(fitness, jnp.float32))
+        assert_allclose(scales(state.params), s - 0.01 * step, rtol=2e-3, atol=1e-4)
+
+
+def test_only_scales_are_trained_and_in_place_as_by_ask_and_tell() -> None:
+    strategy = QZO(queries=2, lr=lambda t: 0.01)
+    state, ours = (strategy.init(bb.key(0), params()) for _ in range(2))
+    step = strategy.step(distance)
+    for _ in range(3):
+        population = strategy.ask(state)
+        fitness = bb.evaluate(distance, population)
+        state = strategy.tell(state, population, fitness)
+        ours, value = step(ours)
+        assert float(value) == pytest.approx(float(fitness.mean()), rel=1e-5)
+    assert_allclose(scales(ours.params), scales(state.params), rtol=1e-4)
+    assert np.abs(scales(ours.params) / scales(params()) - 1).max() > 1e-3
+    for name in ("first", "second"):
+        assert_array_equal(ours.params[name].values, params()[name].values)
+    assert_array_equal(ours.params["bias"], params()["bias"])
+    noise = strategy.ask(state).noise(0)
+    assert not noise["bias"].any() and not noise["first"].values.any() and noise["first"].scale.all()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_programs_for_arrays_take_quantized_weights(bits: int) -> None:
+    tree = {"table": jnp.asarray(RNG.normal(size=(50, 12)), jnp.float32), "w": jnp.asarray(RNG.normal(size=(12, 18)))}
+    packed = quantize(tree, bits=bits, group_size=8)
+    arrays = {name: w.floats for name, w in packed.items()}
+    tokens = jnp.array([[3, 49, 0], [7, 7, 31]])
+
+    def program(p: Any, tokens: jax.Array) -> list[jax.Array]:
+        x = p["table"][tokens]
+        y = jnp.tanh(x @ p["w"])
+        return [
+            y, y @ p["w"].T @ p["table"].T, p["w"].T @ x[0].T, jnp.einsum("io,bti->obt", p["w"], x), p["w"] * 2,
+            x.astype(jnp.bfloat16) @ p["w"].astype(jnp.bfloat16), p["table"][jnp.array([60, -51, -1])], p["w"],
+        ]  # fmt: skip
+
+    for ours, theirs in zip(jax.jit(dequantized(program))(packed, tokens), program(arrays, tokens), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=2e-2, atol=1e-4)
+
+
+def test_no_weight_is_formed_as_a_whole() -> None:
+    w = QuantizedWeight.of(jnp.ones((2048, 1024)))
+    program = jax.jit(dequantized(lambda w, x, i: (x @ w, w @ x.T[:1024], w[i])))
+    memory: Any = program.lower(w, jnp.ones((1, 2048)), jnp.arange(3)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * 2**20
+
+
+def test_losses_may_be_any_function() -> None:
+    seen = []
+
+    def crude(p: Any, factor: float) -> float:
+        seen.append(np.asarray(p["first"].floats))
+        return factor * float(np.sum(np.abs(seen[-1])))
+
+    state = QZO(mu=0.01).init(bb.key(0), params())
+    _, value = QZO(mu=0.01).step(crude, jit=False)(state, 2.0)
+    assert_allclose(seen[0] + seen[1], 2 * params()["first"].floats, atol=1e-5)
+    assert np.abs(seen[0] - seen[1]).max() > 0
+    assert value == pytest.approx(2 * np.sum(np.abs(params()["first"].floats)), rel=1e-3)
+    assert dequantized(crude) == dequantized(crude) and hash(dequantized(crude)) == hash(dequantized(crude))
+
+
+def test_settings_are_checked() -> None:
+    for setting in ({"queries": 0}, {"mu": 0.0}, {"lr": -1.0}, {"clip": 0.0}, {"noise": "cauchy"}):
+        with pytest.raises(SettingError, match=f"^{next(iter(setting))} must be"):
+            QZO(**setting)
+    with pytest.raises(SettingError, match="params has no quantized weight"):
+        QZO().init(bb.key(0), parameters())
