@@ -148,7 +148,7 @@ def _swept(
     for number, (size, count) in enumerate(zip(sizes, population.counts, strict=True)):
         if count:
             rows = (population.coordinates[begin : begin + count] - first, population.steps[begin : begin + count])
-            groups.append((number, count, jax.tree.map(lambda x, n=count: _fill(x, -(-n // devices) * devices), rows)))
+            groups.append((number, count, tuple(_fill(x, -(-count // devices) * devices) for x in rows)))
         begin, first = begin + count, first + size
 
     def device(population: CoordinatePopulation, arrays: list[Any], shares: list[Any]) -> list[Any]:
@@ -158,7 +158,7 @@ def _swept(
         out = []
         for (number, _, _), rows in zip(groups, shares, strict=True):
             changed = jax.vmap(partial(program.changed, number, program.after(number), values))
-            out.append(_in_blocks(lambda part, f=changed: f(*part), rows, chunk))
+            out.append(_in_blocks(changed, rows, chunk))
         return out
 
     shares = [rows for _, _, rows in groups]
@@ -170,8 +170,12 @@ def _swept(
         kept = dataclasses.replace(population, coordinates=population.coordinates[:0], steps=population.steps[:0])
         placed_shares = jax.tree.map(lambda x: placed(x, mesh, split), shares)
         found = jax.tree.map(lambda x: placed(x, mesh, whole), sharded(kept, arrays, placed_shares))
-    cut = [jax.tree.map(lambda x, n=count: x[:n], out) for (_, count, _), out in zip(groups, found, strict=True)]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *cut)
+    counts = [count for _, count, _ in groups]
+
+    def joined(*parts: Array) -> Array:
+        return jnp.concatenate([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    return jax.tree.map(joined, *found)
 
 
 def _joined(form: Any, arrays: list[Any]) -> Any:

@@ -128,8 +128,7 @@ class Program:
         argument: int,
         equations: Sequence[Equation],
         values: dict[int, Any],
-        entry: Int[Array, ""],
-        step: Float[Array, ""],
+        row: tuple[Int[Array, ""], Float[Array, ""]],
     ) -> Any:
         """The results where one entry of an argument is a step away.
 
@@ -137,9 +136,9 @@ class Program:
             argument: which.
             equations: those after it.
             values: of the program as it was run.
-            entry: number of the entry, in row order.
-            step: what is added to it.
+            row: number of the entry, in row order, and what is added to it.
         """
+        entry, step = row
         number = self.arguments[argument]
         w = values[number]
         at = dict(enumerate(jnp.unravel_index(entry, w.shape)))

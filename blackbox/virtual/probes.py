@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class Directions(abc.ABC):
             return [t + jnp.tensordot(part[1], u, 1) for t, u in zip(totals, made, strict=True)], None
 
         zeros = [jnp.zeros(weight.shape, jnp.float32) for weight in weights]
-        return cast("list[Array]", jax.lax.scan(add, zeros, parts)[0])
+        return jax.lax.scan(add, zeros, parts)[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,7 +157,11 @@ class ProbePopulation(VirtualPopulation):
 
 def squared_lengths(source: Directions, weights: Sequence[Weight], ids: Int[Array, "k"]) -> Float[Array, "k"]:
     """``u_k . u_k`` of some directions, one after another."""
-    return cast("Array", jax.lax.map(lambda i: sum(jnp.sum(u * u) for u in source.drawn(weights, i[None])), ids))
+
+    def one(i: Int[Array, ""]) -> Float[Array, ""]:
+        return jnp.sum(jnp.stack([jnp.sum(u * u) for u in source.drawn(weights, i[None])]))
+
+    return jax.lax.map(one, ids)
 
 
 def _register(cls: type, data: Sequence[str], meta: Sequence[str] = ()) -> None:

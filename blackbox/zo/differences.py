@@ -104,8 +104,8 @@ def require_first(first: int, n: int) -> None:
 
 def plain_radius(mu: float | None) -> float | None:
     """``mu`` as a number of Python, or SettingError unless it is one above zero, or None."""
-    if hasattr(mu, "shape") and mu.shape != ():
-        raise SettingError(f"mu must be a number, got an array of shape {mu.shape}")
+    if shape := getattr(mu, "shape", ()):
+        raise SettingError(f"mu must be a number, got an array of shape {shape}")
     plain = None if mu is None else float(mu)
     require_number("mu", plain, above=0)
     return plain

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def smoothing_radius(dtype: object, central: bool = True) -> float:
     """The default radius for parameters of one order and a dtype: 2^-8 in float32, 2^-17 in float64, if central."""
-    eps = float(jnp.finfo(dtype).eps)
+    eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     radius = eps ** (1 / 3) if central else 2 * eps**0.5
     return float(2.0 ** round(math.log2(radius)))
 
