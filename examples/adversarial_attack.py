@@ -4,7 +4,7 @@ An attacker who can only ask for the scores of an image minimizes Carlini and Wa
 
     f(delta)  =  max(score_true - max_{i != true} score_i, -kappa)  +  c |delta|^2
 
-coordinate by coordinate with Adam as in ZOO (Chen et al. 2017, arXiv:1708.03999), along random directions as in
+coordinate by coordinate with Adam (Chen et al. 2017, arXiv:1708.03999, ZOO), along random directions as in
 ZO-AdaMM (Chen et al. 2019, arXiv:1910.06513), and by the signs alone as in ZO-signSGD (Liu et al. 2019).
 """
 

@@ -17,6 +17,14 @@ from rich.console import Console
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LAST_LINES = {
+    "adversarial_attack": (
+        r"signs of estimated gradients fool (9\d|100)% of 60 images, noise of the same length \d\d?%; "
+        r"picture: adversarial_attack\.png"
+    ),
+    "pde_correction": (
+        r"mean relative error: no correction 0\.1[45]\d, trained without the solver 0\.[01]\d\d, "
+        r"through it by values 0\.0[6-9]\d; picture: pde_correction\.png"
+    ),
     "sphere_ask_tell": r"value \d\.\de-1\d after \d+ evaluations",
     "mixed_space_with_failures": r"value 0\.0\d\d after 400 evaluations",
     "search_digits": r"value 0\.\d\d\d after 8 evaluations",

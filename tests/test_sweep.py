@@ -143,7 +143,7 @@ def flops(program: Program, number: int, argument: Any) -> float:
     """Floating-point operations of one entry's change, by XLA's own count."""
     values = jax.eval_shape(program.run, *argument)
     equations = program.after(number)
-    changed = jax.jit(lambda values, i, s: program.changed(number, equations, values, i, s))
+    changed = jax.jit(lambda values, i, s: program.changed(number, equations, values, (i, s)))
     cost = changed.lower(values, 0, np.float32(1)).compile().cost_analysis()
     return float(cost["flops"])
 

@@ -63,13 +63,14 @@ class Program:
         equations: in order.
         arguments: numbers of the function's arguments.
         results: numbers of what it returns, or literals.
-        tree: the form of what it returns.
+        returned: shapes and dtypes of what it returns.
+        tree: the form of that.
         bytes: of what the equations give.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        self.tree = jax.tree.structure(shape)
+        self.returned, self.tree = shape, jax.tree.structure(shape)
         self.equations: list[Equation] = []
         self._constants: dict[int, Any] = {}
         self.bytes = 0

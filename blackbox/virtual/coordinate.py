@@ -83,7 +83,9 @@ class CoordinatePopulation(VirtualPopulation):
         """The members at some positions."""
         at = required_ids(ids, len(self))
         coordinates = self.coordinates[at]
-        counts = _counted(coordinates, self.structure)
+        # Of members that follow each other, as shares of a generation do; each other choice would be a program more.
+        follow = not isinstance(at, jax.core.Tracer) and bool(np.all(np.diff(np.asarray(at)) == 1))
+        counts = _counted(coordinates, self.structure) if follow else None
         return dataclasses.replace(self, coordinates=coordinates, steps=self.steps[at], counts=counts)
 
     def candidates(self, rows: tuple[Int[Array, "k"], Float[Array, "k"]]) -> tuple[tuple[Any, ...], Any]:

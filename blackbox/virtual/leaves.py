@@ -187,7 +187,7 @@ class Structure:
 
     def split(self, params: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Weights and other arrays of a pytree of this form."""
-        leaves = jax.tree.leaves(params)
+        leaves = self.treedef.flatten_up_to(params)  # by place: a gradient has None for what is not an array
         return tuple(
             tuple(x for x, slot in zip(leaves, self.slots, strict=True) if slot == wanted)
             for wanted in ("weight", "array")

@@ -29,12 +29,15 @@ class Moments(NamedTuple):
     """Running mean of its square."""
     v_max: Float[Array, "d"]
     """The largest v so far."""
+    estimates: Int[Array, ""]
+    """How many gradients of which something was known."""
 
 
 def no_moments(like: Float[Array, "d"]) -> Moments:
     """The start of a run."""
-    zeros = namespace(like).zeros_like(like)
-    return Moments(m=zeros, v=zeros, v_max=zeros)
+    xp = namespace(like)
+    zeros = xp.zeros_like(like)
+    return Moments(m=zeros, v=zeros, v_max=zeros, estimates=xp.asarray(0)[()])
 
 
 def updated(moments: Moments, gradient: Float[Array, "d"], known: Bool[Array, "*d"], beta1: Any, beta2: Any) -> Moments:
@@ -42,8 +45,12 @@ def updated(moments: Moments, gradient: Float[Array, "d"], known: Bool[Array, "*
     xp = namespace(gradient)
     m = beta1 * moments.m + (1 - beta1) * gradient
     v = beta2 * moments.v + (1 - beta2) * (gradient * gradient)
-    new = Moments(m=m, v=v, v_max=xp.maximum(moments.v_max, v))
-    return Moments(*(xp.where(known, a, b) for a, b in zip(new, moments, strict=True)))
+    return Moments(
+        m=xp.where(known, m, moments.m),
+        v=xp.where(known, v, moments.v),
+        v_max=xp.where(known, xp.maximum(moments.v_max, v), moments.v_max),
+        estimates=moments.estimates + xp.astype(xp.any(known), moments.estimates.dtype),
+    )
 
 
 def step_of(moments: Moments, lr: Any) -> Float[Array, "d"]:
@@ -53,7 +60,7 @@ def step_of(moments: Moments, lr: Any) -> Float[Array, "d"]:
     return lr * moments.m / xp.where(root > 0, root, xp.ones_like(root))
 
 
-def at_rest(generation: Int[Array, ""], moments: Moments, lr: Any, radius: Any) -> Bool[Array, ""]:
+def at_rest(moments: Moments, lr: Any, radius: Any) -> Bool[Array, ""]:
     """Whether steps have become shorter than a millionth of the radius of the differences."""
     xp = namespace(moments.m)
-    return (generation > 0) & (xp.max(xp.abs(step_of(moments, lr))) < 1e-6 * radius)
+    return (moments.estimates > 0) & (xp.max(xp.abs(step_of(moments, lr))) < 1e-6 * radius)

@@ -40,7 +40,7 @@ from blackbox.zo.differences import (
     slopes,
     without,
 )
-from blackbox.zo.smoothing import radius_of, relative
+from blackbox.zo.smoothing import relative, smoothing_radius
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -75,7 +75,8 @@ class CGE:
         """The queries around ``params``; those of another ``first`` are of other coordinates, if not of all."""
         require_key(key)
         structure = self._structure(params)
-        return asked(self, params, structure, shares(structure, self.queries), key, generation, first)
+        counts = shares(structure, self.queries)
+        return asked(structure, counts, self.central, first, self.mu, structure.split(params), key, generation)
 
     def estimate(self, population: CoordinatePopulation, fitness: Float[Array, "n"]) -> Estimate:
         """Value and gradient from the values of all members."""
@@ -83,7 +84,7 @@ class CGE:
         sizes = [math.prod(weight.shape) for weight in population.structure.weights]
         unbiased = tuple(size / count for size, count in zip(sizes, counts, strict=True))
         fitness = require_whole(fitness, members(sum(counts), self.central))
-        return estimated(self.central, unbiased, population, fitness)
+        return Estimate.of(population, *estimated(self.central, unbiased, population, fitness))
 
     def evaluations(self, params: Any) -> int:
         """How many function values an estimate takes."""
@@ -111,22 +112,29 @@ def shares(structure: Structure, queries: int | None) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3, 6))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def asked(
-    estimator: Any, params: Any, structure: Structure, counts: tuple[int, ...], key: Key, generation: Any, first: int
+    structure: Structure,
+    counts: tuple[int, ...],
+    central: bool,
+    first: int,
+    mu: float | None,
+    leaves: tuple[tuple[Any, ...], tuple[Any, ...]],
+    key: Key,
+    generation: Any,
 ) -> CoordinatePopulation:
-    """Queries of some coordinates of each weight, for an estimator with ``mu`` and ``central``."""
-    weights, arrays = structure.split(params)
+    """Queries of some coordinates of each weight, of the parameters as ``structure`` splits them."""
+    weights, arrays = leaves
     chosen, steps, begin = [], [], 0
-    radius = estimator.mu or radius_of(weights, estimator.central)
     for number, (w, count) in enumerate(zip(weights, counts, strict=True)):
         at = drawn(xla.fold(jnp.asarray(key), generation, number), w.size, count, first)
         chosen.append(begin + at)
-        steps.append(jnp.full(count, radius) if estimator.mu else relative(radius, jnp.ravel(w)[at]))
+        own = relative(smoothing_radius(w.dtype, central), jnp.ravel(w)[at]) if mu is None else jnp.full(count, mu)
+        steps.append(own)
         begin += w.size
     coordinates, step = jnp.concatenate(chosen), jnp.concatenate(steps).astype(jnp.float32)
     told = list(counts)
-    if estimator.central:
+    if central:
         coordinates, step = jnp.repeat(coordinates, 2), jnp.stack([step, -step], 1).reshape(-1)
         told = [2 * count for count in counts]
     else:  # the center, as the last coordinate's by a step of zero
@@ -146,8 +154,8 @@ def drawn(key: Key, size: int, count: int, first: int) -> Int[Array, "count"]:
 @partial(jax.jit, static_argnums=(0, 1))
 def estimated(
     central: bool, factors: tuple[float, ...], population: CoordinatePopulation, fitness: Float[Array, "n"]
-) -> Estimate:
-    """Partial derivatives times a factor for each weight, zeros elsewhere."""
+) -> tuple[Float[Array, ""], list[Float[Array, "..."]]]:
+    """The value, and for each weight partial derivatives times a factor for each weight, zeros elsewhere."""
     structure = population.structure
     sizes = [math.prod(weight.shape) for weight in structure.weights]
     found = slopes(fitness, population.steps, population.coordinates, sum(sizes), central)
@@ -156,4 +164,4 @@ def estimated(
         (part * factor).reshape(weight.shape)
         for part, factor, weight in zip(parts, factors, structure.weights, strict=True)
     ]
-    return Estimate(found.value, structure.join(gradient, [jnp.zeros_like(x) for x in population.arrays]))
+    return found.value, gradient

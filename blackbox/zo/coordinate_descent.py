@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from blackbox.arrays import Array, Key, namespace
 from blackbox.strategy import algorithm, require_number
 from blackbox.zo.adamm import Moments, at_rest, no_moments, step_of, updated
-from blackbox.zo.mirrored import bounded, usable_values
+from blackbox.zo.mirrored import bounded, kept_values
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -90,7 +90,7 @@ class CoordinateDescent:
 
     def stop(self, state: CoordinateDescentState) -> dict[str, Bool[Array, ""]]:
         """``tolx``: the mean has come to rest, at a minimum or where the function is flat."""
-        return {"tolx": at_rest(state.generation, state.moments, self.lr, self.mu)}
+        return {"tolx": at_rest(state.moments, self.lr, self.mu)}
 
 
 def partial_derivatives(
@@ -101,7 +101,7 @@ def partial_derivatives(
     A row is along the coordinate of its largest step.
     """
     xp = namespace(mean)
-    f, usable = usable_values(fitness, mean)
+    f, usable = kept_values(fitness, mean)
     steps = population - mean
     size = xp.abs(steps)
     is_along = usable[:, None] & (size > 0) & (size == xp.max(size, axis=1, keepdims=True))
@@ -112,6 +112,8 @@ def partial_derivatives(
     deviation = along * (steps - xp.sum(steps, axis=0) / count)
     spread = xp.sum(deviation * deviation, axis=0)
     known = spread > 1e-6
-    slope = xp.astype(f @ xp.astype(deviation, f.dtype), mean.dtype)
+    own = xp.astype(along, f.dtype)  # less each coordinate's own mean: values along one do not touch another
+    centered = own * (f[:, None] - xp.sum(own * f[:, None], axis=0) / xp.astype(count, f.dtype))
+    slope = xp.astype(xp.sum(centered * xp.astype(deviation, f.dtype), axis=0), mean.dtype)
     slope = slope / xp.where(known, spread * unit, xp.ones_like(spread))
     return bounded(xp.where(known, slope, zeros)), known

@@ -53,7 +53,8 @@ class DeepZero:
     Args:
         density: part of the coordinates that are queried: one for all, or one for each leaf by its path, as
             :func:`grasp_densities` gives them. Each leaf has one query at least.
-        interval: steps for which coordinates are kept.
+        interval: generations of :class:`ZO` for which coordinates are kept. :func:`value_and_grad` knows no
+            generations: there they are kept as long as its key is.
         mu: smoothing radius; by default as that of :class:`CGE`.
         central: central differences, or the paper's forward ones.
         frozen: shell patterns of the paths of leaves that have no gradient.
@@ -82,13 +83,14 @@ class DeepZero:
         """The queries around ``params``; those of another ``first`` are of other coordinates."""
         require_key(key)
         structure = self._structure(params)
-        return asked(self, params, structure, self._counts(structure), key, generation // self.interval, first)
+        counts, interval = self._counts(structure), generation // self.interval
+        return asked(structure, counts, self.central, first, self.mu, structure.split(params), key, interval)
 
     def estimate(self, population: CoordinatePopulation, fitness: Float[Array, "n"]) -> Estimate:
         """Value and gradient from the values of all members."""
         structure = population.structure
         fitness = require_whole(fitness, members(sum(self._counts(structure)), self.central))
-        return estimated(self.central, (1.0,) * len(structure.weights), population, fitness)
+        return Estimate.of(population, *estimated(self.central, (1.0,) * len(structure.weights), population, fitness))
 
     def evaluations(self, params: Any) -> int:
         """How many function values an estimate takes."""

@@ -101,7 +101,8 @@ def _product(x: Array, own: int, w: Packed, axis: int, params: dict[str, Any]) -
     rows = jnp.moveaxis(x, own, -1)
     free, rows = rows.shape[:-1], rows.reshape(-1, rows.shape[-1])
     dtype = params.get("preferred_element_type") or jnp.promote_types(x.dtype, weight.dtype)
-    rest: dict[str, Any] = {"precision": params.get("precision"), "preferred_element_type": dtype}
+    wide = jnp.promote_types(dtype, jnp.float32)  # of what is added up
+    rest: dict[str, Any] = {"precision": params.get("precision"), "preferred_element_type": wide}
     over_inputs = (axis == 0) != w.turned
     if over_inputs:
         rows = jnp.pad(rows, ((0, 0), (0, groups * group - weight.inputs)))
@@ -119,8 +120,8 @@ def _product(x: Array, own: int, w: Packed, axis: int, params: dict[str, Any]) -
         return lax.dynamic_update_slice_in_dim(out, block, i * size * group, 1)
 
     width = outputs if over_inputs else groups * group
-    out = lax.fori_loop(0, groups // size, add if over_inputs else put, jnp.zeros((len(rows), width), dtype))
-    return out[:, : outputs if over_inputs else weight.inputs].reshape(*free, -1)
+    out = lax.fori_loop(0, groups // size, add if over_inputs else put, jnp.zeros((len(rows), width), wide))
+    return out.astype(dtype)[:, : outputs if over_inputs else weight.inputs].reshape(*free, -1)
 
 
 @quax.register(lax.gather_p)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from blackbox.errors import SettingError, TellError
@@ -26,7 +28,16 @@ class Estimate(NamedTuple):
     value: Float[Array, ""]
     """f at the center, of forward differences; the mean of all values, of central ones. NaN if all have failed."""
     gradient: Any
-    """A pytree like the parameters, of at least float32; zeros where nothing is estimated."""
+    """A pytree like the parameters, of at least float32; zeros where nothing is estimated, None for what is no array.
+    """
+
+    @classmethod
+    def of(cls, population: VirtualPopulation, value: Float[Array, ""], weights: Sequence[Array]) -> Estimate:
+        """The estimate whose gradient has these parts for the weights."""
+        structure, found = population.structure, iter(weights)
+        others = iter([jnp.zeros_like(x) for x in population.arrays])
+        parts: dict[str, Iterator[Any]] = {"weight": found, "array": others, "static": itertools.repeat(None)}
+        return cls(value, jax.tree.unflatten(structure.treedef, [next(parts[slot]) for slot in structure.slots]))
 
 
 class Estimator(Protocol):
@@ -53,9 +64,7 @@ class Slopes(NamedTuple):
 def slopes(
     fitness: Float[Array, "n"], steps: Float[Array, "n"], at: Int[Array, "n"], directions: int, central: bool
 ) -> Slopes:
-    """Differences of values over the steps between them.
-
-    Each value counts by itself, less a common one, so that they can be told in any order: what was subtracted cancels.
+    """Differences of values over the steps between them, in any order; one direction's values do not touch another's.
 
     Args:
         fitness: values.
@@ -67,17 +76,25 @@ def slopes(
     f = fitness.astype(jnp.promote_types(fitness.dtype, jnp.float32))
     is_finite = jnp.isfinite(f)
     kept = jnp.where(is_finite, f, 0)
-    is_center = steps == 0
-    of_reference = is_finite if central else is_finite & is_center
-    count = jnp.sum(of_reference)
-    reference = jnp.sum(jnp.where(of_reference, kept / jnp.maximum(count, 1), 0))
-    side = jnp.where(is_center, jnp.ones_like(f), steps.astype(f.dtype))
-    change = jnp.where(is_center, 0, (kept - reference) / (2 * side if central else side))
-    zeros = jnp.zeros(directions, f.dtype)
-    slope = zeros.at[at].add(change)
-    told = zeros.at[at].add(jnp.where(is_finite & ~is_center, 1.0, 0.0).astype(f.dtype))
-    known = jnp.isfinite(slope) & (told == (2 if central else 1)) & (count > 0)
-    value = jnp.where(count > 0, reference, jnp.nan)
+    is_center, zeros = steps == 0, jnp.zeros(directions, f.dtype)
+
+    def side(of: Bool[Array, "n"]) -> tuple[Float[Array, "directions"], Float[Array, "directions"]]:
+        """Of each direction the value on one side, and whether it is known."""
+        told = of & is_finite
+        return zeros.at[at].add(jnp.where(told, f, 0)), zeros.at[at].add(told.astype(f.dtype))
+
+    ahead, has_ahead = side(steps > 0)
+    radius = zeros.at[at].max(jnp.where(is_center, 0, jnp.abs(steps)).astype(f.dtype))
+    of_value = is_finite if central else is_finite & is_center
+    count = jnp.sum(of_value)
+    value = jnp.where(count > 0, jnp.sum(jnp.where(of_value, kept / jnp.maximum(count, 1), 0)), jnp.nan)
+    if central:
+        behind, has_behind = side(steps < 0)
+        known, width = (has_ahead == 1) & (has_behind == 1), 2 * radius
+    else:
+        behind, known, width = jnp.where(count > 0, value, 0), (has_ahead == 1) & (count > 0), radius
+    slope = (ahead - behind) / jnp.where(radius > 0, width, 1)
+    known = known & jnp.isfinite(slope)
     return Slopes(jnp.clip(jnp.where(known, slope, 0), -LARGEST, LARGEST), known, value)
 
 

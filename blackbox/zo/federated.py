@@ -145,7 +145,9 @@ def unit_directions(
     """Uniform on the unit sphere; those of a client independent, or orthogonal to each other."""
     z = normal(key, generation, shape, leaf=1, like=like)
     if orthogonal:
-        return jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(z, 1, 2))[0], 1, 2)
+        basis, triangle = jnp.linalg.qr(jnp.swapaxes(z, 1, 2))
+        signs = jnp.sign(jnp.diagonal(triangle, axis1=1, axis2=2))  # without them some directions are likelier
+        return jnp.swapaxes(basis * signs[:, None, :], 1, 2)
     return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
 

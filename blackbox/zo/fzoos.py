@@ -125,7 +125,7 @@ class FZooS:
         require_integer("history", self.history, low=self.active + self.local_steps, optional=False)
         for name in ("lr", "radius", "lengthscale"):
             require_number(name, getattr(self, name), above=0)
-        require_number("noise", self.noise, low=1e-6)  # below it, float32 has no Cholesky factor
+        require_number("noise", self.noise, above=0)
         require_number("gamma", self.gamma, low=0)
         require_one_of("correction", self.correction, ("constant", "inverse", "uncertainty"))
 

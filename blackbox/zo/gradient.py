@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.perturbed.sweep import Program
@@ -15,6 +18,8 @@ from blackbox.zo.differences import Estimate, Estimator
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
+
+    from blackbox.virtual import VirtualPopulation
 
 MEMORY = 2**24, 2**30  # bytes of intermediate results of queries at once: on CPUs, by their caches, and elsewhere
 
@@ -45,11 +50,13 @@ def value_and_grad(
         raise SettingError(f"estimator must be one of bb.zo's, such as bb.zo.RGE(queries=64), got {estimator!r}")
 
     def estimate(params: Any, key: Any, *args: Any) -> Estimate:
+        params = jax.tree.map(lambda x: jnp.asarray(x) if type(x) is float else x, params)  # as JAX sees it
         population = estimator.ask(params, key)
-        size = chunk or fitting_chunk(f, params, *args)
+        fitting = fitting_chunk(f, population, params, *args)
+        size = fitting if chunk is None else chunk
         return estimator.estimate(population, evaluate(f, population, *args, chunk=size, mesh=mesh))
 
-    @functools.wraps(f)
+    @functools.wraps(f, assigned=("__name__", "__doc__"), updated=())  # its signature has a key more
     def fn(params: Any, key: Any, *args: Any) -> tuple[Float[Array, ""], Any]:
         found = estimate(params, key, *args)
         return found.value, found.gradient
@@ -59,26 +66,41 @@ def value_and_grad(
     return fn
 
 
-def fitting_chunk(f: Callable[..., Any], params: Any, *args: Any) -> int:
-    """How many evaluations of ``f`` at once have intermediate results that fit the device."""
-    return max(1, MEMORY[jax.default_backend() != "cpu"] // max(1, _intermediate(f, *jax.tree.flatten((params, args)))))
+def fitting_chunk(f: Callable[..., Any], population: VirtualPopulation, params: Any, *args: Any) -> int:
+    """How many members at once have intermediate results, and weights of their own, that fit the device.
+
+    Raises:
+        SettingError: if ``f`` does not return one real number.
+    """
+    leaves, tree = jax.tree.flatten((params, args))
+    kinds = tuple(_kind(x) for x in leaves)
+    constants = tuple(None if kind else (x,) for x, kind in zip(leaves, kinds, strict=True))
+    each, returned = _traced(f, kinds, constants, tree)
+    if returned is not None:
+        raise SettingError(f"f must return one real number, got {returned}")
+    if getattr(population, "counts", None) is None:  # a copy of the weights and half of a pair's direction
+        each += sum(6 * math.prod(weight.shape) for weight in population.structure.weights)
+    return max(1, MEMORY[jax.default_backend() != "cpu"] // max(1, each))
 
 
-def _intermediate(f: Callable[..., Any], leaves: list[Any], tree: Any) -> int:
-    """Bytes of what the equations of ``f`` give, those that are views included."""
-    arrays = [hasattr(x, "dtype") for x in leaves]
-    shapes = tuple((x.shape, x.dtype) if yes else x for x, yes in zip(leaves, arrays, strict=True))
-    return _measured(f, shapes, tuple(arrays), tree)
+def _kind(x: Any) -> tuple[tuple[int, ...], Any] | None:
+    """Shape and dtype of an array or number; None for a constant of programs."""
+    if isinstance(x, bool | int | float):
+        return (), jnp.result_type(x)
+    return (tuple(x.shape), x.dtype) if isinstance(x, jax.Array | np.ndarray | np.generic) else None
 
 
-@functools.lru_cache(maxsize=64)
-def _measured(f: Callable[..., Any], shapes: tuple[Any, ...], arrays: tuple[bool, ...], tree: Any) -> int:
+@functools.lru_cache(maxsize=16)
+def _traced(f: Callable[..., Any], kinds: tuple[Any, ...], constants: tuple[Any, ...], tree: Any) -> tuple[int, Any]:
+    """Bytes of what the equations of ``f`` give, and what it returns if that is not one real number."""
+
     def call(*given: Any) -> Any:
         found = iter(given)
-        params, args = jax.tree.unflatten(
-            tree, [next(found) if yes else x for x, yes in zip(shapes, arrays, strict=True)]
-        )
+        leaves = [next(found) if constant is None else constant[0] for constant in constants]
+        params, args = jax.tree.unflatten(tree, leaves)
         return f(params, *args)
 
-    structs = [jax.ShapeDtypeStruct(*shape) for shape, yes in zip(shapes, arrays, strict=True) if yes]
-    return Program(call, *structs).bytes
+    program = Program(call, *(jax.ShapeDtypeStruct(*kind) for kind in kinds if kind))
+    out = program.returned
+    is_number = getattr(out, "shape", None) == () and not jnp.issubdtype(out.dtype, jnp.complexfloating)
+    return program.bytes, None if is_number else out

@@ -38,7 +38,7 @@ from blackbox.strategy import algorithm, require_integer, require_number
 from blackbox.virtual import Directions, Leaf, ProbePopulation, Structure, Weight, structure_of
 from blackbox.virtual.leaves import drawn, streams
 from blackbox.zo.differences import Estimate, require_first, require_patterns, require_whole, slopes, without
-from blackbox.zo.zo import moved
+from blackbox.zo.zo import stepped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,8 +198,9 @@ class GuidedES:
         structure = population.structure
         if jax.tree.structure(state.params) != structure.treedef:
             raise TellError("population must be one of this state's, got one whose parameters are another tree")
-        estimate = _estimated(population, require_whole(fitness, 2 * self.queries), self.beta)
-        params, optimizer = moved(self.optimizer, structure, state.params, state.optimizer, estimate)
+        fitness = require_whole(fitness, 2 * self.queries)
+        estimate = Estimate.of(population, *_estimated(population, fitness, self.beta))
+        params, optimizer = stepped(self.optimizer, structure, state.params, state.optimizer, estimate)
         surrogates = state.surrogates
         if self.reuse:
             surrogates = _pushed(surrogates, list(structure.split(estimate.gradient)[0]))
@@ -255,14 +256,15 @@ def _orthonormal(vectors: tuple[Float[Array, "k ..."], ...]) -> tuple[Float[Arra
 
 
 @jax.jit
-def _estimated(population: ProbePopulation, fitness: Float[Array, "n"], beta: Any) -> Estimate:
-    """g, of the pairs that have not failed."""
+def _estimated(
+    population: ProbePopulation, fitness: Float[Array, "n"], beta: Any
+) -> tuple[Float[Array, ""], list[Float[Array, "..."]]]:
+    """The value, and g of the pairs that have not failed."""
     found = slopes(
         fitness, population.steps, population.directions - population.first, len(population.lengths), central=True
     )
-    total = population.weighted(beta * found.slope.astype(jnp.float32) / jnp.maximum(jnp.sum(found.known), 1))
-    zeros = [jnp.zeros_like(x) for x in population.arrays]
-    return Estimate(found.value, population.structure.join(total, zeros))
+    count = jnp.maximum(jnp.sum(found.known), 1)
+    return found.value, population.weighted(beta * found.slope.astype(jnp.float32) / count)
 
 
 jax.tree_util.register_dataclass(GuidedDirections, data_fields=["key", "basis", "wide", "within"], meta_fields=[])

@@ -29,6 +29,7 @@ from blackbox.kernels.spec import UNIT
 from blackbox.strategy import algorithm, require_number, require_order
 from blackbox.virtual import Leaf, NoisePopulation, Structure, draw, structure_of
 from blackbox.zo import in_place
+from blackbox.zo.differences import require_first
 from blackbox.zo.mezo import (
     away_from_center,
     own_arrays,
@@ -151,6 +152,7 @@ class HiZOO:
         """Members 2k and 2k + 1: ``x + mu e_k`` and ``x - mu e_k``; the last one: x."""
         structure = self._structure(state.params)
         n = 2 * self.queries + 1
+        require_first(first, n)
         ids = None if first == 0 else first + jnp.arange(n)
         return ShapedPopulation(
             *structure.split(state.params), structure, state.key, state.generation, jnp.asarray(self.mu, jnp.float32),

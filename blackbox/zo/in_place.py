@@ -20,12 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from blackbox.arrays import described
 from blackbox.errors import TellError
 from blackbox.kernels.noise import centered_noise, fold
 from blackbox.kernels.spec import UNIT, VALUES_PER_BLOCK, blocks_of
@@ -71,6 +73,9 @@ def values_in_place(
     weights, grids = list(population.weights), [None] * len(population.weights)
     evaluated = _evaluated if compiled else _evaluated.__wrapped__  # type: ignore[attr-defined]
     dense = [i for i, weight in enumerate(structure.weights) if weight.noise == "dense"]
+    if compiled:  # before arrays are used up
+        given = (tuple(weights), population.arrays, factors(0), sigma, args)
+        require_value(_evaluated.eval_shape(loss, structure, *given))
     for i in dense:
         reach = FARTHEST * structure.weights[i].multiplier * sigma
         weights[i], grids[i] = on_grid(weights[i], reach, thresholds[i])
@@ -88,11 +93,19 @@ def values_in_place(
         for sign, side in ((1.0, 1.0), (-1.0, -2.0)):
             shift(pair, side)
             value = evaluated(loss, structure, tuple(weights), population.arrays, narrow, sign * sigma, args)
-            if jnp.shape(value) != ():
-                raise TellError(f"loss must give a number, got an array of shape {jnp.shape(value)}")
+            require_value(value)
             values.append(value)
         shift(pair, 1.0)
-    return tuple(weights), tuple(grids), np.array([float(value) for value in values], np.float32)
+    return tuple(weights), tuple(grids), np.array([float(value) for value in values])
+
+
+def require_value(value: Any) -> None:
+    """Raise TellError unless ``value`` is one real number."""
+    if isinstance(value, Real):
+        return
+    dtype = getattr(value, "dtype", None)
+    if getattr(value, "shape", None) != () or np.dtype(dtype).kind not in "biufV":  # V: bfloat16
+        raise TellError(f"loss must give one real number, got {described(value)}")
 
 
 def trained_leaves(
@@ -187,7 +200,7 @@ def on_grid(
     """
     digits = DIGITS[w.dtype.name]
     # A little more than the sum, for the roundings of both.
-    bound = jnp.max(jnp.abs(w)) * (1 + 2.0**-20) + jnp.asarray(reach, w.dtype)
+    bound = _largest(w.reshape(-1)) * (1 + 2.0**-20) + jnp.asarray(reach, w.dtype)
     grid = jnp.ldexp(jnp.ones((), w.dtype), jnp.frexp(bound)[1] - digits)
 
     def change(block: Array, _: Any) -> Array:
@@ -200,6 +213,20 @@ def on_grid(
         return jnp.where(count == 0, 0, count * grid)  # a negative zero would come back as a positive one
 
     return _by_blocks(w.reshape(-1), 0, w.size, BLOCK, change).reshape(w.shape), grid
+
+
+def _largest(x: Float[Array, "n"]) -> Float[Array, ""]:
+    """The largest magnitude of finite weights, as masks may be infinite; in blocks."""
+
+    def of(start: Array | int, rows: int) -> Array:
+        block = jnp.abs(jax.lax.dynamic_slice_in_dim(x, start, rows))
+        return jnp.max(jnp.where(block < jnp.inf, block, 0), initial=0)
+
+    whole, rest = divmod(x.size, BLOCK)
+    first = of(whole * BLOCK, rest)
+    if not whole:
+        return first
+    return jax.lax.fori_loop(0, whole, lambda i, most: jnp.maximum(most, of(i * BLOCK, BLOCK)), first)
 
 
 def moves(w: Float[Array, "..."], threshold: Float[Array, ""]) -> Bool[Array, "..."]:
@@ -255,6 +282,7 @@ def trained(
         step = jax.lax.fori_loop(0, rates.shape[0], add, decay * block)
         lots = _lots(lots_key, start // _block_of(w.size, kind), block.shape[0])
         moved = block - jnp.floor(step / unit + lots) * unit
+        moved = jnp.where(jnp.isfinite(block), moved, block)  # infinite weights, such as masks, stay
         return jnp.where(_is_even(block / grid), moved, block) if masked else moved
 
     return _by_blocks(w.reshape(-1), 0, w.size, _block_of(w.size, kind), change).reshape(w.shape)
@@ -281,6 +309,7 @@ def trained_by_factors(
             own = jax.lax.dynamic_slice_in_dim(a[layer], start, block.shape[0])
             wide = block.astype(jnp.promote_types(block.dtype, jnp.float32))
             moved = wide - jnp.matmul(own, b[layer].T, precision=jax.lax.Precision.HIGHEST) - decay * wide
+            moved = jnp.where(jnp.isfinite(wide), moved, wide)
             if DIGITS[block.dtype.name] >= 24:
                 return moved
             lots = _lots(lots_key, layer * -(-m // size) + start // size, size * n)
@@ -313,7 +342,7 @@ def less(
 ) -> Float[Array, "..."]:
     """A leaf less ``total`` and ``decay`` times itself, in its own dtype; see :func:`rounded`."""
     wide = w.astype(jnp.promote_types(w.dtype, jnp.float32))
-    moved = wide - (total + decay * wide)
+    moved = jnp.where(jnp.isfinite(wide), wide - (total + decay * wide), wide)
     if DIGITS[w.dtype.name] >= 24:
         return moved
     return rounded(moved, _lots(fold(key, LOTS), 0, w.size).reshape(w.shape), w.dtype)

@@ -31,6 +31,7 @@ from blackbox.kernels import seedsum
 from blackbox.kernels.noise import fold
 from blackbox.kernels.spec import UNIT
 from blackbox.perturbed import LowRank
+from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_integer, require_number
 from blackbox.virtual import Leaf, NoisePopulation, Structure, draw, structure_of
 from blackbox.virtual.leaves import streams
@@ -164,6 +165,8 @@ class LOZO:
 
     def step(self, loss: Callable[..., Any], *, jit: bool = True) -> Callable[..., tuple[LOZOState, float]]:
         """A step in the memory of the weights; see :meth:`blackbox.zo.mezo.MeZO.step`."""
+
+        loss = hashable(loss)
 
         def advance(state: LOZOState, *args: Any) -> tuple[LOZOState, float]:
             population = self.ask(state)

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blackbox.errors import SettingError, TellError
+from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 from blackbox.virtual import Leaf, NoisePopulation, Structure, structure_of, weighted_noise
 from blackbox.virtual.leaves import streams
@@ -126,6 +127,8 @@ class MeZO:
             jit: whether to compile it; False for a function that is no JAX program, such as one that generates text.
         """
 
+        loss = hashable(loss)
+
         def advance(state: MeZOState, *args: Any) -> tuple[MeZOState, float]:
             population = self.ask(state)
             nothing = (None,) * len(population.weights)
@@ -171,8 +174,20 @@ def require_precision(structure: Structure, params: Any) -> None:
 
 
 def own_arrays(params: Any) -> Any:
-    """The tree with arrays of JAX; those of NumPy, which could be changed afterwards, are copied."""
-    return jax.tree.map(lambda x: jnp.array(x) if isinstance(x, np.ndarray | np.generic) else x, params)
+    """The tree with arrays of JAX; those of NumPy, which could be changed afterwards, are copied.
+
+    So are arrays that are in it twice, each of which is moved where it lies.
+    """
+    seen: set[int] = set()
+
+    def own(x: Any) -> Any:
+        if not isinstance(x, np.ndarray | np.generic | jax.Array):
+            return x
+        shared = id(x) in seen
+        seen.add(id(x))
+        return jnp.array(x) if shared or not isinstance(x, jax.Array) else x
+
+    return jax.tree.map(own, params)
 
 
 def require_population(params: Any, population: NoisePopulation, fitness: Float[Array, "n"]) -> None:

@@ -40,7 +40,18 @@ def mirrored_gradient(
 
 
 def usable_values(fitness: Float[Array, "n"], like: Array) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
-    """Values less the mean of those that have not failed, zero for those that have; and which have not.
+    """Values less the mean of those that have not failed, zero for those that have; and which have not."""
+    xp = namespace(like)
+    f, usable = kept_values(fitness, like)
+    count = xp.sum(xp.astype(usable, f.dtype))
+    # Twice, as the first mean of large values is rounded.
+    for _ in range(2):
+        f = xp.where(usable, f - xp.sum(f) / xp.where(count > 0, count, xp.ones_like(count)), xp.zeros_like(f))
+    return f, usable
+
+
+def kept_values(fitness: Float[Array, "n"], like: Array) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
+    """Values, zero for those that have failed; and which have not.
 
     A value has failed if it is not finite, or greater than the 0.4th power of the largest float of ``like`` (1e15 in
     float32), so that squares of differences can be added up.
@@ -48,12 +59,7 @@ def usable_values(fitness: Float[Array, "n"], like: Array) -> tuple[Float[Array,
     xp = namespace(like)
     f = xp.astype(fitness, xp.result_type(fitness.dtype, like.dtype))
     usable = xp.abs(f) <= float(xp.finfo(like.dtype).max) ** 0.4  # false of NaN
-    f = xp.where(usable, f, xp.zeros_like(f))
-    count = xp.sum(xp.astype(usable, f.dtype))
-    # Twice, as the first mean of large values is rounded.
-    for _ in range(2):
-        f = xp.where(usable, f - xp.sum(f) / xp.where(count > 0, count, xp.ones_like(count)), xp.zeros_like(f))
-    return f, usable
+    return xp.where(usable, f, xp.zeros_like(f)), usable
 
 
 def bounded(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

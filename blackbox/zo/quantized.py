@@ -66,6 +66,8 @@ class QuantizedWeight:
             raise SettingError(
                 f"w must be floating-point numbers of two axes or more, got {w.dtype} of shape {w.shape}"
             )
+        if not w.size:
+            raise SettingError(f"w must have entries, got shape {w.shape}")
         inputs = w.shape[-2]
         group = min(group_size, inputs + inputs % 2)
         values, scale = _rounded(w, bits, group)
@@ -136,6 +138,8 @@ def quantize(params: Any, bits: int = 4, group_size: int = 128, keep: Sequence[s
     Raises:
         SettingError: a pattern that matches no leaf, no array to quantize, or what :meth:`QuantizedWeight.of` refuses.
     """
+    if isinstance(keep, str):
+        raise SettingError(f'keep must be a sequence of patterns such as ("*embed*",), got {keep!r}')
     unmatched, count = set(keep), 0
 
     def chosen(path: Any, x: Any) -> Any:
@@ -144,12 +148,13 @@ def quantize(params: Any, bits: int = 4, group_size: int = 128, keep: Sequence[s
         matching = {pattern for pattern in keep if fnmatch.fnmatchcase(name, pattern)}
         unmatched -= matching
         is_weight = isinstance(x, jax.Array | np.ndarray) and x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating)
+        count += isinstance(x, QuantizedWeight)
         if matching or not is_weight:
             return x
         count += 1
         return QuantizedWeight.of(x, bits, group_size)
 
-    out = jax.tree_util.tree_map_with_path(chosen, params)
+    out = jax.tree_util.tree_map_with_path(chosen, params, is_leaf=lambda x: isinstance(x, QuantizedWeight))
     if unmatched:
         raise SettingError(f"keep: {sorted(unmatched)} match no leaf")
     if not count:

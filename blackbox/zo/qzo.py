@@ -10,7 +10,7 @@ independent standard normal entries,
 
 The paper perturbs all scales by as much, ``s + mu z``, and steps by d z (``relative=False``). As scales are of the size
 of a weight over 7 or 127, and differ among layers, such a perturbation is large for some and small for others. In
-proportion to the scale, mu is a share of the weights and one learning rate does for all layers and bit widths.
+proportion to the scale, mu is a share of the weights.
 
 Only the scales are trained; other arrays stay as they are, as in the paper. State beside the parameters: none.
 """
@@ -29,6 +29,7 @@ import numpy as np
 from blackbox.errors import SettingError
 from blackbox.kernels import seedsum
 from blackbox.kernels.spec import UNIT
+from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
 from blackbox.virtual import NoisePopulation, Structure, Weight, weighted_noise
 from blackbox.zo.in_place import keys_of
@@ -151,6 +152,8 @@ class QZO:
             jit: whether to compile it; False for a function that is no JAX program.
         """
 
+        loss = hashable(loss)
+
         def advance(state: QZOState, *args: Any) -> tuple[QZOState, float]:
             population = self.ask(state)
             keys, scales = keys_of(population), population.weights
@@ -166,7 +169,7 @@ class QZO:
                 step = np.zeros(self.queries, np.float32)
                 step[row // 2] = self.mu * (1 - 2 * (row % 2))
                 values.append(evaluated(loss, population.structure, plus(jnp.asarray(step)), population.arrays, args))
-            fitness = np.array([float(value) for value in values], np.float32)
+            fitness = np.array([float(value) for value in values])
             rates = rate_of(self, state.generation) * slopes_of_pairs(fitness, self.mu, self.clip)
             params = population.structure.join(plus(-rates), population.arrays)
             return QZOState(state.key, state.generation + 1, params), mean_of_finite(fitness)

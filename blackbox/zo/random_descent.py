@@ -93,7 +93,7 @@ class RandomDescent:
 
     def stop(self, state: RandomDescentState) -> dict[str, Bool[Array, ""]]:
         """``tolx``: the mean has come to rest, at a minimum or where the function is flat."""
-        return {"tolx": at_rest(state.generation, state.moments, self.lr, self.mu)}
+        return {"tolx": at_rest(state.moments, self.lr, self.mu)}
 
     def _directions(self, state: RandomDescentState, pairs: int, first: int) -> Float[Array, "pairs d"]:
         """Those of pairs ``first`` to ``first + pairs - 1``."""

@@ -13,7 +13,7 @@ error ``E |g - grad f|^2 / |grad f|^2`` is
     (d + 1) / q        "normal"
     (d - 1) / q        "rademacher", and "sphere": normal directions scaled to the length d^(1/2)
     (d - q) / q        "orthogonal", blocks of at most d directions from a random orthogonal matrix; and "hadamard",
-                       rows of Hadamard's matrix with random signs, where d is a power of two
+                       rows of Hadamard's matrix with random signs, where d is a power of two; up to (d - 1) / q else
 
 so that learning rates go with q / d. All but orthogonal directions are made from a key where they are used, in O(d) of
 memory.
@@ -94,50 +94,54 @@ class RGE:
         require_key(key)
         require_first(first, members(self.queries, self.central))
         structure = structure_of(params, without(self.frozen), Leaf(noise="dense"))
-        return _asked(self, structure, params, key, generation, first)
+        form = (self.distribution, self.queries, self.central)
+        return _asked(structure, form, first, self.mu, structure.split(params), key, generation)
 
     def estimate(self, population: ProbePopulation, fitness: Float[Array, "n"]) -> Estimate:
         """Value and gradient from the values of all members."""
-        return along(self.central, population, require_whole(fitness, members(self.queries, self.central)))
+        fitness = require_whole(fitness, members(self.queries, self.central))
+        return Estimate.of(population, *along(self.central, population, fitness))
 
     def evaluations(self, params: Any) -> int:
         """How many function values an estimate takes."""
         return members(self.queries, self.central)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5))
-def _asked(estimator: RGE, structure: Structure, params: Any, key: Key, generation: Any, first: int) -> ProbePopulation:
-    begin = first // members(estimator.queries, estimator.central) * estimator.queries
-    source, lengths = _directions(estimator, structure.weights, xla.fold(jnp.asarray(key), generation), begin)
-    return probes(estimator, structure, params, source, lengths, begin)
-
-
-def probes(
-    estimator: Any, structure: Structure, params: Any, source: Directions, lengths: Float[Array, "q"], begin: int
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _asked(
+    structure: Structure,
+    form: tuple[str, int, bool],
+    first: int,
+    mu: float | None,
+    leaves: tuple[tuple[Any, ...], tuple[Any, ...]],
+    key: Key,
+    generation: Any,
 ) -> ProbePopulation:
-    """Queries along directions that follow each other, for an estimator with ``mu`` and ``central``."""
-    weights, arrays = structure.split(params)
-    mu = jnp.float32(estimator.mu or radius_of(weights, estimator.central))
-    if estimator.mu is None:
+    distribution, queries, central = form
+    begin = first // members(queries, central) * queries
+    key = xla.fold(jnp.asarray(key), generation)
+    source, lengths = _directions(distribution, queries, structure.weights, key, begin)
+    weights, arrays = leaves
+    if mu is None:
         squares = sum(jnp.sum(jnp.square(w.astype(jnp.float32))) for w in weights)
-        mu = relative(mu, jnp.sqrt(squares / sum(w.size for w in weights)))
-    ids = begin + jnp.arange(lengths.shape[0])
-    if estimator.central:
-        at, steps = jnp.repeat(ids, 2), jnp.tile(jnp.stack([mu, -mu]), len(ids))
+        size = jnp.sqrt(squares / sum(w.size for w in weights))
+        step = relative(radius_of(weights, central), size)
     else:
-        at, steps = jnp.append(ids, begin), jnp.append(jnp.full(len(ids), mu), jnp.float32(0))
-    return ProbePopulation(
-        weights, arrays, structure, source, at, steps, jnp.asarray(begin), lengths, ordered=estimator.central
-    )
+        step = jnp.asarray(mu, jnp.float32)
+    ids = begin + jnp.arange(queries)
+    if central:
+        at, steps = jnp.repeat(ids, 2), jnp.tile(jnp.stack([step, -step]), len(ids))
+    else:
+        at, steps = jnp.append(ids, begin), jnp.append(jnp.full(len(ids), step), jnp.float32(0))
+    return ProbePopulation(weights, arrays, structure, source, at, steps, jnp.asarray(begin), lengths, ordered=central)
 
 
 def _directions(
-    estimator: RGE, weights: tuple[Weight, ...], key: Key, begin: int
+    distribution: str, q: int, weights: tuple[Weight, ...], key: Key, begin: int
 ) -> tuple[Directions, Float[Array, "q"]]:
     """The directions, and what they are multiplied with for entries of unit variance."""
-    q = estimator.queries
     ones = jnp.ones(q, jnp.float32)
-    match estimator.distribution:
+    match distribution:
         case "normal":
             return Seeded(key, "normal"), ones
         case "rademacher":
@@ -155,21 +159,21 @@ def _orthogonal(weights: tuple[Weight, ...], key: Key, q: int, begin: int) -> tu
     """Rows of random orthogonal matrices (Mezzadri 2007, math-ph/0609050) times d^(1/2), in blocks of at most d."""
     sizes = [int(np.prod(weight.shape)) for weight in weights]
     d = sum(sizes)
-    blocks = []
-    for start in range(0, q, d):
-        rows = min(d, q - start)
-        z = normal(key, begin + start, (rows, d), like=jnp.zeros((), jnp.float32))
-        basis, triangle = jnp.linalg.qr(z.T)
-        blocks.append((basis * jnp.sign(jnp.diagonal(triangle))).T * d**0.5)
-    parts = jnp.split(jnp.concatenate(blocks), np.cumsum(sizes)[:-1], axis=1)
+    rows = min(d, q)
+    z = normal(key, begin, (-(-q // rows), rows, d), like=jnp.zeros((), jnp.float32))
+    basis, triangle = jnp.linalg.qr(jnp.swapaxes(z, 1, 2))
+    basis = basis * jnp.sign(jnp.diagonal(triangle, axis1=1, axis2=2))[:, None, :]
+    directions = jnp.swapaxes(basis, 1, 2).reshape(-1, d)[:q] * d**0.5
+    parts = jnp.split(directions, np.cumsum(sizes)[:-1], axis=1)
     return tuple(part.reshape(q, *weight.shape) for part, weight in zip(parts, weights, strict=True))
 
 
 @partial(jax.jit, static_argnums=0)
-def along(central: bool, population: ProbePopulation, fitness: Float[Array, "n"]) -> Estimate:
-    """The mean over the directions of their derivatives times them."""
+def along(
+    central: bool, population: ProbePopulation, fitness: Float[Array, "n"]
+) -> tuple[Float[Array, ""], list[Float[Array, "..."]]]:
+    """The value, and for each weight the mean over the directions of their derivatives times them."""
     q = population.lengths.shape[0]
     found = slopes(fitness, population.steps, population.directions - population.first, q, central)
-    total = population.weighted(found.slope.astype(jnp.float32) / jnp.maximum(jnp.sum(found.known), 1))
-    zeros = [jnp.zeros_like(x) for x in population.arrays]
-    return Estimate(found.value, population.structure.join(total, zeros))
+    count = jnp.maximum(jnp.sum(found.known), 1)
+    return found.value, population.weighted(found.slope.astype(jnp.float32) / count)

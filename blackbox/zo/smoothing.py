@@ -31,8 +31,12 @@ def smoothing_radius(dtype: object, central: bool = True) -> float:
 
 
 def radius_of(weights: Sequence[Float[Array, "..."]], central: bool) -> float:
-    """:func:`smoothing_radius` of the least precise of some weights."""
-    return max(smoothing_radius(w.dtype, central) for w in weights)
+    """The default radius along directions of all weights: that of float32 if any has no more digits.
+
+    Where all weights move at once, a step is as long as the square root of their number, so that what bfloat16 would
+    want for one coordinate is far too long; differences are large enough, as all weights add to them.
+    """
+    return max(smoothing_radius(jnp.promote_types(w.dtype, jnp.float32), central) for w in weights)
 
 
 def relative(radius: float, size: Float[Array, "*n"]) -> Float[Array, "*n"]:

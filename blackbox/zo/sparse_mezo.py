@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from blackbox.errors import SettingError
+from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
 from blackbox.virtual import Leaf, NoisePopulation, Structure, structure_of
 from blackbox.zo.in_place import BLOCK, moves
@@ -147,6 +148,8 @@ class SparseMeZO:
 
     def step(self, loss: Callable[..., Any], *, jit: bool = True) -> Callable[..., tuple[SparseMeZOState, float]]:
         """A step in the memory of the weights; see :meth:`blackbox.zo.mezo.MeZO.step`."""
+
+        loss = hashable(loss)
 
         def advance(state: SparseMeZOState, *args: Any) -> tuple[SparseMeZOState, float]:
             population = self.ask(state)

@@ -54,12 +54,13 @@ class Features(NamedTuple):
 def drawn_features(key: Key, count: int, orthogonal: bool, like: Float[Array, "d"]) -> Features:
     """Normal frequencies, independent or in orthogonal blocks of d, and uniform phases."""
     d = like.shape[0]
-    blocks = -(-count // d)
-    z = normal(key, 0, (blocks, d, d), leaf=2, like=like)
+    rows = min(count, d)
+    blocks = -(-count // rows)
+    z = normal(key, 0, (blocks, rows, d), leaf=2, like=like)
     if orthogonal:
         # The length of a normal vector in a direction of its own (Yu et al. 2016, arXiv:1610.09072).
-        lengths = jnp.linalg.norm(normal(key, 0, (blocks, d, d), leaf=3, like=like), axis=-1, keepdims=True)
-        z = lengths * jnp.linalg.qr(z)[0]
+        lengths = jnp.linalg.norm(normal(key, 0, (blocks, rows, d), leaf=3, like=like), axis=-1, keepdims=True)
+        z = lengths * jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(z, 1, 2))[0], 1, 2)
     phases = 2 * math.pi * uniform(key, 0, (count,), leaf=4, like=like)
     return Features(z.reshape(-1, d)[:count], phases)
 
@@ -101,9 +102,14 @@ def standardized(queries: Queries) -> tuple[Float[Array, "n"], Float[Array, ""]]
 
 
 def factor_of(gram: Float[Array, "n n"], known: Bool[Array, "n"], noise: Any) -> Float[Array, "n n"]:
-    """Cholesky's factor of the kernel matrix with noise; unknown points are independent of all others."""
+    """Cholesky's factor of the kernel matrix with noise; unknown points are independent of all others.
+
+    The noise is at least what the roundings of n points add up to, below which there may be no factor.
+    """
     both = known[:, None] & known[None, :]
-    return jnp.linalg.cholesky(jnp.where(both, gram, 0) + jnp.diag(jnp.where(known, noise, 1.0)).astype(gram.dtype))
+    least = 2 * gram.shape[0] * float(np.finfo(gram.dtype).eps)
+    diagonal = jnp.where(known, jnp.maximum(noise, least), 1.0)
+    return jnp.linalg.cholesky(jnp.where(both, gram, 0) + jnp.diag(diagonal).astype(gram.dtype))
 
 
 class Posterior(NamedTuple):
@@ -167,9 +173,9 @@ def explained_variance(process: Posterior, inverse: Float[Array, "n n"], x: Floa
     at = (x - process.origin) / process.lengthscale
     steps = process.points - at
     k = jnp.where(process.known, jnp.exp(-0.5 * jnp.sum(steps**2, axis=-1)), 0)
-    along = process.points @ at
-    products = process.products - along[:, None] - along[None, :] + jnp.sum(at**2)
-    return k @ (inverse * products) @ k
+    # k^T (inverse * (points - at) (points - at)^T) k, whose middle part would be a matrix for each point asked for.
+    along, solved = process.points @ at, inverse @ k
+    return k @ (inverse * process.products) @ k - 2 * (k * along) @ solved + jnp.sum(at**2) * (k @ solved)
 
 
 def feature_weights(

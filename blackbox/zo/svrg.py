@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from blackbox.errors import TellError
 from blackbox.population import evaluate, hashable
-from blackbox.zo.differences import Estimator
+from blackbox.zo.differences import Estimate, Estimator
 from blackbox.zo.gradient import fitting_chunk, value_and_grad
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def anchored(
     Args:
         f: a function of a pytree of parameters and of data, which returns a number: the mean loss.
         estimator: how the queries are chosen, such as :class:`CGE` or :class:`RGE`.
-        chunk: queries that are evaluated at once; by default as many as take some 64 MiB of intermediate results.
+        chunk: queries that are evaluated at once; by default as :func:`value_and_grad` has it.
         mesh: a one-dimensional ``jax.sharding.Mesh`` whose devices share the queries.
     """
     gradient_of = value_and_grad(f, estimator, chunk=chunk, mesh=mesh)
@@ -85,27 +85,28 @@ def variance_reduced(
     Args:
         f: a function of a pytree of parameters and of data, which returns a number: the mean loss.
         estimator: how the queries are chosen, such as :class:`CGE` or :class:`RGE`.
-        chunk: queries that are evaluated at once; by default as many as take some 64 MiB of intermediate results.
+        chunk: queries that are evaluated at once; by default as :func:`value_and_grad` has it.
         mesh: a one-dimensional ``jax.sharding.Mesh`` whose devices share the queries.
     """
     value_and_grad(f, estimator)  # which names what is wrong with the estimator
     f = hashable(f)
 
-    @functools.wraps(f)
+    @functools.wraps(f, assigned=("__name__", "__doc__"), updated=())  # its signature is another one
     def fn(params: Any, anchor: Anchor, key: Key, *batch: Any) -> tuple[Float[Array, ""], Any]:
         tree: Any = jax.tree.structure(params)
         if tree != jax.tree.structure(anchor.params):
             raise TellError("anchor must be of parameters like params, got one whose parameters are another tree")
-        size = chunk or fitting_chunk(f, params, *batch)
         here, there = (estimator.ask(x, key) for x in (params, anchor.params))
+        size = fitting_chunk(f, here, params, *batch) if chunk is None else chunk
         near, far = (evaluate(f, population, *batch, chunk=size, mesh=mesh) for population in (here, there))
         both = jnp.isfinite(near) & jnp.isfinite(far)
         now, then = (
             estimator.estimate(population, jnp.where(both, fitness, jnp.nan))
             for population, fitness in ((here, near), (there, far))
         )
-        gradient = jax.tree.map(lambda a, b, c: a - b + c, now.gradient, then.gradient, anchor.gradient)
-        return now.value, gradient
+        structure = here.structure
+        parts = zip(*(structure.split(x.gradient)[0] for x in (now, then, anchor)), strict=True)
+        return Estimate.of(here, now.value, [a - b + c for a, b, c in parts])
 
     fn.evaluations = lambda params: 2 * estimator.evaluations(params)  # type: ignore[attr-defined]
     return fn

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
     from blackbox.arrays import Key
-    from blackbox.virtual import VirtualPopulation
+    from blackbox.virtual import Structure, VirtualPopulation
+    from blackbox.zo.differences import Estimate
 
 
 class ZOState(NamedTuple):
@@ -75,22 +76,33 @@ class ZO:
         if jax.tree.structure(state.params) != population.structure.treedef:
             raise TellError("population must be one of this state's, got one whose parameters are another tree")
         estimate = self.estimator.estimate(population, fitness)
-        params, optimizer = moved(self.optimizer, population.structure, state.params, state.optimizer, estimate)
+        params, optimizer = stepped(self.optimizer, population.structure, state.params, state.optimizer, estimate)
         return ZOState(state.key, state.generation + 1, params, optimizer)
 
     def recommend(self, state: ZOState) -> Any:
         return state.params
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def moved(
-    optimizer: optax.GradientTransformation, structure: Any, params: Any, optimizer_state: Any, estimate: Any
+def stepped(
+    optimizer: optax.GradientTransformation, structure: Structure, params: Any, optimizer_state: Any, estimate: Estimate
 ) -> tuple[Any, Any]:
-    """The parameters after the step, and the optimizer's state."""
+    """The parameters after the optimizer's step, and its state."""
     weights, arrays = structure.split(params)
-    own = structure.split(estimate.gradient)[0], [widened(w) for w in weights]
-    gradient, trained = (structure.only(x, optax.MaskedNode()) for x in own)
+    gradient, _ = structure.split(estimate.gradient)
+    moved, optimizer_state = _moved(optimizer, structure, weights, optimizer_state, gradient, estimate.value)
+    return structure.join(moved, arrays), optimizer_state
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _moved(
+    optimizer: optax.GradientTransformation,
+    structure: Structure,
+    weights: tuple[Float[Array, "..."], ...],
+    optimizer_state: Any,
+    gradient: tuple[Float[Array, "..."], ...],
+    value: Float[Array, ""],
+) -> tuple[list[Float[Array, "..."]], Any]:
+    seen, trained = (structure.only(x, optax.MaskedNode()) for x in (gradient, [widened(w) for w in weights]))
     step = optax.with_extra_args_support(optimizer).update
-    updates, optimizer_state = step(gradient, optimizer_state, trained, value=estimate.value)
-    new = [(w + u).astype(w.dtype) for w, u in zip(weights, jax.tree.leaves(updates), strict=True)]
-    return structure.join(new, arrays), optimizer_state
+    updates, optimizer_state = step(seen, optimizer_state, trained, value=value)
+    return [(w + u).astype(w.dtype) for w, u in zip(weights, jax.tree.leaves(updates), strict=True)], optimizer_state

@@ -45,3 +45,9 @@ for name, update in (("replicated", None), ("sharded", mesh)):
     print(name, "first fitness", np.array_equal(one[0][0], many[0][0]), "mean", np.allclose(one[1], many[1], atol=1e-5))
 one, many = train(None, None, 22, 2), train(mesh, mesh, 22, 2)  # members and pairs that do not divide by the devices
 print("uneven", np.allclose(one[0], many[0], rtol=1e-5), np.allclose(one[1], many[1], atol=1e-5))
+for name, estimator in (("coordinates", bb.zo.CGE(queries=100)), ("directions", bb.zo.RGE(11, central=False))):
+    one, many = (
+        bb.zo.value_and_grad(loss, estimator, chunk=8, mesh=devices)(params, bb.key(0), x, 0.0)
+        for devices in (None, mesh)
+    )
+    print(name, all(np.allclose(p, q, atol=1e-3) for p, q in zip(*map(jax.tree.leaves, (one, many)), strict=True)))

@@ -410,6 +410,8 @@ def test_eight_devices_give_what_one_gives() -> None:
         "replicated first fitness True mean True",
         "sharded first fitness True mean True",
         "uneven True True",
+        "coordinates True",
+        "directions True",
     ], done.stderr
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import blackbox as bb
-from blackbox.zo import CGE, RGE, DeepZero, smoothing_radius, value_and_grad
+from blackbox.kernels.noise import fold_many
+from blackbox.zo import CGE, RGE, ZO, DeepZero, smoothing_radius, value_and_grad
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -44,7 +46,7 @@ def smooth(params: Any) -> Any:
 def errors(f: Any, estimator: Any, estimates: int) -> np.ndarray:
     """Differences of many estimates from the gradient, relative to its length."""
     gradient = value_and_grad(f, estimator)
-    keys = jnp.stack([bb.fold(bb.key(1), i) for i in range(estimates)])
+    keys = jnp.asarray(fold_many(bb.key(1), estimates))
     found = jax.jit(lambda keys: jax.lax.map(lambda key: gradient(PARAMS, key)[1], keys))(keys)
     truth = flat(jax.grad(f, allow_int=True)(PARAMS))
     rows = np.concatenate([np.reshape(found[name], (estimates, -1)) for name in ("a", "b", "c")], axis=1)
@@ -268,3 +270,43 @@ def test_bad_arguments() -> None:
         bb.TellError, match="fitness must be of all members at once, 8 real numbers, got float32 of shape"
     ):
         RGE(4).estimate(RGE(4).ask(PARAMS, bb.key(0)), jnp.ones(3))
+
+
+def test_a_penalty_along_one_coordinate_leaves_the_others() -> None:
+    params = {"x": jnp.arange(4.0)}
+    for central in (True, False):
+        estimator = CGE(0.5, central=central)
+        population = estimator.ask(params, bb.key(0))
+        fitness = bb.evaluate(lambda p: jnp.sum(jnp.asarray([1.0, 2.0, 3.0, 4.0]) * p["x"]), population)
+        gradient = estimator.estimate(population, fitness.at[0].set(1e9)).gradient["x"]
+        np.testing.assert_allclose(gradient[1:], [2, 3, 4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [CGE(0.1), RGE(3, mu=0.1), DeepZero(0.5, mu=0.1)], ids=repr)
+def test_leaves_that_are_no_arrays(estimator: Any) -> None:
+    """Functions and strings pass; numbers of Python are trained as JAX's gradients have it, inside programs and out."""
+    params = {"w": jnp.ones(3), "activation": jnp.tanh, "b": 5.0, "mask": jnp.array([True, False])}
+
+    def f(p: Any) -> Any:
+        return jnp.sum(p["activation"](p["w"])) + 3 * p["b"]
+
+    value, gradient = value_and_grad(f, estimator)(params, bb.key(0))
+    assert gradient["activation"] is None and not np.any(gradient["mask"]) and math.isfinite(value)
+    arrays = {k: v for k, v in params.items() if k != "activation"}
+    inside = jax.jit(lambda p: value_and_grad(f, estimator)({**p, "activation": jnp.tanh}, bb.key(0))[1])(arrays)
+    for name in ("w", "b"):
+        np.testing.assert_allclose(inside[name], gradient[name], rtol=1e-4, atol=1e-5)
+    if isinstance(estimator, CGE):
+        assert float(gradient["b"]) == pytest.approx(3, rel=1e-3)
+    strategy = ZO(estimator, optax.sgd(0.1))
+    state = strategy.init(bb.key(0), params)
+    population = strategy.ask(state)
+    moved = strategy.tell(state, population, bb.evaluate(f, population))
+    assert moved.params["b"] == 5.0 and moved.params["activation"] is jnp.tanh  # there they are constants
+    assert not np.array_equal(moved.params["w"], params["w"])
+
+
+def test_losses_that_are_no_numbers_are_named() -> None:
+    for f in (lambda p: p["a"], lambda p: (jnp.sum(p["a"]), 1)):
+        with pytest.raises(bb.SettingError, match="f must return one real number, got"):
+            value_and_grad(f, RGE(4))(PARAMS, bb.key(0))

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import blackbox as bb
 from blackbox.errors import SettingError, TellError
 from blackbox.kernels import dispatch
-from blackbox.testing.virtual import check_order_of_members, check_total_on_fitness, parameters
+from blackbox.testing.virtual import check_total_on_fitness, parameters
 from blackbox.zo.hizoo import HiZOO
 
 
@@ -38,7 +38,8 @@ def flat(tree: Any) -> np.ndarray:
 def test_a_step_is_the_written_one() -> None:
     strategy = HiZOO(queries=2, mu=0.1, lr=0.02, alpha=0.3, weight_decay=0.1)
     state = strategy.init(bb.key(0), PARAMS)
-    for t in range(3):
+    order = jnp.array([3, 4, 0, 2, 1])  # in which members are told does not matter
+    for t in range(2):
         population = strategy.ask(state)
         fitness = np.random.default_rng(t).normal(size=5)
         x, h = flat(state.params), flat(state.curvature)
@@ -51,7 +52,7 @@ def test_a_step_is_the_written_one() -> None:
             found += abs(up + down - 2 * center) / (2 * 0.1**2) * h * (e * np.sqrt(h)) ** 2 / 2
         assert not flat(population.noise(4)).any()
         step[4:] += 0.1 * x[4:]
-        state = strategy.tell(state, population, jnp.asarray(fitness, jnp.float32))
+        state = strategy.tell(state, population.take(order), jnp.asarray(fitness, jnp.float32)[order])
         assert_allclose(flat(state.params), x - 0.02 * step, rtol=1e-4, atol=1e-5)
         assert_allclose(flat(state.curvature), np.clip(0.7 * h + 0.3 * found, 1e-2, 1e4), rtol=1e-3)
 
@@ -59,7 +60,7 @@ def test_a_step_is_the_written_one() -> None:
 def test_steep_coordinates_are_perturbed_less() -> None:
     """Of a pair c z_i^2 / 2 is (sum_j h_j + 2 h_i) / 2 on average: 605 and 506 for curvatures of 100 and 1."""
     steep = jnp.where(jnp.arange(20) < 10, 100.0, 1.0)
-    strategy = HiZOO(queries=512, mu=1e-2, lr=0.0, alpha=0.5)
+    strategy = HiZOO(queries=128, mu=1e-2, lr=0.0, alpha=0.5)
     state = strategy.init(bb.key(0), jnp.zeros(20))
 
     def bowl(x: jax.Array) -> jax.Array:
@@ -68,15 +69,14 @@ def test_steep_coordinates_are_perturbed_less() -> None:
     population = strategy.ask(state)
     state = strategy.tell(state, population, bb.evaluate(bowl, population))
     (h,) = state.curvature
-    assert np.mean(h[:10]) == pytest.approx(0.5 + 605 / 2, rel=0.15)
+    assert np.mean(h[:10]) == pytest.approx(0.5 + 605 / 2, rel=0.3)
     assert np.mean(h[:10]) > 1.1 * np.mean(h[10:])
     spread = np.abs(flat(strategy.ask(state).noise(0)))
     assert spread.max() < 1e-2
 
 
-@pytest.mark.parametrize("check", [check_total_on_fitness, check_order_of_members], ids=lambda check: check.__name__)
-def test_laws_of_virtual_strategies(check: Any) -> None:
-    check(HiZOO(queries=2, lr=0.01, alpha=0.1), parameters())
+def test_any_fitness_may_be_told() -> None:
+    check_total_on_fitness(HiZOO(queries=2, lr=0.01, alpha=0.1), parameters())
 
 
 def test_further_generations_are_other_pairs_and_failures_count_nothing() -> None:
