@@ -35,6 +35,8 @@ from blackbox.zo.differences import (
     Estimate,
     members,
     plain_radius,
+    require_bool,
+    require_first,
     require_patterns,
     require_whole,
     slopes,
@@ -70,12 +72,14 @@ class CGE:
         object.__setattr__(self, "mu", plain_radius(self.mu))
         object.__setattr__(self, "frozen", require_patterns(self.frozen))
         require_integer("queries", self.queries, low=1)
+        require_bool("central", self.central)
 
     def ask(self, params: Any, key: Key, generation: Any = 0, first: int = 0) -> CoordinatePopulation:
-        """The queries around ``params``; those of another ``first`` are of other coordinates, if not of all."""
+        """The queries around ``params``; those of another ``first`` are of coordinates drawn anew, if not of all."""
         require_key(key)
         structure = self._structure(params)
         counts = shares(structure, self.queries)
+        require_first(first, members(sum(counts), self.central))
         return asked(structure, counts, self.central, first, self.mu, structure.split(params), key, generation)
 
     def estimate(self, population: CoordinatePopulation, fitness: Float[Array, "n"]) -> Estimate:

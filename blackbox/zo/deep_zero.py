@@ -33,6 +33,8 @@ from blackbox.zo.differences import (
     Estimator,
     members,
     plain_radius,
+    require_bool,
+    require_first,
     require_patterns,
     require_whole,
     without,
@@ -76,14 +78,16 @@ class DeepZero:
         if isinstance(self.density, Mapping):
             object.__setattr__(self, "density", _Densities((k, float(v)) for k, v in sorted(self.density.items())))
         require_integer("interval", self.interval, low=1, optional=False)
+        require_bool("central", self.central)
         object.__setattr__(self, "mu", plain_radius(self.mu))
         object.__setattr__(self, "frozen", require_patterns(self.frozen))
 
     def ask(self, params: Any, key: Key, generation: Any = 0, first: int = 0) -> CoordinatePopulation:
-        """The queries around ``params``; those of another ``first`` are of other coordinates."""
+        """The queries around ``params``; those of another ``first`` are of coordinates drawn anew."""
         require_key(key)
         structure = self._structure(params)
         counts, interval = self._counts(structure), generation // self.interval
+        require_first(first, members(sum(counts), self.central))
         return asked(structure, counts, self.central, first, self.mu, structure.split(params), key, interval)
 
     def estimate(self, population: CoordinatePopulation, fitness: Float[Array, "n"]) -> Estimate:

@@ -28,7 +28,8 @@ BLOCK = 2**18  # weights that are floats at once
 class dequantized:  # noqa: N801  it is used as a function is
     """``loss`` for parameters with :class:`blackbox.zo.quantized.QuantizedWeight` leaves, which it meets as arrays.
 
-    The loss is written for ordinary arrays and needs no change. Two wrappers of the same function are equal, so that
+    The loss is written for ordinary arrays and needs no change, unless it has a derivative of its own
+    (``jax.custom_vjp``), which is not supported. Two wrappers of the same function are equal, so that
     :func:`blackbox.evaluate` compiles it once.
 
     Attributes:

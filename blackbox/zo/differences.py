@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from blackbox.arrays import described
 from blackbox.errors import SettingError, TellError
-from blackbox.strategy import require_number
 from blackbox.virtual import Leaf
 
 if TYPE_CHECKING:
@@ -121,11 +122,22 @@ def require_first(first: int, n: int) -> None:
 
 def plain_radius(mu: float | None) -> float | None:
     """``mu`` as a number of Python, or SettingError unless it is one above zero, or None."""
-    if shape := getattr(mu, "shape", ()):
-        raise SettingError(f"mu must be a number, got an array of shape {shape}")
-    plain = None if mu is None else float(mu)
-    require_number("mu", plain, above=0)
+    if mu is None:
+        return None
+    try:
+        plain = float("nan") if isinstance(mu, str | bool) else float(mu)
+    except (TypeError, ValueError):
+        plain = float("nan")
+    if not 1e-35 < plain < 1e35:  # as float32, in which steps are
+        got = repr(mu) if np.ndim(mu) == 0 else described(mu)
+        raise SettingError(f"mu must be a number from 1e-35 to 1e35, or None, got {got}")
     return plain
+
+
+def require_bool(name: str, value: object) -> None:
+    """Raise :class:`SettingError` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{name} must be True or False, got {value!r}")
 
 
 def without(frozen: Sequence[str]) -> dict[str, Leaf]:

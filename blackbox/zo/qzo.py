@@ -159,19 +159,19 @@ class QZO:
             keys, scales = keys_of(population), population.weights
             evaluated = _evaluated if jit else _evaluated.__wrapped__  # type: ignore[attr-defined]
 
-            def plus(steps: Float[Array, "pairs"]) -> tuple[Float[Array, "..."], ...]:
+            def plus(pairs: Int[Array, "pairs"], steps: Any) -> tuple[Float[Array, "..."], ...]:
+                given = jnp.asarray(pairs, jnp.uint32), jnp.asarray(steps, jnp.float32)
                 return tuple(
-                    _plus(s, key, steps, self.noise, self.relative) for s, key in zip(scales, keys, strict=True)
+                    _plus(s, key, *given, self.noise, self.relative) for s, key in zip(scales, keys, strict=True)
                 )
 
             values = []
             for row in range(len(population)):
-                step = np.zeros(self.queries, np.float32)
-                step[row // 2] = self.mu * (1 - 2 * (row % 2))
-                values.append(evaluated(loss, population.structure, plus(jnp.asarray(step)), population.arrays, args))
+                member = plus(jnp.asarray([row // 2]), [self.mu * (1 - 2 * (row % 2))])
+                values.append(evaluated(loss, population.structure, member, population.arrays, args))
             fitness = np.array([float(value) for value in values])
             rates = rate_of(self, state.generation) * slopes_of_pairs(fitness, self.mu, self.clip)
-            params = population.structure.join(plus(-rates), population.arrays)
+            params = population.structure.join(plus(jnp.arange(self.queries), -rates), population.arrays)
             return QZOState(state.key, state.generation + 1, params), mean_of_finite(fitness)
 
         return advance
@@ -188,14 +188,18 @@ def _evaluated(
     return loss(structure.join(scales, arrays), *args)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnums=(4, 5))
 def _plus(
-    s: Float[Array, "..."], key: UInt32[Array, "2"], steps: Float[Array, "pairs"], kind: Kind, relative: bool
+    s: Float[Array, "..."],
+    key: UInt32[Array, "2"],
+    pairs: UInt32[Array, "pairs"],
+    steps: Float[Array, "pairs"],
+    kind: Kind,
+    relative: bool,
 ) -> Float[Array, "..."]:
-    """The scales of a leaf plus steps along the noise of pairs 0, 1, ..."""
+    """The scales of a leaf plus steps along the noise of some pairs."""
     start = jnp.zeros((1, s.size), jnp.float32)
-    pairs = jnp.arange(steps.shape[0], dtype=jnp.uint32)[None]
-    (total,) = seedsum(key[None], [start], steps[None] * UNIT[kind], pairs, kind)
+    (total,) = seedsum(key[None], [start], steps[None] * UNIT[kind], pairs[None], kind)
     return s + total.reshape(s.shape) * (s if relative else 1)
 
 

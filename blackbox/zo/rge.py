@@ -48,6 +48,7 @@ from blackbox.zo.differences import (
     Estimate,
     members,
     plain_radius,
+    require_bool,
     require_first,
     require_patterns,
     require_whole,
@@ -86,6 +87,7 @@ class RGE:
     def __post_init__(self) -> None:
         require_integer("queries", self.queries, low=1, optional=False)
         require_one_of("distribution", self.distribution, DISTRIBUTIONS)
+        require_bool("central", self.central)
         object.__setattr__(self, "mu", plain_radius(self.mu))
         object.__setattr__(self, "frozen", require_patterns(self.frozen))
 

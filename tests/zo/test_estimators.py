@@ -251,7 +251,9 @@ def test_a_model_with_bfloat16_weights_and_frozen_leaves() -> None:
 
 def test_bad_arguments() -> None:
     for make, message in (
-        (lambda: CGE(mu=0), "mu must be a finite number and > 0, got 0.0"),
+        (lambda: CGE(mu=0), "mu must be a number from 1e-35 to 1e35, or None, got 0"),
+        (lambda: CGE(mu="a"), "mu must be a number from 1e-35 to 1e35, or None, got 'a'"),
+        (lambda: RGE(4, central=None), "central must be True or False, got None"),
         (lambda: RGE(0), "queries must be an integer >= 1, got 0"),
         (lambda: RGE(4, "cauchy"), "distribution must be one of normal, .*; got 'cauchy'"),
         (lambda: RGE(4, frozen="*"), "frozen must be a sequence of patterns"),
