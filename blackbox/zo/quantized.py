@@ -41,8 +41,8 @@ class QuantizedWeight:
         dtype: of the weight as programs see it.
     """
 
-    values: Int8[Array, "*stack groups group outputs"] | UInt8[Array, "*stack groups group/2 outputs"]
-    scale: Float[Array, "*stack groups outputs"]
+    values: Int8[Array, "... groups group outputs"] | UInt8[Array, "... groups group/2 outputs"]
+    scale: Float[Array, "... groups outputs"]
     inputs: int
     bits: int
     dtype: Any
