@@ -26,8 +26,8 @@ from figures.course import (
 )
 
 EVALUATIONS = 400
-DETERMINISTIC = {"nelder-mead", "quadratic"}
-"""Methods that draw nothing before their first restart: all runs from one start are one."""
+FEW = {"cge", "nelder-mead", "quadratic", "spsa"}
+"""Methods whose runs from one start begin alike: they draw nothing before their first restart, or signs alone."""
 
 
 def resumed(scale: float, folder: Path) -> Outcome:
@@ -129,7 +129,7 @@ def seeds(scale: float, folder: Path) -> Outcome:
     before = repr(random.getstate()) + repr(np.random.get_state())
     shared, total = [], 0
     for method in METHODS:
-        if method in DETERMINISTIC:
+        if method in FEW:
             continue
         seen: dict[bytes, int] = {}
         for seed in range(count):
@@ -145,10 +145,10 @@ def seeds(scale: float, folder: Path) -> Outcome:
                     shared.append(method)
     touched = repr(random.getstate()) + repr(np.random.get_state()) != before
     names = ", ".join(sorted(set(shared))) or "none"
-    silent = " and ".join(sorted(DETERMINISTIC))
+    silent = ", ".join(sorted(FEW))
     measured = (
-        f"{count} seeds, {len(METHODS) - len(DETERMINISTIC)} methods ({silent} draw nothing), {total} candidates "
-        f"besides the start point: {len(shared)} shared (by {names}); global generators "
+        f"{count} seeds, {len(METHODS) - len(FEW)} methods (without {silent}, which draw nothing or signs), {total} "
+        f"candidates besides the start point: {len(shared)} shared (by {names}); global generators "
         f"{'touched' if touched else 'untouched'}"
     )
     return Outcome(measured, not shared and not touched)
