@@ -48,7 +48,7 @@ def trained(params, batches):  # by backpropagation, as usual: from here on only
 
 params = trained(network.init(bb.key(0)), rng.integers(0, len(train_x), (400, 64)))
 guesses = np.asarray(logits(params, test_x).argmax(axis=1))
-chosen = np.concatenate([np.flatnonzero((test_y == digit) & (guesses == digit))[:6] for digit in range(10)])
+chosen = np.concatenate([np.flatnonzero((test_y == digit) & (guesses == digit))[:3] for digit in range(10)])
 images, labels = test_x[chosen], test_y[chosen]
 print(f"test accuracy {(guesses == test_y).mean():.3f}; {len(images)} images that it gets right are attacked")
 
@@ -127,7 +127,7 @@ over_queries.legend(frameon=False, loc="lower right")
 # The pictures are of the last method: the first image of each digit.
 wrong = np.asarray(logits(params, images + best).argmax(axis=1))
 panels = pictures.subplots(3, 10)
-for column, which in enumerate(range(0, len(images), 6)):
+for column, which in enumerate(range(0, len(images), 3)):
     rows = (
         (images[which], "gray_r", 0, 1),
         (best[which], "RdBu_r", -0.5, 0.5),

@@ -18,7 +18,7 @@ from rich.console import Console
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LAST_LINES = {
     "adversarial_attack": (
-        r"signs of estimated gradients fool (9\d|100)% of 60 images, noise of the same length \d\d?%; "
+        r"signs of estimated gradients fool (9\d|100)% of 30 images, noise of the same length \d\d?%; "
         r"picture: adversarial_attack\.png"
     ),
     "pde_correction": (
