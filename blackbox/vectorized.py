@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +70,10 @@ def evaluate_vectorized(
     size = min(chunk or share, share)
     if population.paired and size % 2:
         size += 1  # the two sides of a pair share their noise
-    leaves, treedef = jax.tree.flatten(args)
-    is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) for x in leaves]
-    arrays = [x for x, yes in zip(leaves, is_array, strict=True) if yes]
-    constants = tuple(None if yes else (x,) for x, yes in zip(leaves, is_array, strict=True))
+    form, arrays = parted(args)
     if getattr(population, "counts", None) is not None and not any(axis == 0 for axis in axes):
-        return _swept(fn, (treedef, constants), chunk, mesh, population, arrays)
-    return _evaluated(fn, axes, (treedef, constants), size, share, mesh, population, arrays)
+        return _swept(fn, form, chunk, mesh, population, arrays)
+    return _evaluated(fn, axes, form, size, share, mesh, population, arrays)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
@@ -90,7 +87,7 @@ def _evaluated(
     population: Any,
     arrays: list[Any],
 ) -> Any:
-    args = _joined(form, arrays)
+    args = joined_arguments(form, arrays)
     own = [a for a, axis in zip(args, axes, strict=True) if axis == 0]
     shared = [a for a, axis in zip(args, axes, strict=True) if axis is None]
     virtual = not isinstance(population, StoredPopulation)
@@ -152,7 +149,7 @@ def _swept(
         begin, first = begin + count, first + size
 
     def device(population: CoordinatePopulation, arrays: list[Any], shares: list[Any]) -> list[Any]:
-        args = _joined(form, arrays)
+        args = joined_arguments(form, arrays)
         program = Program(lambda *weights: fn(population.member(weights), *args), *population.weights)
         values = program.run(*population.weights)
         out = []
@@ -178,7 +175,15 @@ def _swept(
     return jax.tree.map(joined, *found)
 
 
-def _joined(form: Any, arrays: list[Any]) -> Any:
+def parted(args: Any) -> tuple[Any, list[Any]]:
+    """The form of an objective's arguments with its constants, hashable; and the arrays and numbers among them."""
+    leaves, treedef = jax.tree.flatten(args)
+    is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) for x in leaves]
+    constants = tuple(None if yes else (x,) for x, yes in zip(leaves, is_array, strict=True))
+    return (treedef, constants), [x for x, yes in zip(leaves, is_array, strict=True) if yes]
+
+
+def joined_arguments(form: Any, arrays: Iterable[Any]) -> Any:
     """The arguments of an objective: arrays, and the constants that its program is compiled for."""
     treedef, constants = form
     given = iter(arrays)

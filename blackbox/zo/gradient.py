@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from blackbox.errors import SettingError
 from blackbox.perturbed.sweep import Program
 from blackbox.population import evaluate, hashable
+from blackbox.vectorized import joined_arguments, parted
 from blackbox.zo.differences import Estimate, Estimator
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ def fitting_chunk(f: Callable[..., Any], population: VirtualPopulation, params: 
     Raises:
         SettingError: if ``f`` does not return one real number.
     """
-    leaves, tree = jax.tree.flatten((params, args))
-    kinds = tuple(_kind(x) for x in leaves)
-    constants = tuple(None if kind else (x,) for x, kind in zip(leaves, kinds, strict=True))
-    each, returned = _traced(f, kinds, constants, tree)
+    form, arrays = parted((params, args))
+    kinds = tuple((jnp.shape(x), x.dtype if hasattr(x, "dtype") else jnp.result_type(x)) for x in arrays)
+    each, returned = _traced(f, form, kinds)
     if returned is not None:
         raise SettingError(f"f must return one real number, got {returned}")
     if getattr(population, "counts", None) is None:  # a copy of the weights and half of a pair's direction
@@ -83,24 +82,15 @@ def fitting_chunk(f: Callable[..., Any], population: VirtualPopulation, params: 
     return max(1, MEMORY[jax.default_backend() != "cpu"] // max(1, each))
 
 
-def _kind(x: Any) -> tuple[tuple[int, ...], Any] | None:
-    """Shape and dtype of an array or number; None for a constant of programs."""
-    if isinstance(x, bool | int | float):
-        return (), jnp.result_type(x)
-    return (tuple(x.shape), x.dtype) if isinstance(x, jax.Array | np.ndarray | np.generic) else None
-
-
 @functools.lru_cache(maxsize=16)
-def _traced(f: Callable[..., Any], kinds: tuple[Any, ...], constants: tuple[Any, ...], tree: Any) -> tuple[int, Any]:
+def _traced(f: Callable[..., Any], form: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> tuple[int, Any]:
     """Bytes of what the equations of ``f`` give, and what it returns if that is not one real number."""
 
-    def call(*given: Any) -> Any:
-        found = iter(given)
-        leaves = [next(found) if constant is None else constant[0] for constant in constants]
-        params, args = jax.tree.unflatten(tree, leaves)
+    def call(*arrays: Any) -> Any:
+        params, args = joined_arguments(form, arrays)
         return f(params, *args)
 
-    program = Program(call, *(jax.ShapeDtypeStruct(*kind) for kind in kinds if kind))
+    program = Program(call, *(jax.ShapeDtypeStruct(*kind) for kind in kinds))
     out = program.returned
     is_number = getattr(out, "shape", None) == () and not jnp.issubdtype(out.dtype, jnp.complexfloating)
     return program.bytes, None if is_number else out

@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from blackbox.errors import SettingError, TellError
+from blackbox.errors import TellError
 from blackbox.kernels.spec import UNIT
 from blackbox.strategy import algorithm, require_number, require_order
-from blackbox.virtual import Leaf, NoisePopulation, Structure, draw, structure_of
+from blackbox.virtual import Leaf, NoisePopulation, draw
 from blackbox.zo import in_place
 from blackbox.zo.differences import require_first
 from blackbox.zo.mezo import (
     away_from_center,
+    dense_structure,
     own_arrays,
     rate_of,
     require_population,
@@ -143,14 +144,14 @@ class HiZOO:
 
     def init(self, key: Key, params: Any) -> HiZOOState:
         """The state around ``params``, whose JAX arrays it shares."""
-        structure = self._structure(params)
+        structure = dense_structure(params, self.policy)
         require_precision(structure, params)
         ones = tuple(jnp.ones(weight.shape, jnp.float32) for weight in structure.weights)
         return HiZOOState(jnp.asarray(key), jnp.asarray(0), own_arrays(params), ones)
 
     def ask(self, state: HiZOOState, first: int = 0) -> ShapedPopulation:
         """Members 2k and 2k + 1: ``x + mu e_k`` and ``x - mu e_k``; the last one: x."""
-        structure = self._structure(state.params)
+        structure = dense_structure(state.params, self.policy)
         n = 2 * self.queries + 1
         require_first(first, n)
         ids = None if first == 0 else first + jnp.arange(n)
@@ -182,13 +183,6 @@ class HiZOO:
 
     def recommend(self, state: HiZOOState) -> Any:
         return state.params
-
-    def _structure(self, params: Any) -> Structure:
-        structure = structure_of(params, self.policy or {}, Leaf(noise="dense"))
-        for weight in structure.weights:
-            if weight.noise != "dense":
-                raise SettingError(f"policy must give dense noise or none, got low rank for {weight.name}")
-        return structure
 
 
 @jax.jit

@@ -160,6 +160,15 @@ def require_queries(strategy: Any) -> None:
             raise SettingError("lr must be a number >= 0 or a function of the generation, got None")
 
 
+def dense_structure(params: Any, policy: Mapping[str, Leaf] | None) -> Structure:
+    """The structure of parameters whose noise is of independent entries, or SettingError if a policy wants other."""
+    structure = structure_of(params, policy or {}, Leaf(noise="dense"))
+    for weight in structure.weights:
+        if weight.noise != "dense":
+            raise SettingError(f"policy must give dense noise or none, got low rank for {weight.name}")
+    return structure
+
+
 def require_precision(structure: Structure, params: Any) -> None:
     """Raise SettingError if a leaf is of a type that cannot be trained, such as dense ones of less than 32 bits."""
     for weight, w in zip(structure.weights, structure.split(params)[0], strict=True):

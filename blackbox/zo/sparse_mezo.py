@@ -27,10 +27,11 @@ import jax.numpy as jnp
 from blackbox.errors import SettingError
 from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
-from blackbox.virtual import Leaf, NoisePopulation, Structure, structure_of
+from blackbox.virtual import Leaf, NoisePopulation
 from blackbox.zo.in_place import BLOCK, moves
 from blackbox.zo.mezo import (
     away_from_center,
+    dense_structure,
     descended,
     own_arrays,
     rate_of,
@@ -118,7 +119,7 @@ class SparseMeZO:
 
     def init(self, key: Key, params: Any) -> SparseMeZOState:
         """The state around ``params``, whose JAX arrays it shares."""
-        structure = self._structure(params)
+        structure = dense_structure(params, self.policy)
         require_precision(structure, params)
         params = own_arrays(params)
         thresholds = tuple(magnitude_below(w, 1 - self.sparsity) for w in structure.split(params)[0])
@@ -126,7 +127,7 @@ class SparseMeZO:
 
     def ask(self, state: SparseMeZOState, first: int = 0) -> MaskedPopulation:
         """Members 2k and 2k + 1: ``x + mu z_k`` and ``x - mu z_k``."""
-        structure = self._structure(state.params)
+        structure = dense_structure(state.params, self.policy)
         ids = None if first == 0 else first + jnp.arange(2 * self.queries)
         return MaskedPopulation(
             *structure.split(state.params), structure, state.key, state.generation, jnp.asarray(self.mu, jnp.float32),
@@ -158,13 +159,6 @@ class SparseMeZO:
             return state._replace(generation=state.generation + 1, params=params), mean_of_finite(fitness)
 
         return advance
-
-    def _structure(self, params: Any) -> Structure:
-        structure = structure_of(params, self.policy or {}, Leaf(noise="dense"))
-        for weight in structure.weights:
-            if weight.noise != "dense":
-                raise SettingError(f"policy must give dense noise or none, got low rank for {weight.name}")
-        return structure
 
 
 @jax.jit
