@@ -45,6 +45,7 @@ from runs import numbers
 
 import blackbox as bb
 from blackbox.problems import classifiers
+from blackbox.zo.cge import estimated
 
 BATCH, TUNING = 64, (100, 101)
 NETWORKS = {
@@ -183,6 +184,23 @@ def estimators(seeds: tuple[int, ...], kept: Cache) -> None:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """CGE of coordinates that are never others."""
+
+    coordinates: tuple[int, ...]
+
+    def ask(self, params: Any, key: Any, generation: Any = 0, first: int = 0) -> Any:
+        pairs = 2 * np.array(self.coordinates)[:, None] + np.arange(2)
+        return bb.zo.CGE().ask(params, key).take(pairs.ravel())
+
+    def estimate(self, population: Any, fitness: Any) -> Any:
+        return bb.zo.Estimate.of(population, *estimated(True, (1.0,) * len(population.weights), population, fitness))
+
+    def evaluations(self, params: Any) -> int:
+        return 2 * len(self.coordinates)
+
+
 def sparsity(seeds: tuple[int, ...], kept: Cache) -> None:
     ways = [Way("CGE", "conv net", 120, fixed(bb.zo.CGE()))]
     loss = NETWORKS["conv net"].loss
@@ -192,11 +210,17 @@ def sparsity(seeds: tuple[int, ...], kept: Cache) -> None:
         def grasp(params: Any, key: Any, x: Any, y: Any, density: float = density) -> Any:
             return bb.zo.DeepZero(bb.zo.grasp_densities(loss, params, key, x, y, density=density))
 
+        def pruned(params: Any, key: Any, x: Any, y: Any, density: float = density) -> Any:
+            scores = bb.zo.grasp_scores(loss, params, key, x, y)
+            order = np.argsort(np.concatenate([np.ravel(score) for score in scores.values()]), kind="stable")
+            return Pruned(tuple(sorted(order[: round(density * len(order))].tolist())))
+
         for name, estimator in (
             ("dynamic, GraSP", grasp),
             ("dynamic, uniform", fixed(bb.zo.DeepZero(density))),
             ("redrawn every 30 steps", fixed(bb.zo.DeepZero(density, interval=30))),
             ("fixed, uniform", fixed(bb.zo.DeepZero(density, interval=10**6))),
+            ("fixed, GraSP's mask", pruned),
         ):
             ways.append(Way(f"{percent} %: {name}", "conv net", 120, estimator))
     table(

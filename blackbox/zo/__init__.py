@@ -7,7 +7,7 @@ __all__, __getattr__ = lazy_exports(
     {
         "cge": ["CGE"],
         "coordinate_descent": ["CoordinateDescent"],
-        "deep_zero": ["DeepZero", "grasp_densities"],
+        "deep_zero": ["DeepZero", "grasp_densities", "grasp_scores"],
         "dequantized": ["dequantized"],
         "differences": ["Estimate", "Estimator"],
         "fed_prox": ["FedProx"],

@@ -122,6 +122,41 @@ class _Densities(dict[str, float]):
         return hash(tuple(self.items()))
 
 
+def grasp_scores(
+    f: Callable[..., Any],
+    params: Any,
+    key: Key,
+    *args: Any,
+    estimator: Estimator | None = None,
+    delta: float | None = None,
+) -> dict[str, Float[Array, "..."]]:
+    """ZO-GraSP's score of each weight, by the leaf's path: pruning keeps those of the lowest scores.
+
+    Args:
+        f: the loss, of ``params`` and ``args``.
+        params: the initial parameters.
+        key: of the gradients' queries; both gradients have the same ones.
+        args: such as a batch of data.
+        estimator: of the gradients; by default :class:`RGE` with the paper's 192 queries.
+        delta: length of the step along the gradient for the product with the Hessian matrix; by default a hundredth of
+            the parameters' own length.
+    """
+    require_number("delta", delta, above=0)
+    gradient = value_and_grad(f, estimator or RGE(queries=192))
+    structure = structure_of(params, {}, Leaf(), small=1)
+    weights, arrays = structure.split(params)
+    g = structure.split(gradient(params, key, *args)[1])[0]
+    length, own = (float(jnp.sqrt(sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in xs))) for xs in (g, weights))
+    if not (math.isfinite(length) and length > 0):
+        raise SettingError(f"f must have a gradient at params that is finite and not zero; its length is {length}")
+    step = (delta or 0.01 * max(own, 1e-3)) / length
+    moved = structure.join([(w + step * x).astype(w.dtype) for w, x in zip(weights, g, strict=True)], arrays)
+    g_moved = structure.split(gradient(moved, key, *args)[1])[0]
+    return {
+        weight.name: -w * (y - x) / step for weight, w, x, y in zip(structure.weights, weights, g, g_moved, strict=True)
+    }
+
+
 def grasp_densities(
     f: Callable[..., Any],
     params: Any,
@@ -134,37 +169,17 @@ def grasp_densities(
     """The part of each leaf that ZO-GraSP keeps, by the leaf's path: densities for :class:`DeepZero`.
 
     Args:
-        f: the loss, of ``params`` and ``args``.
-        params: the initial parameters.
-        key: of the gradients' queries; both gradients have the same ones.
-        args: such as a batch of data.
         density: part of all coordinates that is kept.
-        estimator: of the gradients; by default :class:`RGE` with the paper's 192 queries.
-        delta: length of the step along the gradient for the product with the Hessian matrix; by default a hundredth of
-            the parameters' own length.
+        f, params, key, args, estimator, delta: as of :func:`grasp_scores`.
     """
     require_number("density", density, above=0, high=1)
-    require_number("delta", delta, above=0)
-    gradient = value_and_grad(f, estimator or RGE(queries=192))
-    structure = structure_of(params, {}, Leaf(), small=1)
-    weights, arrays = structure.split(params)
-    g = structure.split(gradient(params, key, *args)[1])[0]
-    length, own = (float(jnp.sqrt(sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in xs))) for xs in (g, weights))
-    if not (math.isfinite(length) and length > 0):
-        raise SettingError(f"f must have a gradient at params that is finite and not zero; its length is {length}")
-    step = (delta or 0.01 * max(own, 1e-3)) / length
-    moved = structure.join([(w + step * x).astype(w.dtype) for w, x in zip(weights, g, strict=True)], arrays)
-    g_moved = structure.split(gradient(moved, key, *args)[1])[0]
-    scores = [
-        np.ravel(-w * (y - x) / step) if w.ndim > 1 else None for w, x, y in zip(weights, g, g_moved, strict=True)
-    ]
-    ranked = [s for s in scores if s is not None]
+    scores = grasp_scores(f, params, key, *args, estimator=estimator, delta=delta)
+    ranked = {name: np.ravel(score) for name, score in scores.items() if score.ndim > 1}
     if not ranked:
-        return {weight.name: density for weight in structure.weights}
-    pooled = np.concatenate(ranked)
+        return dict.fromkeys(scores, density)
+    pooled = np.concatenate(list(ranked.values()))
     kept = max(1, round(density * len(pooled)))
     threshold = np.partition(pooled, kept - 1)[kept - 1]
-    return {
-        weight.name: density if s is None else max(1, int(np.sum(s <= threshold))) / len(s)
-        for weight, s in zip(structure.weights, scores, strict=True)
+    return dict.fromkeys(scores, density) | {
+        name: max(1, int(np.sum(score <= threshold))) / len(score) for name, score in ranked.items()
     }
