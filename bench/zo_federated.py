@@ -45,7 +45,6 @@ from record import RESULTS, markdown, write
 from sklearn.datasets import load_digits
 
 import blackbox as bb
-from blackbox.zo.fed_prox import FedProx
 from blackbox.zo.fed_zo import FedZO
 from blackbox.zo.federated import play
 from blackbox.zo.fzoos import FZooS
@@ -68,7 +67,7 @@ METHODS: dict[str, Any] = {
     "FZooS, 50 active": FZooS(history=120, features=1200),
     "FZooS, uncertainty": FZooS(active=200, candidates=200, history=210, features=1200, correction="uncertainty"),
     "FedZO": FedZO(),
-    "FedProx": FedProx(),
+    "FedProx": FedZO(proximal=1.0),
     "SCAFFOLD I": Scaffold(option="I"),
     "SCAFFOLD II": Scaffold(option="II"),
 }

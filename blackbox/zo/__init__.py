@@ -10,7 +10,6 @@ __all__, __getattr__ = lazy_exports(
         "deep_zero": ["DeepZero", "grasp_densities", "grasp_scores"],
         "dequantized": ["dequantized"],
         "differences": ["Estimate", "Estimator"],
-        "fed_prox": ["FedProx"],
         "fed_zo": ["FedZO"],
         "federated": ["Cost", "FederatedMethod", "play"],
         "fzoos": ["FZooS"],

@@ -1,14 +1,17 @@
-"""FedZO: federated averaging where each local step estimates its gradient by differences of values.
+"""FedZO and FedProx: federated averaging where local steps estimate their gradients by differences of values.
 
-Source: Fang, Yu, Jiang, Shi, Jones & Zhou 2022, "Communication-Efficient Stochastic Zeroth-Order Optimization for
-Federated Learning" (arXiv:2201.09531), algorithm 1, with all clients in every round. From the server's point x,
-``local_steps`` times at each client i,
+Sources: Fang, Yu, Jiang, Shi, Jones & Zhou 2022, "Communication-Efficient Stochastic Zeroth-Order Optimization for
+Federated Learning" (arXiv:2201.09531), algorithm 1, with all clients in every round. Li, Sahu, Zaheer, Sanjabi,
+Talwalkar & Smith 2020, "Federated Optimization in Heterogeneous Networks" (arXiv:1812.06127), algorithm 2, with a fixed
+number of local steps for the inexact solution of the local problem. From the server's point x, ``local_steps`` times
+at each client i,
 
-    x_i <- x_i - lr g_i(x_i)                 g_i by differences, see :mod:`blackbox.zo.federated`
-    x   <- mean of x_i                       at the end of the round
+    x_i <- x_i - lr (g_i(x_i) + proximal (x_i - x))         g_i by differences, see :mod:`blackbox.zo.federated`
+    x   <- mean of x_i                                      at the end of the round
 
+FedZO has no proximal term. FedProx has one, whose weight is the paper's mu, tuned there over 0.001, 0.01, 0.1 and 1.
 Local steps by Adam, begun anew each round, and orthogonal directions are those of the experiments of Shu et al. 2023
-(arXiv:2308.04077), as are the defaults; ``adam=False, orthogonal=False`` is Fang's method.
+(arXiv:2308.04077), as are the defaults, and 1 for FedProx; ``adam=False, orthogonal=False`` is Fang's method.
 
 Cost per round and client: ``local_steps (directions + 1)`` evaluations; d numbers sent and received.
 """
@@ -48,12 +51,13 @@ class FedZOState(NamedTuple):
 
 @algorithm
 class FedZO:
-    """Federated averaging with zeroth-order gradients.
+    """Federated averaging with zeroth-order gradients; with ``proximal`` it is FedProx.
 
     Args:
         clients: how many.
         local_steps: of each client in a round.
         lr: learning rate of local steps; with Adam about the length of a step in each coordinate, in units of x.
+        proximal: weight of half the squared distance from the server's point, in units of values by squared units of x.
         adam: whether local steps are Adam's or along the gradient itself.
         directions: of differences for one gradient.
         mu: length of the differences, in units of x.
@@ -63,6 +67,7 @@ class FedZO:
     clients: int = 5
     local_steps: int = 10
     lr: float = 0.01
+    proximal: float = 0.0
     adam: bool = True
     directions: int = 20
     mu: float = 0.01
@@ -73,6 +78,7 @@ class FedZO:
             require_integer(name, getattr(self, name), low=1, optional=False)
         for name in ("lr", "mu"):
             require_number(name, getattr(self, name), above=0)
+        require_number("proximal", self.proximal, low=0)
 
     def init(self, key: Key, x0: Float[Array, "d"]) -> FedZOState:
         """All clients at ``x0``.
@@ -113,7 +119,8 @@ class FedZO:
         """One local step of each client."""
         queries, values = told_queries(population, fitness, self.clients, None, state.x)
         gradient, known = difference_gradient(queries, values)
-        local = stepped(state.local, gradient, known, self.lr, self.adam)
+        held = gradient + self.proximal * (state.local.x - state.x)
+        local = stepped(state.local, held, known, self.lr, self.adam)
         return state._replace(generation=state.generation + 1, local=local)
 
     def recommend(self, state: FedZOState) -> Float[Array, "d"]:

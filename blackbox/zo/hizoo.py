@@ -30,7 +30,7 @@ from blackbox.strategy import algorithm, require_number, require_order
 from blackbox.virtual import Leaf, NoisePopulation, draw
 from blackbox.zo import in_place
 from blackbox.zo.differences import require_first
-from blackbox.zo.mezo import (
+from blackbox.zo.fine_tuning import (
     away_from_center,
     dense_structure,
     own_arrays,

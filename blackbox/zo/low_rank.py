@@ -36,7 +36,7 @@ from blackbox.strategy import algorithm, require_integer, require_number
 from blackbox.virtual import Leaf, NoisePopulation, Structure, draw, structure_of
 from blackbox.virtual.leaves import streams
 from blackbox.zo import in_place
-from blackbox.zo.mezo import (
+from blackbox.zo.fine_tuning import (
     own_arrays,
     rate_of,
     require_population,

@@ -32,8 +32,8 @@ from blackbox.kernels.spec import UNIT
 from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
 from blackbox.virtual import NoisePopulation, Structure, Weight, weighted_noise
+from blackbox.zo.fine_tuning import away_from_center, own_arrays, rate_of, require_population, require_queries
 from blackbox.zo.in_place import keys_of
-from blackbox.zo.mezo import away_from_center, own_arrays, rate_of, require_population, require_queries
 from blackbox.zo.pairs import mean_of_finite, mirrored_differences, slopes_of_pairs
 from blackbox.zo.quantized import QuantizedWeight
 

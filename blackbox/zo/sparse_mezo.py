@@ -28,8 +28,7 @@ from blackbox.errors import SettingError
 from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
 from blackbox.virtual import Leaf, NoisePopulation
-from blackbox.zo.in_place import BLOCK, moves
-from blackbox.zo.mezo import (
+from blackbox.zo.fine_tuning import (
     away_from_center,
     dense_structure,
     descended,
@@ -41,6 +40,7 @@ from blackbox.zo.mezo import (
     slopes_of,
     stepped,
 )  # fmt: skip
+from blackbox.zo.in_place import BLOCK, moves
 from blackbox.zo.pairs import mean_of_finite
 
 if TYPE_CHECKING:

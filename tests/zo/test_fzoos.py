@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import blackbox as bb
-from blackbox.zo.fed_prox import FedProx
 from blackbox.zo.fed_zo import FedZO
 from blackbox.zo.federated import difference_gradient, difference_queries, play, told_queries, unit_directions
 from blackbox.zo.fzoos import FZooS
@@ -37,7 +36,7 @@ SMALL = {"clients": CLIENTS, "local_steps": 2}
 DIFFERENCES = {**SMALL, "directions": 4}
 METHODS: dict[str, Any] = {
     "FedZO": FedZO(**DIFFERENCES),
-    "FedProx": FedProx(**DIFFERENCES),
+    "FedProx": FedZO(**DIFFERENCES, proximal=1.0),
     "SCAFFOLD I": Scaffold(**DIFFERENCES, option="I"),
     "SCAFFOLD II": Scaffold(**DIFFERENCES, option="II"),
     "FZooS": FZooS(**SMALL, active=8, candidates=20, history=20, features=32),
@@ -225,7 +224,7 @@ def test_with_true_gradients_updates_are_the_written_ones(name: str, adam: bool)
     settings: Any = {"clients": CLIENTS, "local_steps": steps, "lr": lr, "adam": adam, "directions": D, "mu": 0.5}
     method: Any = {
         "FedZO": lambda: FedZO(**settings),
-        "FedProx": lambda: FedProx(**settings, proximal=proximal),
+        "FedProx": lambda: FedZO(**settings, proximal=proximal),
         "SCAFFOLD I": lambda: Scaffold(**settings, option="I", server_lr=server_lr),
         "SCAFFOLD II": lambda: Scaffold(**settings, option="II", server_lr=server_lr),
     }[name]()
@@ -460,7 +459,7 @@ def test_costs_are_those_of_what_is_asked_and_sent(name: str) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    for cls in (FedZO, FedProx, Scaffold, FZooS):
+    for cls in (FedZO, Scaffold, FZooS):
         for setting in ({"clients": 0}, {"local_steps": 0}, {"lr": 0.0}):
             with pytest.raises(bb.SettingError, match=f"^{next(iter(setting))} must be"):
                 cls(**setting)  # type: ignore[arg-type]
@@ -478,10 +477,10 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(bb.SettingError, match="option must be one of I, II; got 'III'"):
         Scaffold(option="III")  # type: ignore[arg-type]
     with pytest.raises(bb.SettingError, match="proximal must be"):
-        FedProx(proximal=-1.0)
+        FedZO(proximal=-1.0)
     with pytest.raises(bb.SettingError, match="directions must be at most d = 6 where they are orthogonal, got 7"):
-        FedProx(directions=7).init(bb.key(0), np.zeros(D))
-    FedProx(directions=7, orthogonal=False).init(bb.key(0), np.zeros(D))
+        FedZO(directions=7).init(bb.key(0), np.zeros(D))
+    FedZO(directions=7, orthogonal=False).init(bb.key(0), np.zeros(D))
     method = METHODS["FZooS"]
     state = method.init(bb.key(0), np.zeros(D, np.float32))
     with pytest.raises(bb.SettingError, match="rounds must be an integer >= 1"):
