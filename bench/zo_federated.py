@@ -61,7 +61,7 @@ COLOURS = {
 }  # fmt: skip
 D, BUDGET, HETEROGENEITIES = 300, 3150, (0.5, 5.0, 50.0)
 LEAST = (1 - D / 4) / (10 * D)  # of the mean of all quadratics, at z = -1/2
-ADAM, PLAIN = (0.003, 0.01, 0.03), (0.03, 0.1, 0.3, 1.0)
+ADAM, PLAIN = (0.003, 0.01, 0.03, 0.1), (0.01, 0.03, 0.1, 0.3, 1.0)
 METHODS: dict[str, Any] = {
     "FZooS": FZooS(active=200, candidates=200, history=210, features=1200),
     "FZooS, 50 active": FZooS(history=120, features=1200),
@@ -248,7 +248,7 @@ def compare_quadratics(heterogeneity: float, seeds: list[int]) -> Comparison:
     return Comparison(rows, drawn)
 
 
-GRID = list(itertools.product((0.01, 0.03, 0.1), (0.1, 0.3)))
+GRID = list(itertools.product((0.01, 0.03, 0.1, 0.3), (0.1, 0.3, 1.0)))
 
 
 def compare_digits(metric: str, seeds: list[int]) -> Comparison:
