@@ -98,6 +98,25 @@ def test_replicas_follow_by_fitness_alone() -> None:
         here.evaluate(2, [0], ())
 
 
+def test_workers_repeat_the_steps_of_gradient_estimates() -> None:
+    import optax
+
+    def objective(params: Any, shift: float) -> float:
+        return float(np.sum(np.asarray(params["w"], float) ** 2)) + shift
+
+    params = {"w": jnp.asarray([[0.5, -1.0, 2.0]]), "classes": jnp.arange(2)}
+    strategy = bb.zo.ZO(bb.zo.CGE(central=False), optax.sgd(0.1))
+    expected = strategy.init(bb.key(0), params)
+    worker = Replica((strategy, objective), 0, expected)
+    for generation in range(2):
+        population = strategy.ask(expected)
+        fitness = np.array([objective(population[i], 0.5) for i in range(4)])
+        expected = strategy.tell(expected, population, jnp.asarray(fitness))
+        assert worker.evaluate(generation, range(4), (0.5,)) == [(value, "") for value in fitness]
+        assert worker.tell(fitness)[0] == digest(generation + 1, expected)
+    assert not np.array_equal(expected.params["w"], params["w"])
+
+
 def test_digest_sees_every_bit_and_only_values(monkeypatch: pytest.MonkeyPatch) -> None:
     state = {"b": (np.arange(6.0).reshape(2, 3), None), "a": [np.float32(1), 3], "f": sphere}
     same = {"f": sphere, "a": [np.float32(1), 3], "b": (np.asfortranarray(state["b"][0]), None)}

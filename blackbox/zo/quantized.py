@@ -57,21 +57,9 @@ class QuantizedWeight:
             group_size: inputs that share a scale for each output, even; at most all of them.
 
         Raises:
-            SettingError: a weight of fewer axes or of integers, other bits, a group that is odd or below 2.
+            SettingError: a weight of fewer axes, of integers or not finite, other bits, a group that is odd or below 2.
         """
-        require_one_of("bits", bits, tuple(LARGEST))
-        require_integer("group_size", group_size, low=2, even=True, optional=False)
-        w = jnp.asarray(w)
-        if w.ndim < 2 or not jnp.issubdtype(w.dtype, jnp.floating):
-            raise SettingError(
-                f"w must be floating-point numbers of two axes or more, got {w.dtype} of shape {w.shape}"
-            )
-        if not w.size:
-            raise SettingError(f"w must have entries, got shape {w.shape}")
-        inputs = w.shape[-2]
-        group = min(group_size, inputs + inputs % 2)
-        values, scale = _rounded(w, bits, group)
-        return cls(values, scale, inputs, bits, jnp.dtype(w.dtype))
+        return _quantized("w", w, bits, group_size)
 
     @property
     def floats(self) -> Float[Array, "*stack inputs outputs"]:
@@ -113,12 +101,31 @@ jax.tree_util.register_dataclass(
 )
 
 
+def _quantized(name: str, w: Any, bits: int, group_size: int) -> QuantizedWeight:
+    """See :meth:`QuantizedWeight.of`; ``name`` is what errors call the weight."""
+    require_one_of("bits", bits, tuple(LARGEST))
+    require_integer("group_size", group_size, low=2, even=True, optional=False)
+    w = jnp.asarray(w)
+    if w.ndim < 2 or not jnp.issubdtype(w.dtype, jnp.floating):
+        raise SettingError(
+            f"{name} must be floating-point numbers of two axes or more, got {w.dtype} of shape {w.shape}"
+        )
+    if not w.size:
+        raise SettingError(f"{name} must have entries, got shape {w.shape}")
+    inputs = w.shape[-2]
+    group = min(group_size, inputs + inputs % 2)
+    values, scale = _rounded(w, bits, group)
+    if not isinstance(scale, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(scale))):
+        raise SettingError(f"{name} must be finite in float32, got entries that are not")
+    return QuantizedWeight(values, scale, inputs, bits, jnp.dtype(w.dtype))
+
+
 def _rounded(w: Any, bits: int, group: int) -> tuple[Array, Array]:
     spare = -w.shape[-2] % group
     w = jnp.pad(w.astype(jnp.float32), [(0, 0)] * (w.ndim - 2) + [(0, spare), (0, 0)])
     w = w.reshape(*w.shape[:-2], -1, group, w.shape[-1])
     largest = jnp.max(jnp.abs(w), axis=-2)
-    scale = jnp.where(largest > 0, largest / LARGEST[bits], 1.0)
+    scale = jnp.where(largest == 0, 1.0, largest / LARGEST[bits])  # not finite if an entry is not
     q = jnp.round(w / scale[..., None, :]).astype(jnp.int8)
     if bits == 4:
         first, second = jnp.split((q + jnp.int8(8)).astype(jnp.uint8), 2, axis=-2)
@@ -152,7 +159,7 @@ def quantize(params: Any, bits: int = 4, group_size: int = 128, keep: Sequence[s
         if matching or not is_weight:
             return x
         count += 1
-        return QuantizedWeight.of(x, bits, group_size)
+        return _quantized(f"params: {name}", x, bits, group_size)
 
     out = jax.tree_util.tree_map_with_path(chosen, params, is_leaf=lambda x: isinstance(x, QuantizedWeight))
     if unmatched:

@@ -249,6 +249,26 @@ def test_a_model_with_bfloat16_weights_and_frozen_leaves() -> None:
     assert not np.any(RGE(1, frozen=("frozen/*",)).ask(params, bb.key(0)).noise(0)["frozen"]["w"])
 
 
+def test_directions_of_half_precision_weights_show_the_gradient() -> None:
+    w = jnp.asarray(RNG.normal(size=64) / 20, jnp.bfloat16)
+    curvature = jnp.linspace(1, 3, 64)
+
+    def bowl(p: Any) -> Any:
+        x = jax.lax.reduce_precision(p["w"].astype(jnp.float32), 8, 7)  # so that XLA does round
+        return jnp.sum(curvature * x * x)
+
+    found = np.asarray(value_and_grad(bowl, RGE(512, central=False))({"w": w}, bb.key(0))[1]["w"], float)
+    truth = 2 * np.asarray(curvature * w, float)
+    assert found @ truth > 0.9 * np.linalg.norm(found) * np.linalg.norm(truth)  # (1 + 63 / 512)^-1/2 = 0.94 at best
+
+
+def test_not_all_directions_are_in_memory_at_once() -> None:
+    params, key = {"w": jax.ShapeDtypeStruct((2**20,), jnp.float32)}, jax.ShapeDtypeStruct((2,), jnp.uint32)
+    program = jax.jit(value_and_grad(lambda p: jnp.sum(p["w"]), RGE(64)))  # which by itself takes no memory
+    memory: Any = program.lower(params, key).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 64 * 2**20  # of 4 MiB each direction takes, and its members as much
+
+
 def test_bad_arguments() -> None:
     for make, message in (
         (lambda: CGE(mu=0), "mu must be a number from 1e-35 to 1e35, or None, got 0"),

@@ -109,6 +109,23 @@ def test_the_surrogate_is_the_gaussian_process() -> None:
     assert 0 < explained < D
 
 
+def test_surrogates_of_many_queries_that_are_nearly_or_quite_the_same_are_finite() -> None:
+    rng = np.random.default_rng(0)
+    points = (1 + 1e-2 * rng.normal(size=(300, D))).astype(np.float32)
+    points[100:200] = points[:100]
+    values = (points**2).sum(axis=1)
+    queries = Queries(jnp.asarray(points), jnp.asarray(values), jnp.ones(300, bool))
+
+    @jax.jit
+    def surrogate(x: Any, lengthscale: Any, noise: Any, features: Any) -> Any:
+        weights = feature_weights(queries, features, x, lengthscale, noise)
+        return mean_gradient(posterior(queries, x, lengthscale, noise), x), weights
+
+    gradient, weights = surrogate(jnp.ones(D), jnp.asarray(0.2), 1e-6, drawn(6000 - 1, True))
+    assert np.isfinite(weights).all()
+    assert np.allclose(gradient, 2, rtol=0.02)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def drawn(count: int, orthogonal: bool) -> Any:
     return drawn_features(jnp.asarray(bb.key(2)), count, orthogonal, jnp.zeros(D))
@@ -261,7 +278,7 @@ def test_with_true_gradients_updates_are_the_written_ones(name: str, adam: bool)
     assert np.allclose(method.recommend(state), x, rtol=0, atol=2e-4)
 
 
-def test_directions_are_unit_and_orthogonal_where_they_should_be() -> None:
+def test_directions_are_uniform_on_the_sphere_and_orthogonal_where_they_should_be() -> None:
     for orthogonal in (False, True):
         v = np.asarray(
             jax.jit(partial(unit_directions, shape=(2000, 3, D), orthogonal=orthogonal, like=jnp.zeros(D)))(
@@ -271,6 +288,7 @@ def test_directions_are_unit_and_orthogonal_where_they_should_be() -> None:
         products = np.einsum("ijk,ilk->ijl", v, v)
         assert np.allclose(np.diagonal(products, axis1=1, axis2=2), 1, atol=1e-5)
         assert np.allclose(products, np.eye(3), atol=1e-5) == orthogonal
+        assert np.abs(v.mean(axis=0)).max() < 5 / (2000 * D) ** 0.5  # no sign is likelier, of any entry
         many = v.reshape(-1, D)
         assert np.allclose(many.T @ many / len(many) * D, np.eye(D), atol=0.1)  # which makes estimates unbiased
 

@@ -40,7 +40,7 @@ def test_a_step_is_the_written_one() -> None:
     state = strategy.init(bb.key(0), PARAMS)
     order = jnp.array([3, 4, 0, 2, 1])  # in which members are told does not matter
     for t in range(2):
-        population = strategy.ask(state)
+        population = strategy.ask(state, first=5 * t)  # any generation's further members are told like its own
         fitness = np.random.default_rng(t).normal(size=5)
         x, h = flat(state.params), flat(state.curvature)
         step, found = np.zeros_like(x), np.zeros_like(h)
@@ -85,6 +85,9 @@ def test_further_generations_are_other_pairs_and_failures_count_nothing() -> Non
     first, further = strategy.ask(state), strategy.ask(state, first=5)
     members = [flat(p[i]) for p in (first, further) for i in range(4)]
     assert len({tuple(m) for m in members}) == 8
+    assert_array_equal(flat(further[4]), flat(PARAMS))
+    with pytest.raises(SettingError, match="first must be a multiple of the 5 members of a population, got 4"):
+        strategy.ask(state, first=4)
     told = strategy.tell(state, first, jnp.array([1.0, jnp.nan, 2.0, jnp.inf, 1.0]))
     assert_array_equal(flat(told.params), flat(PARAMS))
     assert_array_equal(flat(told.curvature), 1.0)

@@ -233,14 +233,51 @@ def test_a_loss_may_be_any_function_and_its_failure_changes_nothing() -> None:
     first, mean = failing(MeZO().init(bb.key(0), params()))
     assert np.isnan(mean)
     assert_allclose(flat(first.params), flat(params()), atol=2.0**-22)
-    with pytest.raises(TellError, match=re.escape("loss must give one real number, got float32 of shape (24,)")):
-        MeZO().step(lambda p: p["b"])(MeZO().init(bb.key(0), params()))
 
 
-def test_the_state_given_is_used_up() -> None:
+def test_differences_of_values_are_taken_in_the_precision_that_they_have() -> None:
+    slope = RNG.normal(size=504)
+
+    def crude(p: dict[str, jax.Array], offset: float) -> float:
+        return offset + float(slope @ flat(p))
+
+    step = MeZO(lr=1e-3).step(crude, jit=False)
+    near, far = (step(MeZO().init(bb.key(0), params()), offset)[0].params for offset in (0.0, 2.0**30))
+    assert_allclose(flat(far), flat(near), atol=1e-6)
+    assert np.abs(flat(near) - flat(params())).max() > 1e-3
+
+
+def test_a_loss_of_another_kind_is_named_and_the_state_can_still_be_used() -> None:
     state = MeZO().init(bb.key(0), params())
-    MeZO().step(loss)(state)
-    assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
+    for wrong, message in (
+        (lambda p: p["b"], "loss must give one real number, got float32 of shape (24,)"),
+        (lambda p: None, "loss must give one real number, got None"),
+        (lambda p: "low", "returned a value of type <class 'str'>"),  # as JAX has it
+    ):
+        with pytest.raises(TypeError if "str" in message else TellError, match=re.escape(message)):
+            MeZO().step(wrong)(state)
+    moved, _ = MeZO().step(loss)(state)
+    assert all(x.is_deleted() for x in jax.tree.leaves(state.params))  # but by a step that was made it is used up
+    expected, _ = MeZO().step(loss)(MeZO().init(bb.key(0), params()))
+    assert_array_equal(flat(moved.params), flat(expected.params))
+
+
+def test_arrays_that_are_shared_or_of_numpy_are_trained_as_their_copies() -> None:
+    memory = np.empty(24 + 16, np.float32)
+    numbers = memory[-memory.ctypes.data % 64 // 4 :][:24]  # aligned, where JAX may use NumPy's memory
+    numbers[:] = 0.5
+    a, b, c = (params()["b"] for _ in range(3))
+    step = MeZO(lr=1e-2).step(lambda p: jnp.sum(p["x"]) + jnp.sum(p["y"] ** 2))
+    moved = []
+    for tree in ({"x": a, "y": b}, {"x": c, "y": c}, {"x": numbers, "y": numbers}):
+        state = MeZO().init(bb.key(0), tree)
+        numbers[:] = 3.0  # by who owns it
+        moved.append(flat(step(state)[0].params))
+        assert np.all(numbers == 3)
+        numbers[:] = 0.5
+    assert_array_equal(moved[1], moved[0])
+    assert_array_equal(moved[2], moved[0])
+    assert not np.array_equal(moved[0][:24], moved[0][24:])
 
 
 def test_half_precision_is_for_low_rank() -> None:

@@ -99,6 +99,23 @@ def test_what_is_quantized_can_be_said() -> None:
         QuantizedWeight.of(jnp.ones(3))
 
 
+def test_what_is_quantized_stays_as_it_is() -> None:
+    once = params()
+    for again in (quantize(once, bits=8), quantize({**once, "more": parameters()["first"]}, group_size=8)):
+        assert all(again[name] is once[name] for name in once)
+    assert_array_equal(again["more"].values, once["first"].values)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_named(bad: float) -> None:
+    w = jnp.ones((6, 4)).at[5, 1].set(bad)
+    with pytest.raises(SettingError, match=r"^w must be finite in float32"):
+        QuantizedWeight.of(w, 8)
+    with pytest.raises(SettingError, match=r"^params: layers/0 must be finite in float32"):
+        quantize({"layers": [w]})
+    assert jax.jit(QuantizedWeight.of)(w).shape == (6, 4)  # where nothing is known of it
+
+
 # ---- the strategy
 
 
@@ -177,6 +194,18 @@ def test_programs_for_arrays_take_quantized_weights(bits: int) -> None:
         assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=2e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [(jnp.bfloat16, 2.0**-8), (jnp.float16, 2.0**-11)])
+def test_products_in_half_precision_are_added_up_in_float32(dtype: Any, rounding: float) -> None:
+    n = 2**12  # two blocks, with sums beyond float16 that take all digits of bfloat16
+    ends = jnp.where(jnp.arange(n) < n // 2, 128.0, -128.0)[:, None]
+    w = QuantizedWeight.of(jnp.asarray(RNG.normal(size=(n, 128)) / 8 + ends, dtype), 8)
+    x = jnp.asarray(1 + RNG.integers(0, 2, (1, n)), dtype)
+    exact = np.asarray(x, float) @ np.asarray(w.floats, float)
+    got = jax.jit(dequantized(lambda w, x: x @ w))(w, x)
+    assert got.dtype == dtype
+    assert_allclose(np.asarray(got, float), exact, rtol=rounding, atol=1.0)
+
+
 def test_no_weight_is_formed_as_a_whole() -> None:
     w = QuantizedWeight.of(jnp.ones((2048, 1024)))
     program = jax.jit(dequantized(lambda w, x, i: (x @ w, w @ x.T[:1024], w[i])))
@@ -197,6 +226,20 @@ def test_losses_may_be_any_function() -> None:
     assert np.abs(seen[0] - seen[1]).max() > 0
     assert value == pytest.approx(2 * np.sum(np.abs(params()["first"].floats)), rel=1e-3)
     assert dequantized(crude) == dequantized(crude) and hash(dequantized(crude)) == hash(dequantized(crude))
+
+
+def test_differences_of_values_are_taken_in_the_precision_that_they_have() -> None:
+    slope = RNG.normal(size=scales(params()).size)
+
+    def crude(p: Any, offset: float) -> float:
+        return offset + float(slope @ scales(p))
+
+    near, far = (
+        scales(QZO(lr=0.1).step(crude, jit=False)(QZO().init(bb.key(0), params()), offset)[0].params)
+        for offset in (0.0, 2.0**30)
+    )
+    assert_allclose(far, near, rtol=1e-4)
+    assert np.abs(near / scales(params()) - 1).max() > 1e-3
 
 
 def test_settings_are_checked() -> None:
