@@ -67,6 +67,9 @@ def values_in_place(
 
     Returns:
         The weights on their grids, the grids (None for leaves of low rank), and fitness.
+
+    Raises:
+        BaseException: what the loss raises, with the parameters on their grids as its ``params``.
     """
     structure = population.structure
     keys, sigma = keys_of(population), population.sigma
@@ -92,11 +95,17 @@ def values_in_place(
         narrow = factors(pair)
         for sign, side in ((1.0, 1.0), (-1.0, -2.0)):
             shift(pair, side)
-            value = evaluated(loss, structure, tuple(weights), population.arrays, narrow, sign * sigma, args)
-            require_value(value)
-            values.append(value)
+            try:
+                value = evaluated(loss, structure, tuple(weights), population.arrays, narrow, sign * sigma, args)
+                require_value(value)
+                values.append(float(value))  # waits for it
+            except BaseException as error:
+                shift(pair, -sign)
+                error.params = structure.join(weights, population.arrays)  # type: ignore[attr-defined]
+                error.add_note("The parameters before this step are the exception's params; the state's are used up.")
+                raise
         shift(pair, 1.0)
-    return tuple(weights), tuple(grids), np.array([float(value) for value in values])
+    return tuple(weights), tuple(grids), np.array(values)
 
 
 def require_value(value: Any) -> None:

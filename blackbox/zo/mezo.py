@@ -124,7 +124,8 @@ class MeZO:
         Args:
             loss: a function of the parameters and of further arguments, which gives a number. A leaf of low rank
                 comes as a :class:`blackbox.perturbed.LowRank` behind an ordinary array, as in
-                :func:`blackbox.evaluate`.
+                :func:`blackbox.evaluate`. If it raises an exception, that has the parameters before the step as its
+                ``params``: ``state._replace(params=error.params)`` goes on from them.
             jit: whether to compile it; False for a function that is no JAX program, such as one that generates text.
         """
 

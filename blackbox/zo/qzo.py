@@ -33,7 +33,7 @@ from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
 from blackbox.virtual import NoisePopulation, Structure, Weight, weighted_noise
 from blackbox.zo.fine_tuning import away_from_center, own_arrays, rate_of, require_population, require_queries
-from blackbox.zo.in_place import keys_of
+from blackbox.zo.in_place import keys_of, require_value
 from blackbox.zo.pairs import mean_of_finite, mirrored_differences, slopes_of_pairs
 from blackbox.zo.quantized import QuantizedWeight
 
@@ -168,8 +168,10 @@ class QZO:
             values = []
             for row in range(len(population)):
                 member = plus(jnp.asarray([row // 2]), [self.mu * (1 - 2 * (row % 2))])
-                values.append(evaluated(loss, population.structure, member, population.arrays, args))
-            fitness = np.array([float(value) for value in values])
+                value = evaluated(loss, population.structure, member, population.arrays, args)
+                require_value(value)
+                values.append(float(value))
+            fitness = np.array(values)
             rates = rate_of(self, state.generation) * slopes_of_pairs(fitness, self.mu, self.clip)
             params = population.structure.join(plus(jnp.arange(self.queries), -rates), population.arrays)
             return QZOState(state.key, state.generation + 1, params), mean_of_finite(fitness)

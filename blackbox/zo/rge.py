@@ -55,7 +55,7 @@ from blackbox.zo.differences import (
     slopes,
     without,
 )
-from blackbox.zo.smoothing import radius_of, relative
+from blackbox.zo.smoothing import radius_along
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -124,12 +124,7 @@ def _asked(
     key = xla.fold(jnp.asarray(key), generation)
     source, lengths = _directions(distribution, queries, structure.weights, key, begin)
     weights, arrays = leaves
-    if mu is None:
-        squares = sum(jnp.sum(jnp.square(w.astype(jnp.float32))) for w in weights)
-        size = jnp.sqrt(squares / sum(w.size for w in weights))
-        step = relative(radius_of(weights, central), size)
-    else:
-        step = jnp.asarray(mu, jnp.float32)
+    step = radius_along(weights, central) if mu is None else jnp.asarray(mu, jnp.float32)
     ids = begin + jnp.arange(queries)
     if central:
         at, steps = jnp.repeat(ids, 2), jnp.tile(jnp.stack([step, -step]), len(ids))

@@ -30,13 +30,19 @@ def smoothing_radius(dtype: object, central: bool = True) -> float:
     return float(2.0 ** round(math.log2(radius)))
 
 
-def radius_of(weights: Sequence[Float[Array, "..."]], central: bool) -> float:
-    """The default radius along directions of all weights: that of float32 if any has no more digits.
+def radius_along(weights: Sequence[Float[Array, "..."]], central: bool) -> Float[Array, ""]:
+    """The default radius along directions of all weights, by their root mean square: float32's if none has more digits.
 
     Where all weights move at once, a step is as long as the square root of their number, so that what bfloat16 would
-    want for one coordinate is far too long; differences are large enough, as all weights add to them.
+    want for one coordinate is far too long; differences are large enough, as all weights add to them. It is two
+    spacings of numbers of that size at least, since rounding would take less away.
     """
-    return max(smoothing_radius(jnp.promote_types(w.dtype, jnp.float32), central) for w in weights)
+    squares = sum(jnp.sum(jnp.square(w.astype(jnp.float32))) for w in weights)
+    size = jnp.sqrt(squares / sum(w.size for w in weights))
+    radius = max(smoothing_radius(jnp.promote_types(w.dtype, jnp.float32), central) for w in weights)
+    spacing = max(float(jnp.finfo(w.dtype).eps) for w in weights)  # type: ignore[no-untyped-call]
+    two = jnp.where(size > 0, jnp.ldexp(jnp.float32(spacing), jnp.frexp(size)[1]), 0)
+    return jnp.maximum(relative(radius, size), two)
 
 
 def relative(radius: float, size: Float[Array, "*n"]) -> Float[Array, "*n"]:

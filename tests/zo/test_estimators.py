@@ -249,15 +249,16 @@ def test_a_model_with_bfloat16_weights_and_frozen_leaves() -> None:
     assert not np.any(RGE(1, frozen=("frozen/*",)).ask(params, bb.key(0)).noise(0)["frozen"]["w"])
 
 
-def test_directions_of_half_precision_weights_show_the_gradient() -> None:
-    w = jnp.asarray(RNG.normal(size=64) / 20, jnp.bfloat16)
+@pytest.mark.parametrize(("size", "central"), [(0.05, False), (1.0, True)])
+def test_directions_of_half_precision_weights_show_the_gradient(size: float, central: bool) -> None:
+    w = jnp.asarray(RNG.normal(size=64) * size, jnp.bfloat16)
     curvature = jnp.linspace(1, 3, 64)
 
     def bowl(p: Any) -> Any:
         x = jax.lax.reduce_precision(p["w"].astype(jnp.float32), 8, 7)  # so that XLA does round
         return jnp.sum(curvature * x * x)
 
-    found = np.asarray(value_and_grad(bowl, RGE(512, central=False))({"w": w}, bb.key(0))[1]["w"], float)
+    found = np.asarray(value_and_grad(bowl, RGE(512, central=central))({"w": w}, bb.key(0))[1]["w"], float)
     truth = 2 * np.asarray(curvature * w, float)
     assert found @ truth > 0.9 * np.linalg.norm(found) * np.linalg.norm(truth)  # (1 + 63 / 512)^-1/2 = 0.94 at best
 

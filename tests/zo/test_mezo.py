@@ -262,6 +262,29 @@ def test_a_loss_of_another_kind_is_named_and_the_state_can_still_be_used() -> No
     assert_array_equal(flat(moved.params), flat(expected.params))
 
 
+@pytest.mark.parametrize("strategy", [MeZO(lr=1e-2), SparseMeZO(lr=1e-2), LOZO(lr=1e-2)], ids=repr)
+def test_an_exception_in_the_loss_gives_the_parameters_back(strategy: Any) -> None:
+    calls = []
+
+    def failing(p: Any) -> jax.Array:
+        calls.append(p)
+        if len(calls) in (1, 3):  # in each half of the pair
+            raise KeyboardInterrupt
+        return loss(p)
+
+    state, kept = strategy.init(bb.key(0), params()), []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            strategy.step(failing, jit=False)(state)
+        state = state._replace(params=caught.value.params)  # type: ignore[attr-defined]
+        kept.append(flat(state.params).copy())
+    np.testing.assert_allclose(kept[0], flat(params()), rtol=1e-6, atol=1e-6)  # rounded to their grids
+    assert_array_equal(kept[1], kept[0])
+    moved, _ = strategy.step(failing, jit=False)(state)
+    expected, _ = strategy.step(loss)(strategy.init(bb.key(0), params()))
+    np.testing.assert_allclose(flat(moved.params), flat(expected.params), atol=1e-5)
+
+
 def test_arrays_that_are_shared_or_of_numpy_are_trained_as_their_copies() -> None:
     memory = np.empty(24 + 16, np.float32)
     numbers = memory[-memory.ctypes.data % 64 // 4 :][:24]  # aligned, where JAX may use NumPy's memory
