@@ -102,8 +102,8 @@ types: wheel
 .PHONY: docs
 docs: $(VENV)/test.stamp
 	@echo "==> Documentation: examples executed, pages built in docs/_build/html"
-	@$(BIN)/sphinx-build -q -W --keep-going -b doctest -D nb_execution_mode=off docs docs/_build/doctest
-	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@$(BIN)/sphinx-build -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	@$(BIN)/sphinx-build -q -W --keep-going -b doctest -d docs/_build/doctrees docs docs/_build/doctest
 
 .PHONY: unit
 unit: $(VENV)/test.stamp

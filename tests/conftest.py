@@ -1,10 +1,13 @@
 """What every test may rely on."""
 
+import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# XLA at its lowest effort, here and in what tests start: most programs run once, for less time than they compile.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 # A shell that starts the tests in the background lets them, and what they start, ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -16,13 +19,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
-
-
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """XLA at its lowest effort, for modules of many small programs: it takes a quarter off their time."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

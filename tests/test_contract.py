@@ -17,13 +17,16 @@ from blackbox.cbo.constrained import ConstrainedCBO
 from blackbox.strategy import algorithm
 from blackbox.testing.virtual import parameters as model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Step sizes fit the exam's sphere, which lies in the unit cube, and few points the exam's many evaluations; everything
 # else is each method's default.
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"sigma0": 0.3} for name in ("cma-es", "sep-cma-es", "lm-ma-es", "snes", "pgpe", "cat-cma", "lq-cma-es")},
     "nsga-ii": {"popsize": 20},
+    **{name: {"sigma0": 0.3, "emitters": 2, "batch": 9, "cells": (9, 7)} for name in ("cma-me", "cma-mae")},
+    "map-elites": {"popsize": 20, "cells": (9, 7)},
+    "dominated-novelty-search": {"popsize": 20, "capacity": 30},
+    "novelty-search": {"capacity": 200},
+    "ns-es": {"variant": "nsr-es", "capacity": 200},  # which descends, as novelty alone does not
     "ego": {"points": 40},
     "turbo": {"points": 40, "candidates": 64},
 }

@@ -15,8 +15,6 @@ import blackbox as bb
 from blackbox.perturbed.sweep import Program
 from blackbox.virtual import CoordinatePopulation
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 
 

@@ -18,8 +18,6 @@ import blackbox as bb
 from blackbox.perturbed import Materialized
 from blackbox.virtual import Leaf
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 SEQUENCE = jax.random.normal(KEY, (6, 32))
 IMAGES = jax.random.normal(KEY, (2, 6, 6, 16))

@@ -15,8 +15,6 @@ import blackbox as bb
 from blackbox.kernels.noise import fold_many
 from blackbox.zo import CGE, RGE, ZO, DeepZero, smoothing_radius, value_and_grad
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 D = 32  # a power of two, for Hadamard's matrix
 PARAMS = {

@@ -29,8 +29,6 @@ from blackbox.zo.surrogate import (
     posterior,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 D, CLIENTS = 6, 3
 SMALL = {"clients": CLIENTS, "local_steps": 2}
 DIFFERENCES = {**SMALL, "directions": 4}

@@ -18,8 +18,6 @@ from blackbox import testing
 from blackbox.testing.virtual import check_further_members, check_jit_and_scan, check_total_on_fitness, parameters
 from blackbox.zo.guided import GuidedES
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHAPES = {"a": (2, 3), "b": (5,), "c": ()}
 D = 12
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,20 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
 from blackbox.errors import SettingError, TellError
-from blackbox.kernels import dispatch
 from blackbox.testing.virtual import check_total_on_fitness, parameters
 from blackbox.zo.hizoo import HiZOO
 
-
-@pytest.fixture(scope="module")
-def little_noise_by_compiled_code() -> Iterator[None]:
-    """XLA takes a second to compile its own generator, and there is one for every shape."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "_WORTHWHILE", 0)
-        yield
-
-
-pytestmark = pytest.mark.usefixtures("quick_compilation", "little_noise_by_compiled_code")
+pytestmark = pytest.mark.usefixtures("little_noise_by_compiled_code")
 
 PARAMS = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(6, 5)), jnp.float32), "b": jnp.ones(4)}
 

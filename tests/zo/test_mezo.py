@@ -14,7 +14,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
 from blackbox.errors import SettingError, TellError
-from blackbox.kernels import dispatch
 from blackbox.testing.virtual import check_total_on_fitness, parameters
 from blackbox.virtual import Leaf
 from blackbox.zo import in_place
@@ -22,15 +21,7 @@ from blackbox.zo.low_rank import LOZO
 from blackbox.zo.mezo import MeZO
 from blackbox.zo.sparse_mezo import SparseMeZO, magnitude_below
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "little_noise_by_compiled_code")
-
-
-@pytest.fixture(scope="module")
-def little_noise_by_compiled_code() -> Iterator[None]:
-    """XLA takes a second to compile its own generator, and there is one for every shape."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "_WORTHWHILE", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("little_noise_by_compiled_code")
 
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,22 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import blackbox as bb
 from blackbox.errors import SettingError
-from blackbox.kernels import dispatch
 from blackbox.testing.virtual import check_jit_and_scan, check_total_on_fitness, distance, parameters
 from blackbox.zo.dequantized import dequantized
 from blackbox.zo.quantized import QuantizedWeight, quantize
 from blackbox.zo.qzo import QZO
 
-
-@pytest.fixture(scope="module")
-def little_noise_by_compiled_code() -> Iterator[None]:
-    """XLA takes a second to compile its own generator, and there is one for every shape."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "_WORTHWHILE", 0)
-        yield
-
-
-pytestmark = pytest.mark.usefixtures("quick_compilation", "little_noise_by_compiled_code")
+pytestmark = pytest.mark.usefixtures("little_noise_by_compiled_code")
 
 RNG = np.random.default_rng(0)
 

@@ -18,7 +18,7 @@ from blackbox.zo.gradient import value_and_grad
 from blackbox.zo.rge import RGE
 from blackbox.zo.svrg import Anchor, anchored, variance_reduced
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "double_precision")
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 N, D, BATCH = 60, 5, 6
 RNG = np.random.default_rng(0)

@@ -17,8 +17,6 @@ from blackbox.problems import classifiers
 from blackbox.testing.virtual import distance, parameters
 from blackbox.zo import CGE, RGE, ZO
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Radii and optimizers that do not magnify the roundings of another order or program beyond the exam's tolerance.
 STRATEGIES = {
     "cge": ZO(CGE(0.1, queries=60), optax.sgd(0.1)),
