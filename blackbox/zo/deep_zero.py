@@ -11,7 +11,8 @@ zero. So all weights are trained over time at a fraction of the queries.
 
 The derivatives are as they are, not multiplied to be unbiased, as in the paper. Departures: vectors (biases, scales of
 normalizations), which the paper trains whole, have the density of all; coordinates are redrawn each step by default,
-not each epoch, which trains better.
+not every few epochs, which trains better. The lowest signed scores are kept, as GraSP is published, where the authors'
+code keeps the largest magnitudes; gradients are by central differences, both along the same directions.
 """
 
 from __future__ import annotations

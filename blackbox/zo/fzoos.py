@@ -11,11 +11,13 @@ costs one evaluation; random Fourier features phi, the same at all clients, let 
         query x_i
         x_i  <- x_i - lr (mu_i'(x_i) + gamma_i (w - w_i)^T phi'(x_i))
 
-As in the authors' experiments: Adam, begun anew each round; gamma = 1; of ``candidates`` points uniform in a cube about
-x the ``active`` ones are those where the gradient is most uncertain. The half side of that cube is half the mean
-distance by which the client's coordinates moved in the last round, ``radius`` at least.
+As in the paper's experiments: Adam with lr 0.01. Of ``candidates`` points uniform in a cube about x the ``active`` ones
+are those where the gradient is most uncertain; the half side of that cube is half the mean distance by which the
+client's coordinates moved in the last round, ``radius`` at least. The paper has 5 of 100 points in a cube of half side
+0.01, anew in each local step.
 
-``correction`` is how gamma_i is set: "constant"; "inverse", gamma over the number of the local step; or "uncertainty",
+``correction`` is how gamma_i is set: "constant", which the paper has in an ablation; "inverse", gamma over the number
+of the local step, which its experiments have; or "uncertainty", for each client,
 
     gamma_i  =  gamma G / (G + E),    G = |(w - w_i)^T phi'(x_i)|^2,  E = variance of mu_i'(x_i)
 

@@ -9,8 +9,8 @@ Source: Zhao et al. 2024, "Second-Order Fine-Tuning without Pain for LLMs: A Hes
     H   <-  (1 - alpha) H + alpha mean_k |c_k| / 2 H z_k^2
     x   <-  x - lr (mean_k d_k e_k + weight_decay x)        e_k as it was evaluated
 
-f(x) is one evaluation for all pairs, the generation's last member. H is kept within ``least`` and ``largest``, which
-the paper has no need of in the few steps of fine-tuning.
+f(x) is one evaluation for all pairs, the generation's last member. H is kept within ``least`` and ``largest``, as the
+paper's analysis assumes it to be.
 
 H is a second copy of the weights, so that this is for models of which two fit: there is no step in place.
 """
@@ -115,7 +115,8 @@ class HiZOO:
         queries: pairs of evaluations for a step, beside that of the center.
         mu: standard deviation of the perturbation of a weight of curvature 1, in units of the parameters.
         lr: learning rate, or a function of the generation.
-        alpha: weight of a step's curvatures in their mean, from 0 (MeZO) to 1.
+        alpha: weight of a step's curvatures in their mean, from 0 (MeZO) to 1; the authors' 1e-6 is for LoRA, for all
+            weights they take 1e-8 or less.
         least: smallest curvature.
         largest: largest curvature.
         weight_decay: of leaves with two axes or more.

@@ -8,12 +8,14 @@ Source: Chen et al. 2024, "Enhancing Zeroth-Order Fine-Tuning for Language Model
     N    <-  momentum N + (1 - momentum) mean_k d_k U_k
     X    <-  X - lr (N V^T / sqrt(r) + weight_decay X)
 
-The paper perturbs by U V^T and divides the estimate by r: the same with its epsilon equal to mu / sqrt(r). When V is
+The paper perturbs by U V^T and divides the estimate by r: the same for matrices with its epsilon equal to mu / sqrt(r).
+The authors' code does not divide, so that its learning rate is ours over r. When V is
 drawn anew, the momentum is carried over to it, ``N <- N V_old^T V_new / n``. The gradient of a large model is close to
 a matrix of low rank; for ``interval`` steps of ``momentum=0`` this is descent in a random subspace of that rank.
 
-Vectors and narrow matrices have noise and momentum of independent entries. No weight matrix is perturbed where it lies
-(:mod:`blackbox.perturbed`), so that every precision does. State beside the parameters: N, r columns for a matrix.
+Vectors, and other than in the authors' code narrow matrices, have noise and momentum of independent entries. No weight
+matrix is perturbed where it lies (:mod:`blackbox.perturbed`), so that every precision does. State beside the
+parameters: N, r columns for a matrix.
 """
 
 from __future__ import annotations

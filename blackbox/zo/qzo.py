@@ -6,13 +6,13 @@ independent standard normal entries,
 
     d_k  =  (f(s + mu z_k s) - f(s - mu z_k s)) / (2 mu)    k = 1..queries
     d_k <-  min(max(d_k, -clip), clip)                      directional derivative clipping
-    s   <-  s - lr mean_k d_k z_k s
+    s   <-  max(s - lr mean_k d_k z_k s, 1e-7)              of scales that were larger, as in the authors' code
 
 The paper perturbs all scales by as much, ``s + mu z``, and steps by d z (``relative=False``). As scales are of the size
 of a weight over 7 or 127, and differ among layers, such a perturbation is large for some and small for others. In
 proportion to the scale, mu is a share of the weights.
 
-Only the scales are trained; other arrays stay as they are, as in the paper. State beside the parameters: none.
+Only the scales are trained; other arrays stay as they are. State beside the parameters: none.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
     from blackbox.arrays import Key
     from blackbox.kernels.spec import Kind
+
+
+LEAST = 1e-7  # scale
 
 
 class QZOState(NamedTuple):
@@ -96,7 +99,8 @@ class QZO:
         queries: pairs of evaluations for a step.
         mu: standard deviation of the perturbation, as a share of each scale (or as it is, if not ``relative``).
         lr: learning rate, or a function of the generation. The largest stable rate falls as 1 / (number of scales).
-        clip: largest magnitude of a directional derivative; the paper's is 100.
+        clip: largest magnitude of a directional derivative; the paper's 100 is that by absolute scales, which is larger
+            than the one by relative scales by about their inverse.
         relative: whether perturbation and step are in proportion to the scales.
         noise: distribution of the entries.
     """
@@ -173,7 +177,8 @@ class QZO:
                 values.append(float(value))
             fitness = np.array(values)
             rates = rate_of(self, state.generation) * slopes_of_pairs(fitness, self.mu, self.clip)
-            params = population.structure.join(plus(jnp.arange(self.queries), -rates), population.arrays)
+            moved = plus(jnp.arange(self.queries), -rates)
+            params = population.structure.join(tuple(map(_positive, moved, scales)), population.arrays)
             return QZOState(state.key, state.generation + 1, params), mean_of_finite(fitness)
 
         return advance
@@ -211,7 +216,14 @@ def _descended(
 ) -> tuple[Float[Array, "..."], ...]:
     """The scales after a step."""
     totals = weighted_noise(dataclasses.replace(population, sigma=jnp.float32(1)), rates)
-    return tuple(s - total * (s if population.relative else 1) for s, total in zip(scales, totals, strict=True))
+    moved = [s - total * (s if population.relative else 1) for s, total in zip(scales, totals, strict=True)]
+    return tuple(map(_positive, moved, scales))
+
+
+@jax.jit
+def _positive(moved: Float[Array, "..."], scale: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Scales after a step, none of which becomes less than the least."""
+    return jnp.maximum(moved, jnp.minimum(scale, LEAST))
 
 
 def _structure(params: Any) -> Structure:

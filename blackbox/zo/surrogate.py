@@ -7,7 +7,8 @@ at a point x with p_j = x_j - x:
     mean'    =  sum_j (K^-1 y)_j k(x, x_j) p_j / l^2
     variance =  d / l^2 - sum_ij (K^-1)_ij k(x, x_i) k(x, x_j) p_i^T p_j / l^4        trace over coordinates, times a^2
 
-with the kernel's likeliest amplitude a^2 = y^T K^-1 y / n.
+with the kernel's likeliest amplitude a^2 = y^T K^-1 y / n. The paper's uncertainty is a norm of the matrix of which
+this variance is the trace.
 
 Shu, Dai, Sng, Verma, Jaillet & Low 2023, "Zeroth-Order Optimization with Trajectory-Informed Derivative Estimation"
 (ICLR), equations 4 and 5. The random Fourier features of Rahimi & Recht 2007 approximate the kernel by a product,

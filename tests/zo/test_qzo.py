@@ -144,6 +144,18 @@ def test_a_step_is_the_written_one(relative: bool) -> None:
         assert_allclose(scales(state.params), s - 0.01 * step, rtol=2e-3, atol=1e-4)
 
 
+def test_scales_stay_positive() -> None:
+    """Of a step much larger than the scales, some would change their sign, and the weights with it."""
+    strategy = QZO(lr=1e3, mu=1e-2)
+    state = strategy.init(bb.key(0), params())
+    population = strategy.ask(state)
+    told = strategy.tell(state, population, jnp.asarray([1.0, 0.0])).params
+    stepped, _ = strategy.step(lambda p: jnp.sum(p["first"].scale))(state)
+    for moved in (told, stepped.params):
+        assert np.float32(np.min(scales(moved))) == np.float32(1e-7)
+        assert np.all(scales(moved) != scales(state.params))
+
+
 def test_only_scales_are_trained_and_in_place_as_by_ask_and_tell() -> None:
     strategy = QZO(queries=2, lr=lambda t: 0.01)
     state, ours = (strategy.init(bb.key(0), params()) for _ in range(2))
