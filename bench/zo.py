@@ -158,12 +158,13 @@ def row(way: Way, seeds: tuple[int, ...], kept: Cache) -> dict[str, Any]:
         "worst": f"{min(found):.1%}",
         "CPU ms a step": f"{1000 * statistics.median(run[1] for run in runs) / way.steps:.0f}",
         "mean": statistics.mean(found),
+        "error": error,
     }
 
 
 def table(name: str, title: str, ways: list[Way], seeds: tuple[int, ...], kept: Cache, note: str = "") -> list[Any]:
     rows = [row(way, seeds, kept) for way in ways]
-    columns = [column for column in rows[0] if column != "mean"]
+    columns = [column for column in rows[0] if column not in ("mean", "error")]
     about = (
         f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]}): mean ± standard error, worst seed; CPU time of training a "
         "step, median, compilation included, one core shared with other programs."
@@ -232,7 +233,7 @@ def sparsity(seeds: tuple[int, ...], kept: Cache) -> None:
 
 
 def budget(seeds: tuple[int, ...], kept: Cache) -> None:
-    ways = []
+    ways = [Way("backpropagation", "conv net", 1134, None, (0.003, 0.01, 0.03, 0.1))]
     for queries in (8, 32, 128, 512, 1210):
         steps = 120 * 1210 // queries
         rates = tuple(round(lr * min(1.0, (queries / 1210) ** 0.5), 5) for lr in (0.03, 0.1, 0.2))
@@ -244,7 +245,7 @@ def budget(seeds: tuple[int, ...], kept: Cache) -> None:
             ways.append(Way(f"{name}, {queries}", "conv net", steps, fixed(estimator), rates))
     rows = table(
         "zo_budget", "Queries a step at 145,200 queries in all: digits, conv net", ways, seeds, kept,
-        "The number after the estimator is its queries a step.",
+        "The number after the estimator is its queries a step; error bars are standard errors.",
     )  # fmt: skip
     drawn(rows)
 
@@ -256,16 +257,19 @@ def drawn(rows: list[Any]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for name in dict.fromkeys(row["gradient"].rpartition(",")[0] for row in rows):
+    axes.axhline(100 * rows[0]["mean"], color="0.5", linestyle="--", label="backpropagation, 1,134 steps")
+    for name in dict.fromkeys(row["gradient"].rpartition(",")[0] for row in rows[1:]):
         own = [row for row in rows if row["gradient"].rpartition(",")[0] == name]
-        axes.semilogx(
+        axes.errorbar(
             [int(row["gradient"].rpartition(",")[2]) for row in own],
             [100 * row["mean"] for row in own],
-            "o-",
+            [100 * row["error"] for row in own],
+            fmt="o-",
+            capsize=3,
             label=name,
         )
-    axes.set(xlabel="queries a step, at equal queries in all", ylabel="test accuracy, %")
-    axes.legend()
+    axes.set(xscale="log", xlabel="queries a step, at equal queries in all", ylabel="test accuracy, %")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(Path(__file__).parent / "results" / "zo_budget.png", dpi=150)
 
 
