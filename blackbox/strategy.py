@@ -5,7 +5,8 @@ A strategy is a frozen dataclass of hyperparameters with four pure functions:
 * ``init(key, x0) -> state``
 * ``ask(state, first=0) -> population``: members ``first`` to ``first + popsize - 1`` of this generation.
   Members from ``popsize`` on are further samples of the same distribution, for evaluations that run ahead.
-* ``tell(state, population, fitness) -> state``: fitness ``(n,)``, lower is better, NaN = failed = worst.
+* ``tell(state, population, fitness) -> state``: fitness ``(n,)``, lower is better, NaN = failed = worst. Further
+  arguments are a method's own, with defaults: descriptors, in quality diversity.
 * ``recommend(state) -> x``: what to return to the user.
 
 Optional: ``stop(state)``, a dictionary from reason to a scalar boolean array; ``population_size(d)``, the popsize that
@@ -97,10 +98,11 @@ def algorithm(cls: C) -> C:
         dimension = _annotated_dimension
 
     @functools.wraps(tell)
-    def checked_tell(self: Any, state: Any, population: Any, fitness: Any) -> Any:
+    def checked_tell(self: Any, state: Any, population: Any, fitness: Any, *more: Any, **named: Any) -> Any:
         if hasattr(population, "dtype"):
             _require_width(population, dimension(self, state))
-        return tell(self, state, population, _told_fitness(population, fitness, getattr(self, "objectives", 1)))
+        fitness = _told_fitness(population, fitness, getattr(self, "objectives", 1))
+        return tell(self, state, population, fitness, *more, **named)
 
     cls.init, cls.tell = checked_init, checked_tell  # type: ignore[attr-defined]
     cls.__post_init__ = post_init  # type: ignore[attr-defined]
@@ -363,6 +365,17 @@ _method("polarized-cbo", "cbo.polarized:PolarizedCBO", "dense pure batch restart
 _method("mirror-cbo", "cbo.mirror:MirrorCBO", "dense pure batch restarts", "Bungert et al. 2025, arXiv:2501.12189")
 _method("cbs", "cbo.cbs:CBS", "dense pure batch restarts", "Carrillo, Hoffmann, Stuart & Vaes 2022")
 _method("consensus-hopping", "cbo.hopping:ConsensusHopping", "dense pure batch restarts", "Riedl et al. 2023")
+_method("map-elites", "qd.map_elites:MAPElites", "dense pure batch", "Mouret & Clune 2015; Vassiliades & Mouret 2018")
+_method("cma-me", "qd.cma_me:CMAME", "dense pure batch", "Fontaine et al. 2020, arXiv:1912.02400")
+_method("cma-mae", "qd.cma_mae:CMAMAE", "dense pure batch", "Fontaine & Nikolaidis 2023, arXiv:2205.10752")
+_method("novelty-search", "qd.novelty:NoveltySearch", "dense pure batch", "Lehman & Stanley 2011; Such et al. 2017")
+_method("ns-es", "qd.ns_es:NSES", "dense pure batch", "Conti et al. 2018, arXiv:1712.06560")
+_method(
+    "dominated-novelty-search",
+    "qd.dominated_novelty:DominatedNoveltySearch",
+    "dense pure batch",
+    "Bahlous-Boldi et al. 2025, arXiv:2502.00593",
+)
 _method("spsa", "zo.spsa:SPSA", "dense pure batch noisy", "Spall 1992 and 1998")
 _method("rge", "zo.random_descent:RandomDescent", "dense pure batch noisy restarts", "Chen et al. 2019, ZO-AdaMM")
 _method("cge", "zo.coordinate_descent:CoordinateDescent", "dense pure batch restarts", "Chen et al. 2019, ZO-AdaMM")

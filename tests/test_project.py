@@ -220,8 +220,8 @@ def test_versions_agree() -> None:
 def test_extras_are_those_that_the_documentation_names() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert set(extras) == {
-        "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "configspace", "scipy", "rl", "llm", "ray",
-        "tune", "plot", "dev", "all",
+        "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "configspace", "scipy", "rl", "gymnax",
+        "brax", "llm", "ray", "tune", "plot", "dev", "all",
     }  # fmt: skip
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))
@@ -255,7 +255,7 @@ def test_everything_that_a_page_imports_is_in_the_api_pages() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("package", ["es", "ga", "classic", "model"])
+@pytest.mark.parametrize("package", ["es", "ga", "classic", "model", "qd"])
 def test_every_strategy_class_is_in_the_api_pages(package: str) -> None:
     assert {f"blackbox.{package}.{name}" for name in getattr(bb, package).__all__} <= documented()
 

@@ -95,8 +95,14 @@ METHODS = [
     ("nsga-ii", {"popsize": 8}),
 ]
 SWARMS = {"popsize": 8}  # of those whose hundred particles would see a handful of generations
+ARCHIVES: dict[str, dict[str, Any]] = {
+    **{name: {"emitters": 2, "batch": 4, "cells": (5, 5)} for name in ("cma-me", "cma-mae")},
+    "map-elites": {"popsize": 8, "cells": 25},
+    "novelty-search": {"popsize": 8, "parents": 3, "insertion": 0.2, "capacity": 20},
+    "dominated-novelty-search": {"popsize": 8, "capacity": 20},
+}
 OTHERS = [
-    (name, SWARMS if name.endswith("cbo") or name in ("cbs", "consensus-hopping") else {})
+    (name, SWARMS if name.endswith("cbo") or name in ("cbs", "consensus-hopping") else ARCHIVES.get(name, {}))
     for name in sorted({*dense_methods()} - {name for name, _ in METHODS})
 ]
 
