@@ -86,7 +86,7 @@ class Robot(NamedTuple):
     """Steps taken."""
 
 
-class Outcome(NamedTuple):
+class Walk(NamedTuple):
     """What an episode comes to."""
 
     fitness: Float[Array, ""]
@@ -243,7 +243,7 @@ class Maze:
         """From the goal."""
         return jnp.hypot(robot.x - self.goal[0], robot.y - self.goal[1])
 
-    def play(self, network: Network, params: Any) -> Outcome:
+    def play(self, network: Network, params: Any) -> Walk:
         """One episode.
 
         Args:
@@ -251,7 +251,7 @@ class Maze:
             params: one candidate.
         """
         end = jax.lax.fori_loop(0, self.steps, lambda _, robot: self._act(network, params, robot), self.first())
-        return Outcome(self.distance(end), jnp.stack([end.x, end.y]))
+        return Walk(self.distance(end), jnp.stack([end.x, end.y]))
 
     def path(self, network: Network, params: Any) -> Float[Array, "steps+1 2"]:
         """Where the robot is at the start and after each step of the episode."""
