@@ -42,7 +42,7 @@ from blackbox.zo.differences import (
     slopes,
     without,
 )
-from blackbox.zo.smoothing import relative, smoothing_radius
+from blackbox.zo.smoothing import relative, smoothing_radius, two_spacings
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -56,7 +56,7 @@ class CGE:
 
     Args:
         mu: smoothing radius, in units of the parameters; by default by their dtype and each coordinate's size, see
-            :mod:`blackbox.zo.smoothing`.
+            :mod:`blackbox.zo.smoothing`. It is at least two spacings of numbers of that size.
         central: central differences, or forward ones.
         queries: coordinates in an estimate; by default all. A central query is two evaluations; all forward ones share
             one more.
@@ -133,8 +133,9 @@ def asked(
     for number, (w, count) in enumerate(zip(weights, counts, strict=True)):
         at = drawn(xla.fold(jnp.asarray(key), generation, number), w.size, count, first)
         chosen.append(begin + at)
-        own = relative(smoothing_radius(w.dtype, central), jnp.ravel(w)[at]) if mu is None else jnp.full(count, mu)
-        steps.append(own)
+        size = jnp.ravel(w)[at]
+        own = relative(smoothing_radius(w.dtype, central), size) if mu is None else jnp.float32(mu)
+        steps.append(jnp.maximum(own, two_spacings(w.dtype, size)))
         begin += w.size
     coordinates, step = jnp.concatenate(chosen), jnp.concatenate(steps).astype(jnp.float32)
     told = list(counts)

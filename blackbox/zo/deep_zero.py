@@ -18,7 +18,7 @@ code keeps the largest magnitudes; gradients are by central differences, both al
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,8 @@ class DeepZero:
             missing := [w.name for w in structure.weights if w.name not in self.density]
         ):
             raise SettingError(f"density must have one for each leaf of params, which {missing} are, too")
+        if isinstance(self.density, Mapping) and (unknown := {*self.density} - {w.name for w in structure.weights}):
+            raise SettingError(f"density must be of leaves of params that have a gradient; {sorted(unknown)} are none")
         found = []
         for weight in structure.weights:
             density = self.density[weight.name] if isinstance(self.density, Mapping) else self.density
@@ -143,19 +145,26 @@ def grasp_scores(
             the parameters' own length.
     """
     require_number("delta", delta, above=0)
-    gradient = value_and_grad(f, estimator or RGE(queries=192))
-    structure = structure_of(params, {}, Leaf(), small=1)
+    estimator = estimator or RGE(queries=192)
+    gradient = value_and_grad(f, estimator)
+    structure = structure_of(params, without(getattr(estimator, "frozen", ())), Leaf(), small=1)
     weights, arrays = structure.split(params)
     g = structure.split(gradient(params, key, *args)[1])[0]
-    length, own = (float(jnp.sqrt(sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in xs))) for xs in (g, weights))
+    length, own = _length(g), _length(weights)
     if not (math.isfinite(length) and length > 0):
         raise SettingError(f"f must have a gradient at params that is finite and not zero; its length is {length}")
     step = (delta or 0.01 * max(own, 1e-3)) / length
     moved = structure.join([(w + step * x).astype(w.dtype) for w, x in zip(weights, g, strict=True)], arrays)
     g_moved = structure.split(gradient(moved, key, *args)[1])[0]
+    if not (math.isfinite(_length(g_moved)) and _length(g_moved) > 0):
+        raise SettingError(f"delta must lead to where f has a finite gradient, too; {delta or 'a hundredth'} does not")
     return {
         weight.name: -w * (y - x) / step for weight, w, x, y in zip(structure.weights, weights, g, g_moved, strict=True)
     }
+
+
+def _length(arrays: Sequence[Array]) -> float:
+    return float(jnp.sqrt(sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in arrays)))
 
 
 def grasp_densities(

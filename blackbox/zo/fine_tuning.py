@@ -145,10 +145,10 @@ def stepped(
     def factors(pairs: Int[Array, "pairs"]) -> list[in_place.Factors]:
         return [in_place.factors_of(key, pairs, weight.parts, weight.rank, kind) for key, weight in narrow]
 
+    lr = rate_of(strategy, population.generation)  # before arrays are used up, as a user's function may fail
     weights, grids, fitness = in_place.values_in_place(
         population, loss, args, lambda pair: [(a[0], b[0]) for a, b in factors(pairs[pair : pair + 1])], thresholds, jit
     )
-    lr = rate_of(strategy, population.generation)
     rates, decay = lr * slopes_of_pairs(fitness, strategy.mu), lr * strategy.weight_decay
     moved = in_place.trained_leaves(population, weights, grids, rates, decay, iter(factors(pairs)), thresholds)
     return moved, fitness

@@ -46,6 +46,7 @@ import numpy as np
 
 from blackbox.kernels.noise import uniform
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
+from blackbox.zo.differences import require_bool
 from blackbox.zo.federated import Cost, Descent, begun, stepped, succeeded, told_queries
 from blackbox.zo.surrogate import (
     Features,
@@ -121,6 +122,8 @@ class FZooS:
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("adam", "orthogonal"):
+            require_bool(name, getattr(self, name))
         for name in ("clients", "local_steps", "active", "features"):
             require_integer(name, getattr(self, name), low=1, optional=False)
         require_integer("candidates", self.candidates, low=self.active, optional=False)

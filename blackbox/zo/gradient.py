@@ -30,7 +30,8 @@ def value_and_grad(
     """A function that returns the value and an estimate of the gradient of ``f``, from values of ``f`` alone.
 
     In the place of ``jax.value_and_grad(f)``, but for the key: ``value, gradient = fn(params, key, *args)``. The
-    gradient is a pytree like ``params``, of float32 at least; leaves that are not floating-point arrays have zeros.
+    gradient is a pytree like ``params``, of float32 at least; arrays of other types have zeros there, and
+    what is no array None.
     ``f`` may be anything that JAX can run, differentiable or not. All queries see the same ``args``: give what is
     random in ``f`` a key of its own among them. The value is ``f(params)`` for forward differences, and the mean of
     the queries for central ones, which takes none.

@@ -101,11 +101,25 @@ def values_in_place(
                 values.append(float(value))  # waits for it
             except BaseException as error:
                 shift(pair, -sign)
-                error.params = structure.join(weights, population.arrays)  # type: ignore[attr-defined]
-                error.add_note("The parameters before this step are the exception's params; the state's are used up.")
-                raise
+                raised = _with_params(error, structure.join(weights, population.arrays))
+                if raised is error:
+                    raise
+                raise raised from error
         shift(pair, 1.0)
     return tuple(weights), tuple(grids), np.array(values)
+
+
+def _with_params(error: BaseException, params: Any) -> BaseException:
+    """The exception with the parameters before the step; another one if it takes no attribute."""
+    note = "The parameters before this step are the exception's params; the state's are used up."
+    try:
+        error.params = params  # type: ignore[attr-defined]
+        error.add_note(note)
+    except Exception:
+        other = TellError(f"loss raised {error!r}. {note}")
+        other.params = params  # type: ignore[attr-defined]
+        return other
+    return error
 
 
 def require_value(value: Any) -> None:

@@ -183,11 +183,11 @@ class LOZO:
                     if weight.noise == "low-rank"
                 ]
 
-            nothing = (None,) * len(population.weights)
+            nothing, rates = (None,) * len(population.weights), self._rates(state)
             weights, _, fitness = in_place.values_in_place(population, loss, args, factors, nothing, jit)
             slopes = jnp.asarray(slopes_of_pairs(fitness, self.mu))
             pairs = jnp.arange(self.queries)
-            rest = pairs, slopes, *self._rates(state), keys, shared
+            rest = pairs, slopes, *rates, keys, shared
             moved, momentum = _moved(weights, state.momentum, population, *rest)
             params = population.structure.join(moved, population.arrays)
             return LOZOState(state.key, state.generation + 1, params, momentum), mean_of_finite(fitness)

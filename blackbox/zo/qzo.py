@@ -32,6 +32,7 @@ from blackbox.kernels.spec import UNIT
 from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
 from blackbox.virtual import NoisePopulation, Structure, Weight, weighted_noise
+from blackbox.zo.differences import require_bool
 from blackbox.zo.fine_tuning import away_from_center, own_arrays, rate_of, require_population, require_queries
 from blackbox.zo.in_place import keys_of, require_value
 from blackbox.zo.pairs import mean_of_finite, mirrored_differences, slopes_of_pairs
@@ -117,6 +118,7 @@ class QZO:
     def __post_init__(self) -> None:
         require_queries(self)
         require_number("clip", self.clip, above=0)
+        require_bool("relative", self.relative)
 
     def init(self, key: Key, params: Any) -> QZOState:
         """The state around ``params``, whose JAX arrays it shares."""

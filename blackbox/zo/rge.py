@@ -74,7 +74,8 @@ class RGE:
         distribution: of the directions: "normal", "rademacher", "sphere", "orthogonal" or "hadamard".
         central: central differences, or forward ones.
         mu: smoothing radius, the standard deviation of a step in each coordinate, in units of the parameters; by
-            default by their dtype and root mean square, see :mod:`blackbox.zo.smoothing`.
+            default by their dtype and root mean square, see :mod:`blackbox.zo.smoothing`: one for all leaves, so that
+            leaves of much larger weights are to be rescaled or frozen.
         frozen: shell patterns of the paths of leaves that have no gradient.
     """
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax.numpy as jnp
 
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
+from blackbox.zo.differences import require_bool
 from blackbox.zo.federated import (
     Cost,
     Descent,
@@ -88,6 +89,8 @@ class Scaffold:
     orthogonal: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("adam", "orthogonal"):
+            require_bool(name, getattr(self, name))
         for name in ("clients", "local_steps", "directions"):
             require_integer(name, getattr(self, name), low=1, optional=False)
         for name in ("lr", "server_lr", "mu"):

@@ -37,12 +37,20 @@ def radius_along(weights: Sequence[Float[Array, "..."]], central: bool) -> Float
     want for one coordinate is far too long; differences are large enough, as all weights add to them. It is two
     spacings of numbers of that size at least, since rounding would take less away.
     """
-    squares = sum(jnp.sum(jnp.square(w.astype(jnp.float32))) for w in weights)
-    size = jnp.sqrt(squares / sum(w.size for w in weights))
+    wide = [w.astype(jnp.float32) for w in weights]
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(w)) for w in wide]))
+    unit = jnp.where(largest > 0, largest, 1)  # whose squares are in range
+    size = unit * jnp.sqrt(sum(jnp.sum(jnp.square(w / unit)) for w in wide) / sum(w.size for w in wide))
     radius = max(smoothing_radius(jnp.promote_types(w.dtype, jnp.float32), central) for w in weights)
-    spacing = max(float(jnp.finfo(w.dtype).eps) for w in weights)  # type: ignore[no-untyped-call]
-    two = jnp.where(size > 0, jnp.ldexp(jnp.float32(spacing), jnp.frexp(size)[1]), 0)
+    two = jnp.max(jnp.stack([two_spacings(w.dtype, size) for w in weights]))
     return jnp.maximum(relative(radius, size), two)
+
+
+def two_spacings(dtype: object, size: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Twice what numbers of a dtype are apart at a size, or somewhat more: steps that rounding leaves."""
+    eps = jnp.float32(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+    size = jnp.abs(size).astype(jnp.float32)
+    return jnp.where(size > 0, jnp.ldexp(eps, jnp.frexp(size)[1]), 0)
 
 
 def relative(radius: float, size: Float[Array, "*n"]) -> Float[Array, "*n"]:

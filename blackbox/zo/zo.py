@@ -47,7 +47,9 @@ class ZO:
 
     Args:
         estimator: such as :class:`CGE`, :class:`RGE` or :class:`DeepZero`.
-        optimizer: any optax optimizer; what asks for a ``value`` is given the estimate's.
+        optimizer: any optax optimizer; what asks for a ``value`` is given the estimate's. Weights of bfloat16 or
+            float16 are rounded to nearest, where steps of less than half a spacing do nothing: keep them in float32,
+            or take :class:`MeZO`.
     """
 
     virtual = True

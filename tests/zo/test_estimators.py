@@ -223,6 +223,36 @@ def test_grasp_keeps_what_carries_the_gradient() -> None:
     assert abs(sum(found[name] * params[name].size for name in params) - 16) < 1.5
 
 
+def test_grasp_leaves_out_what_is_frozen_and_names_a_step_that_failed() -> None:
+    params = {name: jnp.asarray(RNG.normal(size=s), jnp.float32) for name, s in (("embed", (9, 9)), ("w", (9, 4)))}
+
+    def f(p: Any) -> Any:
+        return jnp.sum(jnp.tanh(p["embed"] @ p["w"]) ** 2)
+
+    found = bb.zo.grasp_densities(f, params, bb.key(0), density=0.25, estimator=CGE(frozen=("embed",)))
+    assert found == {"w": 0.25}
+    assert bb.zo.DeepZero(found, frozen=("embed",)).evaluations(params) == 18
+    with pytest.raises(bb.SettingError, match=r"density must be of leaves of params that have a gradient; \['x'\]"):
+        bb.zo.DeepZero({**found, "x": 0.5}, frozen=("embed",)).evaluations(params)
+
+    def fails_elsewhere(p: Any) -> Any:
+        return jnp.where(jnp.max(jnp.abs(p["w"] - params["w"])) > 0.05, jnp.nan, jnp.sum(p["w"]))
+
+    with pytest.raises(bb.SettingError, match=r"delta must lead to where f has a finite gradient, too; 9\.0 does not"):
+        bb.zo.grasp_scores(fails_elsewhere, params, bb.key(0), estimator=CGE(mu=1e-3), delta=9.0)
+
+
+def test_steps_are_longer_than_rounding_and_weights_may_be_large() -> None:
+    def f(p: Any) -> Any:
+        return jnp.sum(jax.lax.reduce_precision(p["w"].astype(jnp.float32), 8, 7) * jnp.arange(8.0))
+
+    half = {"w": jnp.ones(8, jnp.bfloat16)}
+    np.testing.assert_allclose(value_and_grad(f, CGE(mu=1e-3))(half, bb.key(0))[1]["w"], np.arange(8.0), atol=1e-3)
+    large = {"w": jnp.full(8, 1e25)}
+    found = value_and_grad(lambda p: jnp.sum(p["w"] / 1e25 * jnp.arange(8.0)), RGE(8, "orthogonal"))(large, bb.key(0))
+    np.testing.assert_allclose(found[1]["w"] * 1e25, np.arange(8.0), atol=0.05)
+
+
 @pytest.mark.parametrize("estimator", [CGE(queries=9), RGE(4, "sphere", central=False)], ids=repr)
 def test_inside_a_program_and_over_its_arguments(estimator: Any) -> None:
     gradient = value_and_grad(lambda p, y: (smooth(p) - y) ** 2, estimator)

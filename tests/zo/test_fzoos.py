@@ -492,6 +492,9 @@ def test_arguments_are_checked() -> None:
             FZooS(**setting)  # type: ignore[arg-type]
     with pytest.raises(bb.SettingError, match="option must be one of I, II; got 'III'"):
         Scaffold(option="III")  # type: ignore[arg-type]
+    for cls in (FedZO, Scaffold, FZooS):
+        with pytest.raises(bb.SettingError, match="adam must be True or False, got 'no'"):
+            cls(adam="no")  # type: ignore[arg-type]
     with pytest.raises(bb.SettingError, match="proximal must be"):
         FedZO(proximal=-1.0)
     with pytest.raises(bb.SettingError, match="directions must be at most d = 6 where they are orthogonal, got 7"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -274,6 +275,29 @@ def test_an_exception_in_the_loss_gives_the_parameters_back(strategy: Any) -> No
     moved, _ = strategy.step(failing, jit=False)(state)
     expected, _ = strategy.step(loss)(strategy.init(bb.key(0), params()))
     np.testing.assert_allclose(flat(moved.params), flat(expected.params), atol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sealed(Exception):
+    """Takes no attribute."""
+
+
+def test_what_a_user_gives_may_fail_and_the_parameters_are_not_lost() -> None:
+    def sealed(p: Any) -> Any:
+        raise Sealed
+
+    def no_rate(generation: Any) -> float:
+        raise IndexError
+
+    for strategy in (MeZO(), LOZO()):
+        state = strategy.init(bb.key(0), params())
+        with pytest.raises(IndexError):
+            dataclasses.replace(strategy, lr=no_rate).step(loss)(state)
+        assert not any(x.is_deleted() for x in jax.tree.leaves(state.params))
+        with pytest.raises(TellError, match="loss raised Sealed") as caught:
+            strategy.step(sealed, jit=False)(state)
+        assert isinstance(caught.value.__cause__, Sealed)
+        np.testing.assert_allclose(flat(caught.value.params), flat(params()), rtol=1e-6, atol=1e-6)  # type: ignore[attr-defined]
 
 
 def test_arrays_that_are_shared_or_of_numpy_are_trained_as_their_copies() -> None:
