@@ -349,6 +349,7 @@ _method(
     "dense pure batch discrete restarts",
     "Hamano et al. 2024/2025, CatCMA with margin",
 )
+_method("deep-ga", "ga.deep_ga:DeepGA", "virtual pure batch noisy", "Such et al. 2017, arXiv:1712.06567")
 _method("l-shade", "ga.l_shade:LSHADE", "dense pure batch restarts", "Tanabe & Fukunaga 2014")
 _method("nsga-ii", "ga.nsga2:NSGA2", "dense pure batch discrete multi-objective", "Deb et al. 2002")
 _method("cbo", "cbo.cbo:CBO", "dense pure batch restarts", "Pinnau et al. 2017; Carrillo et al. 2021")

@@ -327,12 +327,15 @@ def test_exam_catches_a_strategy_that_prefers_high_fitness() -> None:
 
 
 EGGROLL = {"popsize": 8, "sigma": 0.1, "optimizer": optax.sgd(0.1)}
+DEEP_GA = {"popsize": 16, "truncation": 4, "sigma": 0.05, "n_candidates": 3, "generations": 60}
 VIRTUAL: list[tuple[str, dict[str, Any]]] = [
     ("eggroll", {}),
     ("eggroll", {"rank": 3, "shaping": "centered-ranks", "noise": "normal"}),
     ("eggroll", {"rank": None, "shaping": "sign", "noise": "sign"}),
     ("eggroll", {"shaping": "group-relative", "noise": "uniform", "persistent": 3}),
     ("mezo", {"queries": 4, "lr": 0.03}),
+    ("deep-ga", DEEP_GA),
+    ("deep-ga", DEEP_GA | {"initial": None, "noise": "binom8", "cached": False}),
 ]
 
 
