@@ -71,8 +71,8 @@ class OffspringPopulation(LineagePopulation):
     streams: UInt32[Array, "leaves 2"]
     depth: Int[Array, "n"]
     slots: Int[Array, "n"]
-    mutations: UInt32[Array, "n *more"]
-    powers: Float[Array, "n *more"]
+    mutations: UInt32[Array, "n ..."]
+    powers: Float[Array, "n ..."]
     parents: Individuals
     scales: tuple[Float[Array, "..."], ...]
     first: tuple[float, ...]
