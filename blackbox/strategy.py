@@ -278,6 +278,12 @@ def require_integer(name: str, value: Any, *, low: int, even: bool = False, opti
         raise SettingError(f"{name} must be an{' even' if even else ''} integer >= {low}, got {value!r}")
 
 
+def require_bool(name: str, value: object) -> None:
+    """Raise :class:`SettingError` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{name} must be True or False, got {value!r}")
+
+
 def require_one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise :class:`SettingError` unless ``value`` is one of those allowed."""
     if value not in allowed:

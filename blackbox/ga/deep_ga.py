@@ -48,7 +48,7 @@ from blackbox.kernels import xla
 from blackbox.kernels.noise import normal
 from blackbox.shaping import best_first, finite_or_worst
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
-from blackbox.virtual import Leaf, Structure, structure_of
+from blackbox.virtual import Leaf, Structure, dense_structure
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, UInt32
@@ -249,11 +249,7 @@ class DeepGA:
 
     def structure(self, params: Any) -> Structure:
         """Which leaves of the parameters are evolved."""
-        structure = structure_of(params, self.policy or {}, Leaf(noise="dense"))
-        for weight in structure.weights:
-            if weight.noise != "dense":
-                raise SettingError(f"policy must give dense noise or none, got low rank for {weight.name}")
-        return structure
+        return dense_structure(params, self.policy)
 
     def _require(self, state: DeepGAState, population: OffspringPopulation) -> None:
         if not isinstance(population, OffspringPopulation) or (

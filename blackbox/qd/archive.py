@@ -184,6 +184,11 @@ def best(archive: Archive) -> Best:
     return Best(namespace(least).take(archive.solutions, cell[None], axis=0)[0, :], settled(least))
 
 
+def recommended(archive: Archive, x0: Float[Array, "d"]) -> Float[Array, "d"]:
+    """The best elite, ``x0`` if there is none."""
+    return namespace(x0).where(is_empty(archive), x0, best(archive).x)
+
+
 def coverage(archive: Archive) -> Float[Array, ""]:
     """The share of cells that have an elite."""
     xp = namespace(archive.fitness)

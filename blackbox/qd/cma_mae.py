@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.qd.archive import best, empty, insert, is_empty
+from blackbox.qd.archive import empty, insert, recommended
 from blackbox.qd.cma_me import CMAMEState
 from blackbox.qd.descriptors import descriptors_of
 from blackbox.qd.emitters import KINDS, Kind, asked, restarted, started, stopped, told
@@ -114,7 +114,7 @@ class CMAMAE:
 
     def recommend(self, state: CMAMEState) -> Float[Array, "d"]:
         """The best elite."""
-        return namespace(state.x0).where(is_empty(state.archive), state.x0, best(state.archive).x)
+        return recommended(state.archive, state.x0)
 
     @property
     def _strategy(self) -> Any:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
-from blackbox.qd.archive import Archive, best, empty, insert, is_empty
+from blackbox.qd.archive import Archive, empty, insert, recommended
 from blackbox.qd.descriptors import descriptors_of
 from blackbox.qd.emitters import KINDS, Kind, asked, dealt, restarted, started, stopped, told
 from blackbox.qd.tessellation import Ranges, require_cells
@@ -111,7 +111,7 @@ class CMAME:
 
     def recommend(self, state: CMAMEState) -> Float[Array, "d"]:
         """The best elite."""
-        return namespace(state.x0).where(is_empty(state.archive), state.x0, best(state.archive).x)
+        return recommended(state.archive, state.x0)
 
     @property
     def _strategy(self) -> Any:

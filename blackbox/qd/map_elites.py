@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blackbox.arrays import Array, Key, namespace
 from blackbox.kernels.noise import normal, uniform
-from blackbox.qd.archive import Archive, best, empty, insert, is_empty, sample
+from blackbox.qd.archive import Archive, empty, insert, is_empty, recommended, sample
 from blackbox.qd.descriptors import descriptors_of
 from blackbox.qd.tessellation import Ranges, require_cells
 from blackbox.qd.variation import iso_line
@@ -95,4 +95,4 @@ class MAPElites:
 
     def recommend(self, state: MAPElitesState) -> Float[Array, "d"]:
         """The best elite."""
-        return namespace(state.x0).where(is_empty(state.archive), state.x0, best(state.archive).x)
+        return recommended(state.archive, state.x0)

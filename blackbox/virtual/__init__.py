@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from blackbox.virtual.coordinate import CoordinatePopulation
 from blackbox.virtual.gradient import credited_noise, weighted_noise
-from blackbox.virtual.leaves import Leaf, Quantized, Structure, Weight, draw, structure_of
+from blackbox.virtual.leaves import Leaf, Quantized, Structure, Weight, dense_structure, draw, structure_of
 from blackbox.virtual.lineage import LineagePopulation
 from blackbox.virtual.noise import NoisePopulation
 from blackbox.virtual.population import VirtualPopulation
@@ -31,6 +31,7 @@ __all__ = [
     "VirtualPopulation",
     "Weight",
     "credited_noise",
+    "dense_structure",
     "draw",
     "squared_lengths",
     "structure_of",

@@ -237,6 +237,15 @@ def structure_of(params: Any, policy: Mapping[str, Leaf], default: Leaf, small: 
     return Structure(treedef, tuple(slots), tuple(static), tuple(weights))
 
 
+def dense_structure(params: Any, policy: Mapping[str, Leaf] | None) -> Structure:
+    """The structure of parameters whose noise is of independent entries, or SettingError if a policy wants other."""
+    structure = structure_of(params, policy or {}, Leaf(noise="dense"))
+    for weight in structure.weights:
+        if weight.noise != "dense":
+            raise SettingError(f"policy must give dense noise or none, got low rank for {weight.name}")
+    return structure
+
+
 def _weight(name: str, shape: tuple[int, ...], leaf: Leaf, default: Leaf, small: int) -> Weight:
     own = shape[leaf.stacked :]
     if leaf.stacked > len(shape):

@@ -29,13 +29,12 @@ import numpy as np
 from blackbox.errors import SettingError
 from blackbox.kernels import xla
 from blackbox.kernels.noise import noise
-from blackbox.strategy import require_integer, require_key
+from blackbox.strategy import require_bool, require_integer, require_key
 from blackbox.virtual import CoordinatePopulation, Leaf, Structure, structure_of
 from blackbox.zo.differences import (
     Estimate,
     members,
     plain_radius,
-    require_bool,
     require_first,
     require_patterns,
     require_whole,

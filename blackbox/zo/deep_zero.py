@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blackbox.errors import SettingError
-from blackbox.strategy import require_integer, require_key, require_number
+from blackbox.strategy import require_bool, require_integer, require_key, require_number
 from blackbox.virtual import CoordinatePopulation, Leaf, Structure, structure_of
 from blackbox.zo.cge import asked, estimated
 from blackbox.zo.differences import (
@@ -34,7 +34,6 @@ from blackbox.zo.differences import (
     Estimator,
     members,
     plain_radius,
-    require_bool,
     require_first,
     require_patterns,
     require_whole,
@@ -151,12 +150,12 @@ def grasp_scores(
     weights, arrays = structure.split(params)
     g = structure.split(gradient(params, key, *args)[1])[0]
     length, own = _length(g), _length(weights)
-    if not (math.isfinite(length) and length > 0):
+    if not 0 < length < math.inf:
         raise SettingError(f"f must have a gradient at params that is finite and not zero; its length is {length}")
     step = (delta or 0.01 * max(own, 1e-3)) / length
     moved = structure.join([(w + step * x).astype(w.dtype) for w, x in zip(weights, g, strict=True)], arrays)
     g_moved = structure.split(gradient(moved, key, *args)[1])[0]
-    if not (math.isfinite(_length(g_moved)) and _length(g_moved) > 0):
+    if not 0 < _length(g_moved) < math.inf:
         raise SettingError(f"delta must lead to where f has a finite gradient, too; {delta or 'a hundredth'} does not")
     return {
         weight.name: -w * (y - x) / step for weight, w, x, y in zip(structure.weights, weights, g, g_moved, strict=True)

@@ -134,12 +134,6 @@ def plain_radius(mu: float | None) -> float | None:
     return plain
 
 
-def require_bool(name: str, value: object) -> None:
-    """Raise :class:`SettingError` unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise SettingError(f"{name} must be True or False, got {value!r}")
-
-
 def without(frozen: Sequence[str]) -> dict[str, Leaf]:
     """The policy of leaves that have no gradient."""
     return {pattern: Leaf(noise="frozen") for pattern in frozen}

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
-from blackbox.strategy import algorithm, require_integer, require_number
-from blackbox.zo.differences import require_bool
+from blackbox.strategy import algorithm, require_bool, require_integer, require_number
 from blackbox.zo.federated import (
     Cost,
     Descent,

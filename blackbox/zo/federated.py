@@ -35,6 +35,7 @@ from blackbox.arrays import described
 from blackbox.errors import SettingError, TellError
 from blackbox.kernels.noise import normal
 from blackbox.strategy import require_integer
+from blackbox.zo.orthogonal import orthonormal_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Shaped
@@ -145,9 +146,7 @@ def unit_directions(
     """Uniform on the unit sphere; those of a client independent, or orthogonal to each other."""
     z = normal(key, generation, shape, leaf=1, like=like)
     if orthogonal:
-        basis, triangle = jnp.linalg.qr(jnp.swapaxes(z, 1, 2))
-        signs = jnp.sign(jnp.diagonal(triangle, axis1=1, axis2=2))  # without them some directions are likelier
-        return jnp.swapaxes(basis * signs[:, None, :], 1, 2)
+        return orthonormal_rows(z)
     return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from blackbox.errors import SettingError, TellError
 from blackbox.strategy import require_integer, require_number, require_one_of
-from blackbox.virtual import Leaf, NoisePopulation, Structure, structure_of, weighted_noise
+from blackbox.virtual import NoisePopulation, Structure, weighted_noise
 from blackbox.virtual.leaves import streams
 from blackbox.zo import in_place
 from blackbox.zo.pairs import mirrored_differences, slopes_of_pairs
@@ -39,15 +39,6 @@ def require_queries(strategy: Any) -> None:
         require_number("lr", strategy.lr, low=0)
         if strategy.lr is None:
             raise SettingError("lr must be a number >= 0 or a function of the generation, got None")
-
-
-def dense_structure(params: Any, policy: Mapping[str, Leaf] | None) -> Structure:
-    """The structure of parameters whose noise is of independent entries, or SettingError if a policy wants other."""
-    structure = structure_of(params, policy or {}, Leaf(noise="dense"))
-    for weight in structure.weights:
-        if weight.noise != "dense":
-            raise SettingError(f"policy must give dense noise or none, got low rank for {weight.name}")
-    return structure
 
 
 def require_precision(structure: Structure, params: Any) -> None:

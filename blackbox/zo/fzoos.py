@@ -45,8 +45,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blackbox.kernels.noise import uniform
-from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
-from blackbox.zo.differences import require_bool
+from blackbox.strategy import algorithm, require_bool, require_integer, require_number, require_one_of
 from blackbox.zo.federated import Cost, Descent, begun, stepped, succeeded, told_queries
 from blackbox.zo.surrogate import (
     Features,

@@ -27,12 +27,11 @@ import jax.numpy as jnp
 from blackbox.errors import TellError
 from blackbox.kernels.spec import UNIT
 from blackbox.strategy import algorithm, require_number, require_order
-from blackbox.virtual import Leaf, NoisePopulation, draw
+from blackbox.virtual import Leaf, NoisePopulation, dense_structure, draw
 from blackbox.zo import in_place
 from blackbox.zo.differences import require_first
 from blackbox.zo.fine_tuning import (
     away_from_center,
-    dense_structure,
     own_arrays,
     rate_of,
     require_population,

@@ -30,9 +30,8 @@ from blackbox.errors import SettingError
 from blackbox.kernels import seedsum
 from blackbox.kernels.spec import UNIT
 from blackbox.population import hashable
-from blackbox.strategy import algorithm, require_number
+from blackbox.strategy import algorithm, require_bool, require_number
 from blackbox.virtual import NoisePopulation, Structure, Weight, weighted_noise
-from blackbox.zo.differences import require_bool
 from blackbox.zo.fine_tuning import away_from_center, own_arrays, rate_of, require_population, require_queries
 from blackbox.zo.in_place import keys_of, require_value
 from blackbox.zo.pairs import mean_of_finite, mirrored_differences, slopes_of_pairs

@@ -23,6 +23,7 @@ from blackbox.kernels.noise import noise, normal
 from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
 from blackbox.zo.adamm import Moments, at_rest, no_moments, step_of, updated
 from blackbox.zo.mirrored import bounded, mirrored, mirrored_gradient
+from blackbox.zo.orthogonal import orthonormal_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -114,11 +115,8 @@ class RandomDescent:
 
 
 def _orthogonal(state: RandomDescentState, blocks: int, size: int, first: int) -> Float[Array, "blocks*size d"]:
-    """Blocks of rows of random orthogonal matrices, times d^(1/2) (Mezzadri 2007, math-ph/0609050)."""
+    """Blocks of rows of random orthogonal matrices, times d^(1/2)."""
     xp = namespace(state.mean)
     d = state.mean.shape[0]
     z = normal(state.key, state.generation, (blocks * size, d), first=first * size, like=state.mean)
-    columns = xp.permute_dims(xp.reshape(z, (blocks, size, d)), (0, 2, 1))
-    basis, triangle = xp.linalg.qr(columns)
-    basis = basis * (d**0.5 * xp.sign(xp.linalg.diagonal(triangle)))[:, None, :]
-    return xp.reshape(xp.permute_dims(basis, (0, 2, 1)), (blocks * size, d))
+    return xp.reshape(d**0.5 * orthonormal_rows(xp.reshape(z, (blocks, size, d))), (blocks * size, d))

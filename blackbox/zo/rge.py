@@ -31,7 +31,7 @@ import numpy as np
 
 from blackbox.kernels import xla
 from blackbox.kernels.noise import normal
-from blackbox.strategy import require_integer, require_key, require_one_of
+from blackbox.strategy import require_bool, require_integer, require_key, require_one_of
 from blackbox.virtual import (
     Directions,
     Hadamard,
@@ -48,13 +48,13 @@ from blackbox.zo.differences import (
     Estimate,
     members,
     plain_radius,
-    require_bool,
     require_first,
     require_patterns,
     require_whole,
     slopes,
     without,
 )
+from blackbox.zo.orthogonal import orthonormal_rows
 from blackbox.zo.smoothing import radius_along
 
 if TYPE_CHECKING:
@@ -154,14 +154,12 @@ def _directions(
 
 
 def _orthogonal(weights: tuple[Weight, ...], key: Key, q: int, begin: int) -> tuple[Float[Array, "q ..."], ...]:
-    """Rows of random orthogonal matrices (Mezzadri 2007, math-ph/0609050) times d^(1/2), in blocks of at most d."""
+    """Rows of random orthogonal matrices times d^(1/2), in blocks of at most d."""
     sizes = [int(np.prod(weight.shape)) for weight in weights]
     d = sum(sizes)
     rows = min(d, q)
     z = normal(key, begin, (-(-q // rows), rows, d), like=jnp.zeros((), jnp.float32))
-    basis, triangle = jnp.linalg.qr(jnp.swapaxes(z, 1, 2))
-    basis = basis * jnp.sign(jnp.diagonal(triangle, axis1=1, axis2=2))[:, None, :]
-    directions = jnp.swapaxes(basis, 1, 2).reshape(-1, d)[:q] * d**0.5
+    directions = orthonormal_rows(z).reshape(-1, d)[:q] * d**0.5
     parts = jnp.split(directions, np.cumsum(sizes)[:-1], axis=1)
     return tuple(part.reshape(q, *weight.shape) for part, weight in zip(parts, weights, strict=True))
 

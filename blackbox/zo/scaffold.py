@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from blackbox.strategy import algorithm, require_integer, require_number, require_one_of
-from blackbox.zo.differences import require_bool
+from blackbox.strategy import algorithm, require_bool, require_integer, require_number, require_one_of
 from blackbox.zo.federated import (
     Cost,
     Descent,

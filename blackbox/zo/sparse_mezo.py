@@ -27,10 +27,9 @@ import jax.numpy as jnp
 from blackbox.errors import SettingError
 from blackbox.population import hashable
 from blackbox.strategy import algorithm, require_number
-from blackbox.virtual import Leaf, NoisePopulation
+from blackbox.virtual import Leaf, NoisePopulation, dense_structure
 from blackbox.zo.fine_tuning import (
     away_from_center,
-    dense_structure,
     descended,
     own_arrays,
     rate_of,
