@@ -30,7 +30,7 @@ import optax
 from record import write
 
 import blackbox as bb
-from blackbox.zo.dequantized import dequantized
+from blackbox.zo.dequantization import dequantized
 from blackbox.zo.low_rank import LOZO
 from blackbox.zo.mezo import MeZO
 from blackbox.zo.quantized import QuantizedWeight

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import pkgutil
 import re
 import subprocess
 import sys
@@ -226,6 +227,16 @@ def test_extras_are_those_that_the_documentation_names() -> None:
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))
     assert named <= set(extras)
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["blackbox", *sorted(f"blackbox.{path.parent.name}" for path in (ROOT / "blackbox").glob("*/__init__.py"))],
+)
+def test_no_public_name_is_that_of_a_module_beside_it(package: str) -> None:
+    """Whoever imports such a module would put it in the place of the name."""
+    module = importlib.import_module(package)
+    assert not {*getattr(module, "__all__", ())} & {found.name for found in pkgutil.iter_modules(module.__path__)}
 
 
 # ---- documentation

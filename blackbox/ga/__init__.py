@@ -5,7 +5,7 @@ from blackbox.lazy import lazy_exports
 __all__, __getattr__ = lazy_exports(
     __name__,
     {
-        "compact": ["compact", "restore"],
+        "compaction": ["compact", "restore"],
         "deep_ga": ["DeepGA"],
         "decoding": ["decode", "rebase"],
         "l_shade": ["LSHADE"],

@@ -8,7 +8,7 @@ __all__, __getattr__ = lazy_exports(
         "cge": ["CGE"],
         "coordinate_descent": ["CoordinateDescent"],
         "deep_zero": ["DeepZero", "grasp_densities", "grasp_scores"],
-        "dequantized": ["dequantized"],
+        "dequantization": ["dequantized"],
         "differences": ["Estimate", "Estimator"],
         "fed_zo": ["FedZO"],
         "federated": ["Cost", "FederatedMethod", "play"],

@@ -93,7 +93,7 @@ class QZO:
 
     ``init`` takes a pytree with quantized weights, as :func:`blackbox.zo.quantized.quantize` makes it. The loss meets
     :class:`blackbox.zo.quantized.QuantizedWeight` in it, which multiplies like an array; for a loss that does more
-    with its arrays there is :class:`blackbox.zo.dequantized.dequantized`.
+    with its arrays there is :class:`blackbox.zo.dequantized`.
 
     Args:
         queries: pairs of evaluations for a step.

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import blackbox as bb
 from blackbox.errors import SettingError
 from blackbox.testing.virtual import check_jit_and_scan, check_total_on_fitness, distance, parameters
-from blackbox.zo.dequantized import dequantized
+from blackbox.zo.dequantization import dequantized
 from blackbox.zo.quantized import QuantizedWeight, quantize
 from blackbox.zo.qzo import QZO
 
