@@ -26,6 +26,10 @@ def evaluate(
     the same function again, and hand what changes from call to call over in ``args``. With NumPy arrays it is a
     loop, so ``fn`` may be anything.
 
+    A function that has a faster way for many may be an object with a method ``of_population(population, *args)``, which
+    is asked first where all arguments are shared, without a ``chunk`` and a ``mesh``. It returns what this function
+    would, or NotImplemented. :class:`blackbox.problems.episodes.Play` is one.
+
     Args:
         fn: a function of one candidate, shape ``(d,)``. It may return a scalar (the result is then the fitness,
             shape ``(n,)``) or a tuple, list or dictionary of arrays.
@@ -56,6 +60,10 @@ def evaluate(
     for argument, axis in zip(args, axes, strict=True):
         if axis is not None:
             _require_rows(_arrays_of(argument, is_traced), len(population))
+    if hasattr(fn, "of_population") and chunk is None and mesh is None and not any(axis == 0 for axis in axes):
+        found = fn.of_population(population, *args)
+        if found is not NotImplemented:
+            return found
     if is_traced:
         from blackbox.vectorized import StoredPopulation, evaluate_vectorized
 

@@ -33,6 +33,8 @@ from .actions import Continuous
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
+    from .episodes import Recording
+
     Network = Callable[[Any, Float[Array, "11"]], Float[Array, "2"]]
 
 WALL, START, GOAL = "#SG"
@@ -295,14 +297,23 @@ class Maze:
             raise missing_extra("matplotlib", "plot") from error
         width, height = self.size
         figure = Figure(figsize=(6.0, 6.0 * height / width), layout="constrained")
-        axes: Any = figure.subplots()
+        self._show(figure.subplots(), paths)
+        figure.savefig(Path(file), dpi=120)
+
+    def draw_moment(self, axes: Any, recording: Recording, moment: int) -> None:
+        """The way until some step of an episode, into axes of matplotlib."""
+        path = np.stack([recording.states.x, recording.states.y], axis=1)[: moment + 1]
+        self._show(axes, [path])
+        axes.plot(*path[-1], "o", color="#009E73", markersize=9)
+
+    def _show(self, axes: Any, paths: Sequence[Float[np.ndarray, "points 2"]]) -> None:
+        width, height = self.size
         axes.imshow(self.walls, cmap="Greys", vmax=1.5, extent=(0.0, width, height, 0.0), interpolation="nearest")
         for path in paths:
-            axes.plot(*np.asarray(path).T, linewidth=1.0, alpha=max(0.2, 1.0 / max(1, len(paths)) ** 0.5))
+            axes.plot(*np.asarray(path).T, linewidth=1.0, alpha=max(0.2, 1.0 / len(paths) ** 0.5))
         axes.plot(*self.start, "o", color="#0072B2", markersize=9, label="start")
         axes.plot(*self.goal, "*", color="#D55E00", markersize=13, label="goal")
         axes.set_axis_off()
-        figure.savefig(Path(file), dpi=120)
 
 
 def _faces(walls: Bool[np.ndarray, "rows columns"], pixel: float) -> Faces:

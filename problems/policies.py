@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 class MLP:
     """Layers with tanh between them; call it with the parameters and an observation, which is flattened.
 
+    Parameters are a list of layers, as :meth:`init` makes them, or all in one flat vector: per layer the matrix
+    (inputs, outputs), row by row, then the biases.
+
     First weights as in Such et al. 2017 (arXiv:1712.06567): Gaussian with the deviation ``std / sqrt(inputs)``, that
     of the last layer ``last_std / sqrt(inputs)``; biases zero.
 
@@ -66,22 +69,33 @@ class MLP:
             layers.append((draw * (std / inputs**0.5), jnp.zeros(outputs)))
         return layers
 
-    def __call__(self, params: list[Layer], observation: Float[Array, "..."]) -> Float[Array, "outputs"]:
+    def __call__(
+        self, params: list[Layer] | Float[Array, "d"], observation: Float[Array, "..."]
+    ) -> Float[Array, "outputs"]:
         """The outputs at one observation, in JAX."""
         import jax.numpy as jnp
 
         values = jnp.ravel(observation)
-        for depth, (matrix, bias) in enumerate(params):
+        for depth, (matrix, bias) in enumerate(params if isinstance(params, list) else self.layers(params)):
             values = (jnp.tanh(values) if depth else values) @ matrix + bias
         return values
+
+    def layers(self, flat: Float[Array, "d"]) -> list[Layer]:
+        """The layers of a flat vector."""
+        if flat.shape != (self.dimension,):
+            raise SettingError(f"params must be a list of layers or of shape ({self.dimension},); got {flat.shape}")
+        layers: list[Layer] = []
+        begin = 0
+        for inputs, outputs in itertools.pairwise(self.sizes):
+            end = begin + inputs * outputs
+            layers.append((flat[begin:end].reshape(inputs, outputs), flat[end : end + outputs]))
+            begin = end + outputs
+        return layers
 
     def outputs(
         self, population: Float[np.ndarray, "n d"], observations: Float[np.ndarray, "n episodes ..."]
     ) -> Float[np.ndarray, "n episodes outputs"]:
-        """The outputs of a population in NumPy, each member's at its own observations.
-
-        A member is one flat vector: per layer the matrix (inputs, outputs), row by row, then the biases.
-        """
+        """The outputs of a population of flat vectors in NumPy, each member's at its own observations."""
         n, episodes = observations.shape[:2]
         if population.shape != (n, self.dimension):
             raise SettingError(f"population must have shape ({n}, {self.dimension}); got {population.shape}")

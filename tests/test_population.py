@@ -91,7 +91,7 @@ print(np.array_equal(one, many), many.shape)
 """
     import os
 
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.strip() == "True (21,)", done.stderr
 
@@ -130,3 +130,22 @@ def test_arguments_may_be_trees_of_any_kind() -> None:
     moved = bb.evaluate(lambda p, s: (s.place @ p["w"]).sum(), population, simulation, in_axes=0, chunk=2)
     expected = [(simulation.place[i] @ population[i]["w"]).sum() for i in range(4)]
     assert_allclose(moved, expected, rtol=1e-5)
+
+
+def test_an_objective_may_answer_for_a_population() -> None:
+    class Sphere:
+        asked = 0
+
+        def __call__(self, x: Any) -> Any:
+            return (x * x).sum()
+
+        def of_population(self, population: Any, *args: Any) -> Any:
+            self.asked += 1
+            return NotImplemented if len(population) > 2 else (population * population).sum(axis=1)
+
+    sphere, population = Sphere(), np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(bb.evaluate(sphere, population), [5.0, 50.0])
+    np.testing.assert_array_equal(bb.evaluate(sphere, np.concatenate([population, population])), [5.0, 50.0, 5.0, 50.0])
+    assert sphere.asked == 2
+    bb.evaluate(sphere, population, chunk=1)
+    assert sphere.asked == 2  # who asks for chunks gets them

@@ -134,3 +134,11 @@ def test_keys_of_jax_are_keys_again(tmp_path: Path, impl: str) -> None:
     other = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 4)
     with pytest.raises(CheckpointError, match=r"\['k'\] must be key<urbg> of shape"):
         bb.load(tmp_path / "state", {"k": other})
+
+
+def test_bytes_are_kept_whatever_their_length(tmp_path: Path) -> None:
+    bb.save(tmp_path / "run.state", {"genome": b"\x00seeds\xff", "generation": np.int32(3)})
+    loaded = bb.load(tmp_path / "run.state", {"genome": b"", "generation": np.int32(0)})
+    assert (loaded["genome"], int(loaded["generation"])) == (b"\x00seeds\xff", 3)
+    with pytest.raises(CheckpointError, match=r"\['genome'\] must be float64 of shape \(2,\), got bytes"):
+        bb.load(tmp_path / "run.state", {"genome": np.zeros(2), "generation": np.int32(0)})

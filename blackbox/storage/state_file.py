@@ -22,6 +22,7 @@ T = TypeVar("T")
 _HEAD = b"blackbox state 1\n"
 _DIGEST = 32  # bytes
 _LENGTH = 8  # bytes of the manifest's length
+_BYTES = "bytes"  # as the name of a dtype
 
 
 def save(path: str | os.PathLike[str], state: Any) -> None:
@@ -29,7 +30,7 @@ def save(path: str | os.PathLike[str], state: Any) -> None:
 
     Args:
         path: of the file, replaced if it exists.
-        state: any pytree, such as the state of a strategy. Leaves that are no arrays are not kept.
+        state: any pytree, such as the state of a strategy. Leaves that are neither arrays nor bytes are not kept.
 
     Raises:
         CheckpointError: a leaf is an array of something else than numbers.
@@ -65,7 +66,7 @@ def load(path: str | os.PathLike[str], like: T) -> T:
     Args:
         path: of the file.
         like: a state of the same form, such as ``strategy.init(key, params)``; it gives the tree, and the leaves that
-            are no arrays.
+            are not kept. Bytes may have any length in it.
 
     Raises:
         CheckpointError: the file is damaged or of something else, or its leaves differ from those of ``like``.
@@ -91,6 +92,9 @@ def load(path: str | os.PathLike[str], like: T) -> T:
     found: list[Any] = []
     for name, leaf in zip(names, leaves, strict=True):
         (due_dtype, due), (dtype, array) = _numbers(leaf), saved[name]
+        if dtype == due_dtype == _BYTES:
+            found.append(array.tobytes())
+            continue
         if (dtype, array.shape) != (due_dtype, due.shape):
             expected, got = f"{due_dtype} of shape {due.shape}", f"{dtype} of shape {array.shape}"
             raise CheckpointError(f"{os.fspath(path)}: {name} must be {expected}, got {got}")
@@ -105,7 +109,7 @@ def load(path: str | os.PathLike[str], like: T) -> T:
 
 
 def _named(tree: Any) -> tuple[list[str], list[Any]]:
-    """Paths and values of the leaves that are arrays."""
+    """Paths and values of the leaves that are kept."""
     import jax
 
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -114,7 +118,7 @@ def _named(tree: Any) -> tuple[list[str], list[Any]]:
 
 
 def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+    return isinstance(leaf, bytes) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))
 
 
 def _is_key(leaf: Any) -> bool:
@@ -129,6 +133,8 @@ def _numbers(leaf: Any) -> tuple[str, np.ndarray]:
 
     if _is_key(leaf):
         return str(leaf.dtype), np.asarray(jax.random.key_data(leaf))
+    if isinstance(leaf, bytes):
+        return _BYTES, np.frombuffer(leaf, np.uint8)
     array = np.asarray(leaf)
     return array.dtype.name, array
 

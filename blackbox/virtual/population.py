@@ -76,6 +76,13 @@ class VirtualPopulation(abc.ABC):
         member = dataclasses.replace(self, weights=around_zero)[i]
         return self.structure.join(self.structure.split(member)[0], [jnp.zeros_like(x) for x in self.arrays])
 
+    def stacked(self) -> Any:
+        """All members, a pytree like the center with a leading axis: ``n`` times the memory of the parameters."""
+        candidates, axes = self.candidates(self.rows)
+        formed = jax.vmap(lambda weights: [_form(w) for w in weights], in_axes=(axes,))(candidates)
+        n = len(self)
+        return self.structure.join(formed, [jnp.broadcast_to(x, (n, *jnp.shape(x))) for x in self.arrays])
+
     @property
     def center(self) -> Any:
         """The pytree that the members are around."""
@@ -106,7 +113,9 @@ def column(x: Array, like: Array) -> Array:
 def _formed(population: VirtualPopulation, i: Any) -> list[Array]:
     """The weights of one member, as evaluation has them but formed."""
     one = jax.tree.map(lambda x: x[i][None], population.rows)
-    weights, _ = population.candidates(one)
-    return [
-        LowRank(w.w, w.a[0], w.b[0], w.axes, w.scale).materialise() if isinstance(w, LowRank) else w[0] for w in weights
-    ]
+    weights, axes = population.candidates(one)
+    return [w[0] for w in jax.vmap(lambda weights: [_form(w) for w in weights], in_axes=(axes,))(weights)]
+
+
+def _form(weight: Any) -> Array:
+    return weight.materialise() if isinstance(weight, LowRank) else weight

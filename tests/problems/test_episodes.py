@@ -16,7 +16,7 @@ from blackbox.kernels.environments import ENVIRONMENTS
 from blackbox.problems.actions import Continuous, Discrete
 from blackbox.problems.control import ControlTask, JaxControl
 from blackbox.problems.environments import Brax, ClassicControl, Gymnax
-from blackbox.problems.episodes import episode_keys, episode_return, held_out_keys
+from blackbox.problems.episodes import Play, episode_keys, episode_return, held_out_keys, last_observation
 from blackbox.problems.normalizer import fresh, merge, moments, normalize, variance
 from blackbox.problems.policies import MLP
 
@@ -111,13 +111,50 @@ def test_actions_are_named_by_outputs() -> None:
     assert (bounded.outputs, Discrete(3).outputs) == (2, 3)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_population_is_played_at_once_as_its_members_are_alone(name: str) -> None:
+    env = ClassicControl(name)
+    policy = MLP((*env.observation_shape, 16, 16, env.action.outputs))
+    play, keys = Play(env, policy, steps=20), episode_keys(bb.key(0), 3, 2)
+    params = policy.init(bb.key(1))
+    eggroll, deep_ga = bb.es.Eggroll(popsize=4, sigma=0.2), bb.ga.DeepGA(popsize=4, truncation=2, n_candidates=2)
+    for strategy in (eggroll, deep_ga):
+        population = strategy.ask(strategy.init(bb.key(2), params))
+        at_once = bb.evaluate(play, population, keys)
+        alone = bb.evaluate(play, population, keys, chunk=4)
+        np.testing.assert_array_equal(at_once.steps, alone.steps)
+        np.testing.assert_allclose(at_once.returns, alone.returns, rtol=1e-4, atol=1e-4)
+        flat = jax.vmap(lambda layers: jax.flatten_util.ravel_pytree(layers)[0])(population.stacked())
+        np.testing.assert_array_equal(bb.evaluate(play, flat, keys).returns, at_once.returns)
+        np.testing.assert_allclose(
+            policy(flat[0], np.ones(policy.sizes[0])), policy(population[0], np.ones(policy.sizes[0])), rtol=1e-4
+        )
+
+
+def test_only_what_is_the_same_is_played_at_once() -> None:
+    """Other policies and environments, normalized observations and behaviours are played member by member."""
+    env, keys = ClassicControl("Pendulum-v1"), episode_keys(bb.key(0), 0, 2)
+    policy = MLP((3, 4, 1))
+    population = jnp.zeros((2, policy.dimension))
+    for play, args in (
+        (Play(env, lambda params, seen: policy(params, seen)), ()),
+        (Play(Countdown(), MLP((2, 3))), ()),
+        (Play(env, policy), (fresh((3,)),)),
+        (Play(env, policy, behaviour=last_observation), ()),
+    ):
+        assert play.of_population(population, keys, *args) is NotImplemented
+    seen = bb.evaluate(Play(env, policy, steps=5, behaviour=last_observation), population, keys)
+    assert seen.behaviour.shape == (2, 2, 3)
+    assert bb.evaluate(Play(env, policy, steps=5), population, keys).behaviour is None
+
+
 # ---- episodes
 
 
 def test_nothing_after_an_end_counts() -> None:
     """The longest episode is stepped ten times, in which the others give NaN as rewards and observations."""
     keys = np.array([[0, 0], [0, 2], [0, 8]], np.uint32)
-    played = episode_return(Countdown(), still, None, keys, normalizer=fresh((2,)))
+    played = episode_return(Countdown(), still, None, keys, normalizer=fresh((2,)), behaviour=last_observation)
     assert played.returns.tolist() == [1.0, 3.0, 9.0]
     assert played.steps.tolist() == [1, 3, 9]
     np.testing.assert_array_equal(played.behaviour, [[0.0, -0.5], [0.0, -1.5], [0.0, -4.5]])
