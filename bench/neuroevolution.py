@@ -209,7 +209,7 @@ def maze(methods: list[str], seeds: range) -> None:
         runs, places = [], []
         for seed in seeds:
             begun = time.process_time()
-            trained = trainer("maze", method, seed, popsize=256)
+            trained = trainer("maze", method, seed, popsize=256, hidden=(16, 16))
             trained.play = Play(env, trained.play.policy, behaviour=trained.task.behaviour)
             trained.tested = trained.validated = 1  # the maze has no luck
             run, own = trained.begin(), []
@@ -237,7 +237,7 @@ def maze(methods: list[str], seeds: range) -> None:
         )
     draw(env, ends, RESULTS / "neuroevolution_maze.png")
     note = (
-        "Networks 11-16-2, 256 candidates a generation, at most 150 generations; weights begin with a deviation of "
+        "Networks 11-16-16-2, 256 candidates a generation, at most 150 generations; weights begin with a deviation of "
         "1 / sqrt(inputs) and are perturbed by 0.05, the task's setting. Novelty: distance of the ends from those of "
         "the 25 nearest among the generation and an archive of 2 % of all. A run arrives when its recommendation ends "
         "within 10 units of the goal. Every dot of the picture is the end of one episode.\n\n"

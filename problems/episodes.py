@@ -182,7 +182,7 @@ def recorded(
 
     begin = first, jnp.asarray(False), jnp.asarray(0)
     (_, _, length), (later, rewards) = jax.lax.scan(advance, begin, length=limit)
-    states, observations = jax.tree.map(lambda x, rest: jnp.concatenate([x[None], rest]), first, later)
+    states, observations = jax.tree.map(lambda x, rest: jnp.concatenate([jnp.asarray(x)[None], rest]), first, later)
     return Recording(states, observations, rewards, length)
 
 

@@ -92,6 +92,9 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
     "fori": (lambda w: lax.fori_loop(0, 3, lambda _, c: jnp.tanh(c @ w), X), (5, 5), "ab"),
     "while": (lambda w: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.tanh(c[1] @ w)), (0, X))[1],
               (5, 5), "ab"),
+    "while, each row as often as it needs": (
+        lambda w: jax.vmap(lambda x, n: lax.while_loop(
+            lambda c: c[0] < n, lambda c: (c[0] + 1, jnp.tanh(c[1] @ w)), (0, x))[1])(X, jnp.arange(7)), (5, 5), "ab"),
     "cond": (lambda w: lax.cond(X[0, 0] > 0, lambda w: X @ w, lambda w: -X @ w, w), (5, 5), "ab"),
     "checkpoint": (lambda w: jax.checkpoint(lambda w: jnp.tanh(X @ w))(w), (5, 5), "ab"),
     "custom_vjp": (own_backward, (5, 5), "ab"),

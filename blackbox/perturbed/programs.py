@@ -76,6 +76,7 @@ def _(
     body_jaxpr: Any,
     **params: Any,
 ) -> Any:
+    """Of a loop under ``vmap`` whose condition differs by entry, each entry stays as it is once its condition fails."""
     first = cond_nconsts + body_nconsts
     args = (*_made_once(args[:first]), *args[first:])
     condition, body = (quax.quaxify(jaxpr_as_fun(program)) for program in (cond_jaxpr, body_jaxpr))
@@ -83,12 +84,21 @@ def _(
     def step(carry: list[Any]) -> list[Any]:
         return body(*args[cond_nconsts:first], *carry)
 
+    def goes_on(carry: list[Any]) -> Array:
+        return condition(*args[:cond_nconsts], *carry)[0]
+
+    (batch,) = (aval.shape for aval in cond_jaxpr.out_avals)
+    if batch:  # as JAX itself lowers such loops
+        each = [formed(x, lax.while_p) for x in args[first:]]
+
+        def unless_over(carry: list[Any]) -> list[Any]:
+            is_on = goes_on(carry)
+            columns = (is_on.reshape(batch + (1,) * (x.ndim - len(batch))) for x in carry)
+            return [jnp.where(on, new, x) for on, new, x in zip(columns, step(carry), carry, strict=True)]
+
+        return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), unless_over, each)
     carry = _settled(lambda carry: jax.eval_shape(step, carry), list(args[first:]), lax.while_p)
-    return lax.while_loop(
-        lambda carry: condition(*args[:cond_nconsts], *carry)[0],
-        lambda carry: _like(step(carry), carry, lax.while_p),
-        carry,
-    )
+    return lax.while_loop(goes_on, lambda carry: _like(step(carry), carry, lax.while_p), carry)
 
 
 @quax.register(lax.cond_p, precedence=1)
