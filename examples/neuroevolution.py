@@ -356,10 +356,7 @@ def draw_episode(run: Run, trained: Trainer, folder: Path) -> str:
     key = held_out_keys(bb.fold(trained.key, 5), 1)[0]
     seen = recorded(env, trained.play.policy, params, key, normalizer=run.normalizer)
     if isinstance(env, Brax):
-        from brax.io import html
-
-        poses = [jax.tree.map(lambda x, i=i: x[i], seen.states.pipeline_state) for i in range(int(seen.length))]
-        html.save(str(folder / "episode.html"), env.system, poses)
+        pictures.page(env, seen, folder / "episode.html")
         return "episode.html"
     pictures.film(env, seen, folder / "episode.gif")
     return "episode.gif"

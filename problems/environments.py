@@ -216,6 +216,11 @@ class Brax:
         size = int(self._made.action_size)
         return Continuous((-1.0,) * size, (1.0,) * size)
 
+    @property
+    def system(self) -> Any:
+        """The robot's bodies and joints, as brax has them."""
+        return self._made.sys
+
     def reset(self, key: Any) -> tuple[Any, Observation]:
         state = self._made.reset(key)
         return state, state.obs

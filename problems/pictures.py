@@ -1,7 +1,7 @@
 """Episodes as pictures, drawn by matplotlib: a film, or some moments side by side.
 
 Drawn are the four of classic control, whatever has images as observations, such as MinAtar, and environments with a
-method ``draw_moment(axes, recording, moment)``, such as the maze. For robots of brax there is ``brax.io.html``.
+method ``draw_moment(axes, recording, moment)``, such as the maze. Robots of brax are shown by a page of HTML.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from blackbox.errors import SettingError, missing_extra
 
-from .environments import ClassicControl, Environment
+from .environments import Brax, ClassicControl, Environment
 from .episodes import Recording
 
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ def strip(env: Environment, recording: Recording, file: str | Path, *, moments: 
         draw(axes, env, recording, moment)
         axes.set_title(f"step {moment}", fontsize=9)
     figure.savefig(Path(file), dpi=100)
+
+
+def page(env: Brax, recording: Recording, file: str | Path) -> None:
+    """An episode of a robot as a page of HTML, to be looked at from all sides."""
+    import jax
+    from brax.io import html
+
+    states = recording.states.pipeline_state
+    html.save(str(file), env.system, [jax.tree.map(lambda x, i=i: x[i], states) for i in range(int(recording.length))])
 
 
 def draw(axes: Any, env: Environment, recording: Recording, moment: int) -> None:

@@ -5,7 +5,7 @@ from blackbox.lazy import lazy_exports
 __all__, __getattr__ = lazy_exports(
     __name__,
     {
-        "archive": ["Archive", "Outcome", "coverage", "empty", "insert", "qd_score"],
+        "archive": ["Archive", "Outcome", "corrected", "coverage", "empty", "insert", "qd_score"],
         "cma_mae": ["CMAMAE"],
         "cma_me": ["CMAME"],
         "dominated_novelty": ["DominatedNoveltySearch"],

@@ -204,3 +204,20 @@ def qd_score(archive: Archive, offset: float) -> Float[Array, ""]:
     """
     xp = namespace(archive.fitness)
     return xp.sum(xp.where(archive.fitness < xp.inf, offset - archive.fitness, 0.0))
+
+
+def corrected(archive: Archive, fitness: Float[Array, "cells"], descriptors: Float[Array, "cells k"]) -> Archive:
+    """The archive that its elites make by values measured anew, in which no lucky value counts.
+
+    Its :func:`qd_score` and :func:`coverage` are the corrected ones of Flageat & Cully 2023, "Uncertain
+    quality-diversity" (arXiv:2302.00463).
+
+    Args:
+        archive: of a task with noise.
+        fitness: of ``archive.solutions``, such as means over repeats; whatever it is where there is no elite.
+        descriptors: of the same.
+    """
+    xp = namespace(archive.fitness)
+    nobody = xp.full_like(archive.fitness, xp.inf)
+    measured = xp.where(archive.fitness < xp.inf, fitness, nobody)
+    return insert(archive._replace(fitness=nobody, threshold=nobody), archive.solutions, measured, descriptors)[0]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import blackbox as bb
 from blackbox.qd import cvt
-from blackbox.qd.archive import best, coverage, empty, insert, is_empty, qd_score, sample
+from blackbox.qd.archive import best, corrected, coverage, empty, insert, is_empty, qd_score, sample
 from blackbox.qd.tessellation import cell_of
 
 RANGES = ((0.0, 1.0), (-2.0, 2.0))
@@ -162,3 +162,18 @@ def test_cells_and_ranges_are_named() -> None:
     for ranges in ((), ((0, 0), (0, 1)), ((0, 1), (0, np.nan)), ((0, 1, 2),), 3):
         with pytest.raises(bb.SettingError, match="ranges must be"):
             bb.create("map-elites", ranges=ranges)
+
+
+def test_an_archive_is_corrected_by_values_measured_anew() -> None:
+    """Two elites of the same cell by their true descriptors: the better remains; lucky fitness is gone."""
+    solutions = np.arange(8.0).reshape(4, 2)
+    lucky = np.array([-9.0, -8.0, -7.0, np.nan])
+    archive, _ = insert(
+        empty((4,), ((0.0, 4.0),), np.zeros(2)), solutions, lucky, np.array([[0.5], [1.5], [2.5], [3.5]])
+    )
+    measured, where = np.array([1.0, 2.0, 3.0, np.nan]), np.array([[0.5], [0.6], [3.5], [np.nan]])
+    honest = corrected(archive, measured, where)
+    np.testing.assert_array_equal(honest.fitness, [1.0, np.inf, np.inf, 3.0])
+    np.testing.assert_array_equal(honest.solutions[[0, 3]], solutions[[0, 2]])
+    assert (coverage(honest), qd_score(honest, 5.0)) == (0.5, 6.0)
+    np.testing.assert_array_equal(archive.fitness, [-9.0, -8.0, -7.0, np.inf])
