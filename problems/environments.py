@@ -61,7 +61,9 @@ class Environment(Protocol):
 class ClassicControl:
     """gymnasium's classic control with its own physics, those of :class:`blackbox.problems.control.JaxControl`.
 
-    Observations are divided by their typical size. The first state is uniform, as gymnasium's, but drawn from the key.
+    Observations are those of gymnasium less ``center``, divided by ``deviation``: mean and deviation of what random
+    networks see, so that policies of all tasks have weights of one size. The first state is uniform, as gymnasium's,
+    but drawn from the key.
 
     Raises:
         SettingError: an unknown name.
@@ -79,6 +81,16 @@ class ClassicControl:
     @property
     def observation_shape(self) -> tuple[int, ...]:
         return (len(self._inner.scale),)
+
+    @property
+    def center(self) -> tuple[float, ...]:
+        """Of observations; what it is in units of gymnasium."""
+        return _SEEN[self.env][0]
+
+    @property
+    def deviation(self) -> tuple[float, ...]:
+        """Of observations; what it is in units of gymnasium."""
+        return _SEEN[self.env][1]
 
     @property
     def action(self) -> Action:
@@ -108,7 +120,7 @@ class ClassicControl:
         import jax.numpy as jnp
 
         seen = jnp.stack(self._inner.observe(state, jnp, _sin_cos))
-        return seen / jnp.asarray(self._inner.scale, seen.dtype)
+        return (seen - jnp.asarray(self.center, seen.dtype)) / jnp.asarray(self.deviation, seen.dtype)
 
 
 @dataclass(frozen=True)
@@ -228,6 +240,16 @@ class Brax:
     def step(self, state: Any, action: Array) -> Step:
         state = self._made.step(state, action)
         return state, state.obs, state.reward, state.done > 0
+
+
+_SEEN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "CartPole-v1": ((0.0, 0.0, 0.0, 0.0), (0.35, 0.54, 0.06, 0.57)),
+    "Pendulum-v1": ((-0.46, 0.0, 0.0), (0.64, 0.62, 3.5)),
+    "MountainCarContinuous-v0": ((-0.52, 0.0), (0.2, 0.013)),
+    "Acrobot-v1": ((0.96, 0.0, 0.89, 0.0, 0.0, 0.0), (0.18, 0.23, 0.28, 0.35, 0.7, 1.1)),
+}
+"""Mean and deviation of observations of 64 networks with 16 tanh units and the first weights of Such et al. 2017, in 4
+episodes each; what is zero by symmetry is zero."""
 
 
 def _box(space: Any) -> Continuous:

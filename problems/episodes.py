@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blackbox.arrays import Array, Key
 from blackbox.errors import SettingError
 from blackbox.kernels.arguments import require_count
+from blackbox.kernels.environments import named
 from blackbox.kernels.noise import fold, fold_many
 
 from .environments import ClassicControl, Environment
@@ -235,8 +236,21 @@ def _rolled_out() -> Callable[[Play, Any, Array], Episodes]:
     def rolled_out(play: Any, population: Any, keys: Array) -> Episodes:
         members = population.stacked() if hasattr(population, "stacked") else population
         flat = jnp.concatenate([x.reshape(x.shape[0], -1) for x in jax.tree.leaves(members)], axis=1)
+        flat = jax.vmap(lambda weights: _rescaled(play.env, play.policy, weights))(flat)
         starts, _ = jax.vmap(play.env.reset)(keys)
         hidden = play.policy.sizes[1:-1]
         return Episodes(*rollout(play.env.env, hidden, flat, jnp.stack(starts, axis=-1), steps=play.steps))
 
     return jax.jit(rolled_out, static_argnums=0)
+
+
+def _rescaled(env: ClassicControl, policy: MLP, flat: Float[Array, "d"]) -> Float[Array, "d"]:
+    """The network that makes of the kernel's observations what this one makes of the environment's."""
+    import jax.numpy as jnp
+
+    scale, center, deviation = (jnp.asarray(x, flat.dtype) for x in (named(env.env).scale, env.center, env.deviation))
+    inputs, outputs = policy.sizes[:2]
+    size = inputs * outputs
+    matrix, bias, rest = flat[:size].reshape(inputs, outputs), flat[size : size + outputs], flat[size + outputs :]
+    matrix = matrix / deviation[:, None]
+    return jnp.concatenate([jnp.ravel(matrix * scale[:, None]), bias - center @ matrix, rest])

@@ -150,7 +150,7 @@ class DeepGA:
         none = unborn(structure, 1 + max(self.truncation, self._candidates), self.generations, self.cached)
         return DeepGAState(
             jnp.asarray(key), jnp.asarray(0), jnp.stack(streams_of(structure.weights, key)), params,
-            none, jnp.asarray(0), jnp.float32(WORST),
+            none, jnp.zeros((), int), jnp.float32(WORST),
             rows_of(none, jnp.arange(1)), jnp.float32(WORST), jnp.asarray(False),
         )  # fmt: skip
 

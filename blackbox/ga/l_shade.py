@@ -112,7 +112,7 @@ class LSHADE:
             cell=xp.asarray(0)[()],
             gains=xp.zeros((4,), dtype=x0.dtype),
             archive=xp.zeros((13 * n // 5, d), dtype=x0.dtype),
-            archived=xp.asarray(0)[()],
+            archived=xp.zeros((), dtype=xp.asarray(0).dtype)[()],
         )
 
     def ask(self, state: LSHADEState, first: int = 0) -> Float[Array, "n d"]:

@@ -31,7 +31,9 @@ class Behaviours(NamedTuple):
 def nothing(capacity: int, k: int, like: Array) -> Behaviours:
     """An archive without behaviours of ``k`` numbers, in the library and dtype of ``like``."""
     xp = namespace(like)
-    return Behaviours(points=xp.zeros((capacity, k), dtype=like.dtype), count=xp.asarray(0)[()])
+    return Behaviours(
+        points=xp.zeros((capacity, k), dtype=like.dtype), count=xp.zeros((), dtype=xp.asarray(0).dtype)[()]
+    )
 
 
 def is_filled(archive: Behaviours) -> Bool[Array, "capacity"]:

@@ -37,7 +37,7 @@ def no_moments(like: Float[Array, "d"]) -> Moments:
     """The start of a run."""
     xp = namespace(like)
     zeros = xp.zeros_like(like)
-    return Moments(m=zeros, v=zeros, v_max=zeros, estimates=xp.asarray(0)[()])
+    return Moments(m=zeros, v=zeros, v_max=zeros, estimates=xp.zeros((), dtype=xp.asarray(0).dtype)[()])
 
 
 def updated(moments: Moments, gradient: Float[Array, "d"], known: Bool[Array, "*d"], beta1: Any, beta2: Any) -> Moments:

@@ -66,14 +66,14 @@ def test_our_environment_plays_whole_episodes_as_gymnasium_does(name: str) -> No
     game = gymnasium.make(name).unwrapped
     game.reset()
     game.state = np.asarray(state, np.float64)
-    scale = np.asarray(JaxControl(name).policy.scaled(np.ones(ours.observation_shape), np.float64, np))
+    center, deviation = np.array(ours.center), np.array(ours.deviation)
     rng, step = np.random.default_rng(0), jax.jit(ours.step)
     for _ in range(40):
         outputs = rng.normal(size=ours.action.outputs).astype(np.float32)
         action = np.asarray(ours.action.of(outputs))
         state, seen, reward, is_over = step(state, action)
         expected, given, terminated, _, _ = game.step(action if isinstance(ours.action, Continuous) else int(action))
-        np.testing.assert_allclose(seen, expected * scale, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(seen * deviation + center, expected, rtol=2e-3, atol=2e-3)
         np.testing.assert_allclose(float(reward), float(given), rtol=1e-3, atol=1e-3)
         assert bool(is_over) == terminated
         if terminated:
@@ -86,7 +86,12 @@ def test_returns_are_minus_the_costs_of_the_control_task(name: str) -> None:
     policy = MLP((*env.observation_shape, 4, env.action.outputs), last_std=2.0)
     params, keys = policy.init(bb.key(1)), episode_keys(bb.key(0), 0, 3)
     starts = jnp.stack(jax.vmap(lambda key: env.reset(key)[0])(jnp.asarray(keys)), axis=1)
-    costs = jax.jit(jax.vmap(lambda start: task.cost(lambda seen: policy(params, seen), start)))(starts)
+    scale, center, deviation = (np.array(x, np.float32) for x in (ENVIRONMENTS[name].scale, env.center, env.deviation))
+
+    def network(seen: Any) -> Any:
+        return policy(params, (seen * scale - center) / deviation)
+
+    costs = jax.jit(jax.vmap(lambda start: task.cost(network, start)))(starts)
     played = jax.jit(lambda: episode_return(env, policy, params, keys))()
     np.testing.assert_allclose(played.returns, -costs, rtol=1e-3)
     assert len(np.unique(costs)) > 1
@@ -348,7 +353,8 @@ def test_an_environment_of_gymnax_is_as_ours() -> None:
         action = jnp.sign(inner[1])[None]
         state, seen, reward, is_over = theirs_step(state, action)
         inner, expected, given, ends = our_step(inner, action)
-        np.testing.assert_allclose(seen, expected * jnp.asarray(ENVIRONMENTS[name].scale), rtol=1e-3, atol=1e-4)
+        expected = expected * np.array(ours.deviation) + np.array(ours.center)
+        np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-4)
         assert float(reward) == pytest.approx(float(given), abs=1e-3)
         assert bool(is_over) == bool(ends)
 
