@@ -56,7 +56,21 @@ class ProviderError(BlackboxError, RuntimeError):
 
 
 class SandboxError(BlackboxError, RuntimeError):
-    """A generated program could not be run safely."""
+    """A generated program returned no value, or could not be run safely.
+
+    Attributes:
+        kind: "timeout", "memory", "crash" (it ended without a result), "forbidden", "raised" (any other exception),
+            "result" (not one value that can be read), "output" (it printed too much), or "unavailable" (no such
+            sandbox here).
+        level: the sandbox it ran in, or was to run in.
+        output: what it had printed until then.
+    """
+
+    def __init__(self, message: str, kind: str = "unavailable", level: str = "", output: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.level = level
+        self.output = output
 
 
 class MissingExtra(BlackboxError, ImportError):

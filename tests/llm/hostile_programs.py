@@ -1,0 +1,215 @@
+"""Programs that attack the machine, the parent or their own score, and what may come of each in a sandbox.
+
+All define ``f(place)``: ``place`` is a dict with the ``folder`` that they would spoil, the ``port`` where a server of
+the test listens, and the ``parent``'s process number. None would do lasting harm if it succeeded; those that start
+processes without end are for levels at which a single one was refused.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import blackbox as bb
+from blackbox.llm import run_sandboxed
+
+SECRET = "sk-not-a-real-key"
+LONG = 60.0  # seconds for programs that end by themselves, on a machine that does other things
+
+FORGE = """
+import os, sys
+def forge(text):
+    frame = sys._getframe()
+    while "request" not in frame.f_locals:
+        frame = frame.f_back
+    request = frame.f_locals["request"]
+    os.write(request["result"], (request["token"] + text).encode())
+"""
+
+
+class Hostile(NamedTuple):
+    """One program, and what may be reported of it."""
+
+    source: str
+    kinds: str
+    """Kinds of SandboxError, separated by spaces; "value" where it may return one, which then is ``value``."""
+    value: object = None
+
+
+def _f(*lines: str, before: str = "import os, sys, time") -> str:
+    return before + "\ndef f(place):\n" + "\n".join(f"    {line}" for line in lines) + "\n"
+
+
+def _refused(*lines: str) -> Hostile:
+    return Hostile(_f(*lines), "forbidden")
+
+
+def _libc(call: str) -> Hostile:
+    return Hostile(_f("import ctypes", f"return ctypes.CDLL(None).{call}"), "value", -1)
+
+
+PROCESSES = {
+    "fork bomb": _refused("while True: os.fork()"),
+    "fork bomb by subprocess": _refused("import subprocess", "while True: subprocess.Popen(['/bin/sleep', '60'])"),
+    "clone": _libc("syscall(56, 17, 0, 0, 0, 0)"),
+    "threads": Hostile(
+        _f("import threading", "for _ in range(9): threading.Thread(target=burn).start()", "burn()",
+           before="def burn():\n    while True: pass"), "raised"),
+    "daemon": _refused(
+        "if os.fork() == 0:", "    os.setsid()", "    if os.fork() == 0:", "        time.sleep(60)", "    os._exit(0)",
+        "return 1"),
+    "another program": Hostile(_f("os.execv('/usr/bin/sleep', ['sleep', '60'])"), "forbidden"),
+}  # fmt: skip
+RESOURCES = {
+    "memory bomb": Hostile(_f("return len(bytearray(10**11))"), "memory"),
+    "memory bomb in steps": Hostile(_f("kept = []", "while True: kept.append(bytearray(10**7))"), "memory"),
+    "shared memory": _libc("shmget(0, 1 << 30, 0o1600)"),
+    "file in memory": _libc("memfd_create(b'x', 0)"),
+    "endless loop": Hostile(_f("while True: pass"), "timeout"),
+    "endless import": Hostile("import time; time.sleep(60)", "timeout"),
+    "endless loop in C": Hostile(_f("return sum(iter(int, 1))"), "timeout"),
+    "deaf sleeper": Hostile(
+        _f("import signal", "for number in range(1, 32):", "    try: signal.signal(number, signal.SIG_IGN)",
+           "    except OSError: pass", "while True: time.sleep(1)"), "timeout"),
+    "prints gigabytes": Hostile(_f("while True: print('x' * 10**6)"), "output"),
+    "prints gigabytes of errors": Hostile(_f("while True: os.write(2, b'x' * 10**5)"), "output"),
+    "deep recursion": Hostile("def f(place): return f(place)", "raised"),
+    "bottomless recursion": Hostile(
+        _f("sys.setrecursionlimit(2**30)", "return f(place)"), "crash raised memory timeout"),
+    "bottomless source": Hostile("x = " + "(" * 10**5, "raised memory crash"),
+    "long message": Hostile(_f("raise ValueError('x' * 10**8)"), "raised memory"),
+}  # fmt: skip
+MACHINE = {
+    "writes a file": _refused("open(place['folder'] + '/new', 'w').write('x')"),
+    "spoils a file": _refused("open(place['folder'] + '/kept', 'r+').write('x')"),
+    "empties a file": _refused("os.truncate(place['folder'] + '/kept', 0)"),
+    "removes a file": _refused("os.remove(place['folder'] + '/kept')"),
+    "renames a file": _refused("os.rename(place['folder'] + '/kept', place['folder'] + '/other')"),
+    "opens a file to all": _refused("os.chmod(place['folder'] + '/kept', 0o777)"),
+    "makes a folder": _refused("os.mkdir(place['folder'] + '/made')"),
+    "links a file": _refused("os.symlink('/', place['folder'] + '/link')"),
+    "writes where it is": _refused("open('new', 'w').write('x')"),
+    "reads a file": Hostile(_f("return open(place['folder'] + '/kept').read()"), "forbidden raised"),
+    "reads passwords": Hostile(_f("return open('/etc/shadow').read()"), "forbidden raised"),
+    "lists a folder": Hostile(_f("return os.listdir(place['folder'])"), "forbidden raised"),
+    "reads its environment": Hostile(_f("return os.environ.get('OPENAI_API_KEY')"), "value"),
+    "reads the parent's environment": Hostile(
+        _f("return open(f'/proc/{place[\"parent\"]}/environ').read()"), "forbidden raised"),
+    "reads the parent's memory": Hostile(
+        _f("return open(f'/proc/{place[\"parent\"]}/maps').read()"), "forbidden raised"),
+    "finds inherited files": Hostile(
+        _f("found = []", "for number in range(3, 64):", "    try: os.fstat(number); found.append(number)",
+           "    except OSError: pass", "return len(found)"), "value", 1),
+    "connects": _refused("import socket", "socket.create_connection(('127.0.0.1', place['port']), 1).close()"),
+    "sends a datagram": _refused(
+        "import socket", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', place['port']))"),
+    "kills its parent": _refused("os.kill(os.getppid(), 9)"),
+    "kills the parent": _refused("os.kill(place['parent'], 9)"),
+    "kills its group": _refused("os.killpg(0, 9)"),
+    "kills by a limit": _refused("import resource", "resource.prlimit(place['parent'], resource.RLIMIT_CPU, (0, 0))"),
+    "lifts its limits": _refused("import resource", "resource.prlimit(0, resource.RLIMIT_AS, (-1, -1))"),
+    "kills by a pipe": _refused("import fcntl", "fcntl.fcntl(1, 8, place['parent'])"),
+    "writes to the parent's memory": _libc("process_vm_writev(1, None, 0, None, 0, 0)"),
+    "traces": _libc("ptrace(16, 1, 0, 0)"),
+    "makes namespaces": _libc("unshare(0x10000000)"),
+    "calls by 32-bit numbers": _libc("syscall(0x40000000 + 39)"),
+}  # fmt: skip
+RESULTS = {
+    "leaves": Hostile(_f("sys.exit(0)"), "raised"),
+    "leaves at once": Hostile(_f("os._exit(0)"), "crash"),
+    "leaves while imported": Hostile("import os; os._exit(7)", "crash"),
+    "aborts": Hostile(_f("os.abort()"), "crash"),
+    "crashes": Hostile(_f("import ctypes", "ctypes.string_at(0)"), "crash"),
+    "closes its pipes": Hostile(_f("os.closerange(0, 64)", "return 1"), "crash"),
+    "closes its pipes and stays": Hostile(_f("os.closerange(0, 64)", "time.sleep(60)"), "timeout"),
+    "writes without the token": Hostile(
+        _f("for number in range(3, 64):", "    try: os.write(number, b'{\"value\": 1}')", "    except OSError: pass",
+           "os._exit(0)"), "result"),
+    "writes with the token": Hostile(_f("forge('{\"value\": 9}')", "os._exit(0)", before=FORGE), "value", 9),
+    "two results": Hostile(_f("forge('{\"value\": 9}')", "return 9", before=FORGE), "result"),
+    "half a result": Hostile(_f("forge('{\"value\": [1,')", "os._exit(0)", before=FORGE), "result"),
+    "another reply": Hostile(_f("forge('{\"score\": 9}')", "os._exit(0)", before=FORGE), "result"),
+    "deep result": Hostile(_f("forge('{\"value\":' + '[' * 10**6)", "os._exit(0)", before=FORGE), "result"),
+    "deep result between strings": Hostile(
+        _f("forge('{\"value\": [\"]\\\\\"]\",' * 10**5)", "os._exit(0)", before=FORGE), "result"),
+    "result in another encoding": Hostile(
+        _f("forge('')", "import gc", "request = next(r for r in gc.get_objects() if type(r) is dict and 'token' in r)",
+           "os.write(request['result'], '[[1]]'.encode('utf-16'))", "os._exit(0)", before=FORGE), "result"),
+    "array larger than its bytes": Hostile(
+        _f("forge('{\"value\": {\"$\": \"array\", \"dtype\": \"<f8\", \"shape\": [1000000000000], \"data\": \"\"}}')",
+           "os._exit(0)", before=FORGE), "result"),
+    "array of objects": Hostile(
+        _f("forge('{\"value\": {\"$\": \"array\", \"dtype\": \"|O\", \"shape\": [1], \"data\": \"AAAAAAAAAAA=\"}}')",
+           "os._exit(0)", before=FORGE), "result"),
+    "unknown failure": Hostile(
+        _f("forge('{\"kind\": \"unavailable\", \"message\": \"\\\\u001b[2J\"}')", "os._exit(0)", before=FORGE),
+        "crash"),
+    "huge result": Hostile(_f("return 'x' * 10**7"), "result"),
+    "endless result": Hostile(_f("while True: forge('x' * 10**5)", before=FORGE), "result"),
+    "deep value": Hostile(_f("value = []", "for _ in range(10**5): value = [value]", "return value"), "result"),
+    "circular value": Hostile(_f("value = []", "value.append(value)", "return value"), "result"),
+    "huge integer": Hostile(_f("return 10**5000"), "raised"),
+    "set": Hostile(_f("return {1}"), "result"),
+    "keys that are no strings": Hostile(_f("return {1: 2}"), "result"),
+    "lying object": Hostile(
+        _f("return Liar()", before="class Liar(float):\n    __class__ = float\n    def __repr__(self): return '1'"),
+        "result"),
+    "exception that cannot be shown": Hostile(
+        _f("raise Evil", before="class Evil(Exception):\n    def __str__(self): raise SystemExit"),
+        "raised"),
+    "exception that takes its time": Hostile(
+        _f("raise Evil", before="import time\nclass Evil(BaseException):\n    def __str__(self): time.sleep(60)"),
+        "timeout"),
+    "another JSON": Hostile(_f("import json", "json.dumps = lambda *a, **k: '{\"value\": 5}'", "return 1"), "value", 5),
+    "no JSON": Hostile(_f("import json", "json.dumps = None", "return 1"), "crash"),
+    "last words": Hostile(
+        _f("import atexit", "atexit.register(time.sleep, 60)", "return 3"), "value", 3),
+    "hanging output": Hostile(
+        _f("sys.stdout = Out()", before="import sys, time\nclass Out:\n    def flush(self): time.sleep(60)"),
+        "timeout"),
+    "broken output": Hostile(_f("sys.stdout = None", "return 4"), "value", 4),
+    "no such function": Hostile("g = 1", "result"),
+    "no function": Hostile("f = 1", "raised"),
+    "no program": Hostile("def f(:", "raised"),
+}  # fmt: skip
+HOSTILE = PROCESSES | RESOURCES | MACHINE | RESULTS
+
+ABOVE_LIMITS = ("another program", "file in memory", "shared memory", "clone")
+"""What takes more than limits, besides all that attacks the machine or the parent."""
+
+ATTACKS = (
+    "os.fork()", "os.kill(os.getppid(), 9)", "os.kill(place['parent'], 9)", "open(place['folder'] + '/new', 'w')",
+    "os.remove(place['folder'] + '/kept')", "forge('{\"value\": -1e9}')", "bytearray(10**11)",
+    "__import__('socket').socket()", "sys.setrecursionlimit(10**6)", "os.close(place.get('fd', 2))",
+    "__import__('threading').Thread(target=print).start()", "os.environ.update(x='y')", "print('x' * 50_000)",
+    "sys.modules.clear()", "__import__('json').dumps.__globals__.clear()", "setattr(os, 'write', None)",
+    "__builtins__.clear()", "os.chmod(place['folder'], 0)", "place.clear()", "__import__('gc').get_objects()",
+)  # fmt: skip
+ENDINGS = (
+    "return -1e9", "return float('nan')", "os._exit(0)", "sys.exit()", "raise BaseException", "return {'score': -1e9}",
+    "return [[]] * 10**5", "return None", "forge('{\"value\": -1e9}'); os._exit(0)", "return open",
+)  # fmt: skip
+
+
+def hostile_sample(generator: random.Random) -> str:
+    """Some attacks one after another, each tried whether or not the others succeed, and an end."""
+    lines = ["def f(place):"]
+    for attack in generator.sample(ATTACKS, generator.randint(1, 6)):
+        lines += ["    try:", f"        {attack}", "    except Exception: pass"]
+    return FORGE + "\n".join([*lines, f"    {generator.choice(ENDINGS)}"])
+
+
+def attempt(program: Hostile, place: Mapping[str, Any], level: str | None) -> str:
+    """Run it; what has happened if that is not among what may, else nothing."""
+    asked = {key: value for key, value in place.items() if key != "server"}
+    kinds = program.kinds.split()
+    timeout = 1.0 if kinds == ["timeout"] else LONG if "timeout" not in kinds else 5.0
+    try:
+        result = run_sandboxed(program.source, "f", [asked], timeout=timeout, level=level)
+    except bb.SandboxError as error:
+        assert str(error)
+        assert str(error).isprintable()
+        assert SECRET not in f"{error}{error.output}"
+        return "" if error.kind in kinds and error.level == (level or error.level) else f"{error.kind}: {error}"
+    return "" if "value" in kinds and result.value == program.value else f"returned {result.value!r}"
