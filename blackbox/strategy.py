@@ -358,6 +358,8 @@ _method(
 _method("deep-ga", "ga.deep_ga:DeepGA", "virtual pure batch noisy", "Such et al. 2017, arXiv:1712.06567")
 _method("l-shade", "ga.l_shade:LSHADE", "dense pure batch restarts", "Tanabe & Fukunaga 2014")
 _method("nsga-ii", "ga.nsga2:NSGA2", "dense pure batch discrete multi-objective", "Deb et al. 2002")
+_method("nsga-iii", "ga.nsga3:NSGA3", "dense pure batch discrete multi-objective", "Deb & Jain 2014")
+_method("ga", "ga.genetic_algorithm:GeneticAlgorithm", "dense pure batch", "Holland 1975; Schwefel 1987; Deb 2001")
 _method("cbo", "cbo.cbo:CBO", "dense pure batch restarts", "Pinnau et al. 2017; Carrillo et al. 2021")
 _method(
     "multi-objective-cbo",
@@ -403,6 +405,7 @@ def methods() -> Mapping[str, Method]:
 HOSTS = {
     "evosax": "blackbox.hosted.evosax:Evosax",
     "nevergrad": "blackbox.hosted.nevergrad:Nevergrad",
+    "pyribs": "blackbox.hosted.pyribs:Pyribs",
     "scipy": "blackbox.hosted.scipy:SciPy",
 }
 """Packages whose optimizers are methods ``package:NAME``, and the strategy that runs them."""
@@ -411,7 +414,7 @@ HOSTS = {
 def create(name: str, **hyperparameters: Any) -> Any:
     """The strategy registered as ``name`` with the given hyperparameters.
 
-    ``evosax:NAME``, ``nevergrad:NAME`` and ``scipy:NAME`` are the optimizers of those packages.
+    ``evosax:NAME``, ``nevergrad:NAME``, ``pyribs:NAME`` and ``scipy:NAME`` are the optimizers of those packages.
 
     Raises:
         SettingError: for an unknown name or hyperparameter, naming the nearest known one.

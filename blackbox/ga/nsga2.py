@@ -21,15 +21,11 @@ Cost per generation: O(N d + N^2 (k + fronts)) for k objectives. State O(N (d + 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import numpy as np
-
 from blackbox.arrays import Array, Key, namespace, while_loop
-from blackbox.errors import SettingError
-from blackbox.kernels.noise import uniform
-from blackbox.layout import Layout, variables_of
+from blackbox.ga.mating import children, entrants, founders, parts, parts_of
+from blackbox.layout import Layout
 from blackbox.strategy import algorithm, require_box, require_integer
 
 if TYPE_CHECKING:
@@ -39,33 +35,6 @@ PAIRED = 0.9  # probability of crossover
 MOST = 100  # members by default, as in the paper
 GENERATIONS = 12  # for which the planned evaluations shall suffice
 LEAST = 12
-
-
-class Parts(NamedTuple):
-    """A layout as arrays."""
-
-    owner: Int[np.ndarray, "d"]
-    """The first coordinate of each one's variable."""
-    option: Int[np.ndarray, "d"]
-    """Number of the option that it stands for; 0 for numbers."""
-    variable: Int[np.ndarray, "d"]
-    """Number of each one's variable."""
-    options: Int[np.ndarray, "d"]
-    """How many options its variable has; 0 for numbers."""
-    eta_crossover: Float[np.ndarray, "d"]
-    eta_mutation: Float[np.ndarray, "d"]
-    variables: int
-
-
-@lru_cache(maxsize=256)
-def parts(layout: Layout) -> Parts:
-    """The arrays that a layout stands for; SettingError for a malformed one."""
-    columns: list[tuple[int, int, int, int, float, float]] = []
-    for number, v in enumerate(variables_of(layout)):
-        etas = (3.0, 3.0) if v.kind == "int" else (15.0, 20.0)
-        columns += [(v.first, option, number, v.options, *etas) for option in range(max(1, v.options))]
-    owner, option, variable, options, crossover, mutation = map(np.array, zip(*columns, strict=True))
-    return Parts(owner, option, variable, options, crossover, mutation, len(layout))
 
 
 class NSGA2State(NamedTuple):
@@ -112,69 +81,28 @@ class NSGA2:
     def init(self, key: Key, x0: Float[Array, "d"]) -> NSGA2State:
         """The start: ``x0`` and uniform points."""
         xp = namespace(x0)
-        d = x0.shape[0]
-        if len(self._parts(d).owner) != d:
-            raise SettingError(f"layout must have as many coordinates as x0, {d}; got {len(self._parts(d).owner)}")
+        parts_of(self.layout, x0.shape[0])
         planned = MOST if self.evaluations is None else self.evaluations // GENERATIONS
         n = self.popsize or min(MOST, max(LEAST, planned))
-        others = uniform(key, 0, (n - 1, d), leaf=1, like=x0)
-        inside = xp.minimum(xp.maximum(x0, self.low), self.high)
         return NSGA2State(
             key=xp.asarray(key),
             generation=xp.asarray(0)[()],
-            population=xp.concat([inside[None, :], self.low + (self.high - self.low) * others]),
-            fitness=xp.full((n, self.objectives), _largest(x0), dtype=x0.dtype),
+            population=founders(key, x0, n, self.low, self.high),
+            fitness=xp.full((n, self.objectives), largest(x0), dtype=x0.dtype),
             front=xp.zeros((n,), dtype=xp.asarray(0).dtype),
             crowding=xp.zeros((n,), dtype=x0.dtype),
         )
 
     def ask(self, state: NSGA2State, first: int = 0) -> Float[Array, "n d"]:
-        xp = namespace(state.population)
-        n, d = state.population.shape
-        p = self._parts(d)
-        # Pairs begin anew in each n members, of which an odd last one is alone.
-        member = first % n + xp.arange(n)
-        is_second = (member % n % 2 == 1)[:, None]
-        pair = member // n * n + member % n // 2
-        u = uniform(state.key, state.generation, (2 * n, 1 + 2 * d), first=first - first % n, like=state.population)
-        u = xp.take(u, pair, axis=0)
-        own = uniform(state.key, state.generation, (n, 1 + 2 * d), leaf=2, first=first, like=state.population)
-        x = (state.population - self.low) / (self.high - self.low)
-        a, b = (xp.take(x, parent, axis=0) for parent in _parents(state, first))
-        kind, spread, mutates, shift = u[:, 1 : 1 + d], u[:, 1 + d :], own[:, 1 : 1 + d], own[:, 1 + d :]
-        kind, mutates, drawn = (xp.take(column, xp.asarray(p.owner), axis=1) for column in (kind, mutates, shift))
-        # Half of the variables of a pair that is crossed are; of either child a quarter near the lower parent's.
-        kind = xp.where(u[:, :1] < PAIRED, kind, 1.0)
-        a, b = xp.where(is_second, b, a), xp.where(is_second, a, b)
-        kind = xp.where(is_second & (kind < 0.5), 0.5 - kind, kind)
-        eta_crossover = xp.asarray(p.eta_crossover, dtype=x.dtype)
-        eta_mutation = xp.asarray(p.eta_mutation, dtype=x.dtype)
-        low, high = _crossed(xp.minimum(a, b), xp.maximum(a, b), spread, eta_crossover)
-        child = xp.where(kind < 0.25, low, xp.where(kind < 0.5, high, a))
-        changed = _mutated(child, shift, eta_mutation)
-        if p.options.any():
-            options = xp.asarray(p.options)
-            is_option = options > 0
-            child = xp.where(is_option, xp.where(kind < 0.5, b, a), child)
-            category = xp.floor(drawn * xp.asarray(p.options, dtype=x.dtype))
-            onehot = xp.astype(category == xp.asarray(p.option, dtype=x.dtype), x.dtype)
-            changed = xp.where(is_option, onehot, changed)
-        is_mutated = mutates < 1 / p.variables
-        is_copy = xp.all(xp.where(is_mutated, changed, child) == a, axis=1)
-        is_due = xp.asarray(p.variable) == xp.astype(xp.floor(own[:, :1] * p.variables), state.front.dtype)
-        is_mutated = is_mutated | (is_copy[:, None] & is_due)
-        child = xp.clip(xp.where(is_mutated, changed, child), 0.0, 1.0)
-        starting = state.population if first == 0 else self.low + (self.high - self.low) * shift
-        return xp.where(state.generation == 0, starting, self.low + (self.high - self.low) * child)
+        n = state.crowding.shape[0]
+        parents = [_winners(state, *two) for two in entrants(state.key, state.generation, n, first, state.crowding)]
+        p = parts_of(self.layout, state.population.shape[1])
+        return children(state.key, state.generation, state.population, parents, first, p, self.low, self.high, PAIRED)
 
     def tell(self, state: NSGA2State, population: Float[Array, "n d"], fitness: Float[Array, "n *k"]) -> NSGA2State:
         xp = namespace(state.population)
         n = state.population.shape[0]
-        largest = _largest(state.population)
-        told = xp.astype(xp.reshape(fitness, (population.shape[0], self.objectives)), state.fitness.dtype)
-        inside = xp.all((population >= self.low) & (population <= self.high), axis=1)
-        failed = xp.any(xp.isnan(told) | (told == xp.inf), axis=1) | ~inside
-        told = xp.where(failed[:, None], largest, xp.clip(told, -largest, largest))
+        told = comparable(population, fitness, state.fitness, self.low, self.high)
         every = xp.concat([state.fitness, told])
         front = fronts(every)
         crowding = crowding_distances(every, front)
@@ -191,17 +119,8 @@ class NSGA2:
         )
 
     def recommend(self, state: NSGA2State) -> Float[Array, "d"]:
-        """Of the first front, the member nearest to the best value of each objective, in units of its extent."""
-        xp = namespace(state.population)
-        is_first = (state.front == 0)[:, None]
-        low = xp.min(state.fitness, axis=0)
-        high = xp.max(xp.where(is_first, state.fitness, low), axis=0)
-        share = (state.fitness - low) / xp.where(high > low, high - low, xp.ones_like(low))
-        distance = xp.where(is_first[:, 0], xp.sum(xp.clip(share, 0.0, 1.0) ** 2, axis=1), xp.inf)
-        return xp.take(state.population, xp.argmin(distance)[None], axis=0)[0, :]
-
-    def _parts(self, d: int) -> Parts:
-        return parts(self.layout or (("float",),) * d)
+        """The compromise of the first front, see :func:`compromise`."""
+        return compromise(state.population, state.fitness, state.front)
 
 
 def fronts(fitness: Float[Array, "n k"]) -> Int[Array, "n"]:
@@ -239,56 +158,43 @@ def crowding_distances(fitness: Float[Array, "n k"], front: Int[Array, "n"]) -> 
     return total
 
 
-def _largest(like: Float[Array, "*n"]) -> float:
+def _winners(state: NSGA2State, i: Int[Array, "n"], j: Int[Array, "n"]) -> Int[Array, "n"]:
+    """Of each two members the one of the lower front or, within a front, the less crowded one."""
+    xp = namespace(state.crowding)
+    front_i, front_j = xp.take(state.front, i), xp.take(state.front, j)
+    is_less_crowded = xp.take(state.crowding, i) >= xp.take(state.crowding, j)
+    return xp.where((front_i < front_j) | ((front_i == front_j) & is_less_crowded), i, j)
+
+
+def comparable(
+    population: Float[Array, "n d"],
+    fitness: Float[Array, "n *k"],
+    like: Float[Array, "N k"],
+    low: Array | float,
+    high: Array | float,
+) -> Float[Array, "n k"]:
+    """Finite values, one for each objective: :func:`largest` ones of members that failed or left the box."""
+    xp = namespace(like)
+    worst = largest(like)
+    told = xp.astype(xp.reshape(fitness, (population.shape[0], like.shape[1])), like.dtype)
+    inside = xp.all((population >= low) & (population <= high), axis=1)
+    failed = xp.any(xp.isnan(told) | (told == xp.inf), axis=1) | ~inside
+    return xp.where(failed[:, None], worst, xp.clip(told, -worst, worst))
+
+
+def compromise(
+    population: Float[Array, "n d"], fitness: Float[Array, "n k"], front: Int[Array, "n"]
+) -> Float[Array, "d"]:
+    """Of the first front, the member nearest to the best value of each objective, in units of its extent."""
+    xp = namespace(population)
+    is_first = (front == 0)[:, None]
+    low = xp.min(fitness, axis=0)
+    high = xp.max(xp.where(is_first, fitness, low), axis=0)
+    share = (fitness - low) / xp.where(high > low, high - low, xp.ones_like(low))
+    distance = xp.where(is_first[:, 0], xp.sum(xp.clip(share, 0.0, 1.0) ** 2, axis=1), xp.inf)
+    return xp.take(population, xp.argmin(distance)[None], axis=0)[0, :]
+
+
+def largest(like: Float[Array, "*n"]) -> float:
     """What failed members have, and greater values count as; differences of such values are finite."""
     return float(namespace(like).finfo(like.dtype).max) / 4
-
-
-def _parents(state: NSGA2State, first: int) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
-    """The parents of the pairs that members belong to, by tournaments in which each member takes part once.
-
-    One permutation gives the tournaments of all first parents of a population, another those of the second ones.
-    """
-    xp = namespace(state.population)
-    n = state.population.shape[0]
-    u = uniform(state.key, state.generation, (2 * n, 2), leaf=3, first=first - first % n, like=state.population)
-    order = xp.argsort(xp.reshape(u, (2, n, 2)), axis=1, stable=True)  # of the first member's population and the next
-    slot = first % n + xp.arange(n)
-    page, pair = slot // n, slot % n // 2 * 2
-
-    def winners(side: int) -> Int[Array, "n"]:
-        entrants = xp.reshape(order[:, :, side], (-1,))
-        i, j = (xp.take(entrants, page * n + (pair + k) % n) for k in (0, 1))
-        front_i, front_j = xp.take(state.front, i), xp.take(state.front, j)
-        is_less_crowded = xp.take(state.crowding, i) >= xp.take(state.crowding, j)
-        return xp.where((front_i < front_j) | ((front_i == front_j) & is_less_crowded), i, j)
-
-    return winners(0), winners(1)
-
-
-def _crossed(
-    low: Float[Array, "n d"], high: Float[Array, "n d"], u: Float[Array, "n d"], eta: Float[Array, "d"]
-) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-    """Simulated binary crossover within [0, 1]: a number near the lower parent's and one near the other's."""
-    xp = namespace(u)
-    gap = high - low
-    safe = xp.where(gap > 1e-14, gap, xp.ones_like(gap))
-
-    def factor(room: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        alpha = 2 - (1 + 2 * room / safe) ** -(eta + 1)
-        narrow = u * alpha
-        return xp.where(narrow <= 1, narrow, 1 / (2 - xp.where(narrow <= 1, xp.ones_like(narrow), narrow))) ** (
-            1 / (eta + 1)
-        )
-
-    middle = 0.5 * (low + high)
-    return middle - 0.5 * factor(low) * gap, middle + 0.5 * factor(1 - high) * gap
-
-
-def _mutated(x: Float[Array, "n d"], u: Float[Array, "n d"], eta: Float[Array, "d"]) -> Float[Array, "n d"]:
-    """Polynomial mutation within [0, 1]."""
-    xp = namespace(u)
-    x = xp.clip(x, 0.0, 1.0)
-    down = (2 * u + (1 - 2 * u) * (1 - x) ** (eta + 1)) ** (1 / (eta + 1)) - 1
-    up = 1 - (2 * (1 - u) + (2 * u - 1) * x ** (eta + 1)) ** (1 / (eta + 1))
-    return x + xp.where(u <= 0.5, down, up)

@@ -53,6 +53,10 @@ class Log(NamedTuple):
     mark: UInt8[np.ndarray, "16"]
     """Digest of it all."""
 
+    def told(self, start: int, stop: int) -> tuple[Any, ...]:
+        """Points and values of these evaluations, as courses are told."""
+        return self.points[start:stop], self.values[start:stop]
+
 
 class Course(Protocol):
     """A running optimizer."""
@@ -65,8 +69,8 @@ class Course(Protocol):
     def ended(self) -> bool:
         """Whether it is time for another run."""
 
-    def tell(self, points: Rows, values: Float[np.ndarray, "n"]) -> None:
-        """Take in what came of ``population``, and ask for the next points."""
+    def tell(self, *args: Any, **kwargs: Any) -> None:
+        """Take in what came of ``population``, points and values, and ask for the next points."""
 
     def recommend(self) -> Float[np.ndarray, "d"] | None:
         """The point to return; None for the best told."""
@@ -76,39 +80,42 @@ class Course(Protocol):
 
 
 class Courses:
-    """The running optimizers of one strategy, by the digests of the logs that led to them."""
+    """The running optimizers of one strategy, by the digests of the logs that led to them.
 
-    def __init__(self, start: Callable[[Log], Course]) -> None:
+    A state is a :class:`Log`, or what has its ``mark``, ``sizes`` and ``told`` and tells more than points and values.
+    """
+
+    def __init__(self, start: Callable[[Any], Course]) -> None:
         self._start = start
         self._running: OrderedDict[bytes, Course] = OrderedDict()
 
-    def at(self, state: Log) -> Course:
+    def at(self, state: Any) -> Course:
         """The optimizer that has been told this log; made again if it is not remembered."""
         course = self._running.pop(state.mark.tobytes(), None)
         if course is None:
             course = self._start(state)
             try:
                 for end, size in zip(np.cumsum(state.sizes), state.sizes, strict=True):
-                    course.tell(state.points[end - size : end], state.values[end - size : end])
+                    course.tell(*state.told(end - size, end))
             except BaseException:
                 course.close()
                 raise
         self._keep(state, course)
         return course
 
-    def advance(self, state: Log, told: Log) -> None:
+    def advance(self, state: Any, told: Any) -> None:
         """Tell the optimizer of ``state`` what ``told`` has more."""
         course = self.at(state)
         del self._running[state.mark.tobytes()]
-        count = int(told.sizes[-1])
+        end = int(told.sizes.sum())
         try:
-            course.tell(told.points[-count:], told.values[-count:])
+            course.tell(*told.told(end - int(told.sizes[-1]), end))
         except BaseException:
             course.close()
             raise
         self._keep(told, course)
 
-    def _keep(self, state: Log, course: Course) -> None:
+    def _keep(self, state: Any, course: Course) -> None:
         self._running[state.mark.tobytes()] = course
         while len(self._running) > REMEMBERED:
             self._running.popitem(last=False)[1].close()
@@ -148,8 +155,10 @@ def begin(key: Key, x0: Float[Array, "d"]) -> Log:
     )
 
 
-def extend(state: Log, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> Log:
-    """The log with one generation more."""
+def extend(
+    state: Log, population: Float[Array, "n d"], fitness: Float[Array, "n"], *more: Float[np.ndarray, "n k"]
+) -> Log:
+    """The log with one generation more; ``more`` that the optimizer is told, and kept elsewhere, enters the digest."""
     points, values = np.asarray(population, np.float64), np.asarray(fitness, np.float64)
     known = np.concatenate([state.values, values])
     worst = np.max(known, initial=-LARGEST, where=known < LARGEST)
@@ -162,7 +171,7 @@ def extend(state: Log, population: Float[Array, "n d"], fitness: Float[Array, "n
         points=np.concatenate([state.points, points]),
         values=np.concatenate([state.values, values]),
         sizes=np.append(state.sizes, len(values)),
-        mark=_digest(state.mark, points, values),
+        mark=_digest(state.mark, points, values, *more),
     )
 
 

@@ -32,7 +32,12 @@ Directions = Direction | tuple[Direction, ...]
 """One for each objective, or one for all."""
 
 SIGMA0 = 0.2  # of the width of the unit cube: two standard deviations reach from the center almost to the faces
-HOSTED_BY = {"evosax": ("evosax", "jax"), "nevergrad": ("nevergrad", "cma", "scipy"), "scipy": ("scipy",)}
+HOSTED_BY = {
+    "evosax": ("evosax", "jax"),
+    "nevergrad": ("nevergrad", "cma", "scipy"),
+    "pyribs": ("ribs", "scipy", "scikit-learn"),
+    "scipy": ("scipy",),
+}
 """Packages whose numerics a hosted method has."""
 INFINITY = "infinity"
 """The key of the object that stands for an infinite number in JSON, which has none; no text is read back as one."""

@@ -8,7 +8,9 @@ import pytest
 
 import blackbox as bb
 from blackbox.arrays import while_loop
-from blackbox.ga.nsga2 import NSGA2, _crossed, _mutated, crowding_distances, fronts
+from blackbox.ga.crossover import simulated_binary
+from blackbox.ga.mating import polynomial
+from blackbox.ga.nsga2 import NSGA2, crowding_distances, fronts
 
 
 def test_fronts_are_peeled_one_by_one() -> None:
@@ -54,7 +56,7 @@ def test_crossover_keeps_the_mean_of_children_and_the_box() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 200_000, 1))
     low, high = np.minimum(a, b), np.maximum(a, b)
-    c, d = _crossed(low, high, rng.random(a.shape), np.array([15.0]))
+    c, d = simulated_binary(low, high, rng.random(a.shape), np.array([15.0]), (0.0, 1.0))
     assert c.min() >= 0
     assert d.max() <= 1
     inside, outside = (c >= low).mean(), (c < low).mean()
@@ -67,11 +69,11 @@ def test_crossover_keeps_the_mean_of_children_and_the_box() -> None:
 
 def test_mutation_has_the_papers_distribution() -> None:
     u = (np.arange(100_000) + 0.5)[:, None] / 100_000
-    moved = _mutated(np.full(u.shape, 0.5), u, np.array([20.0])) - 0.5
+    moved = polynomial(np.full(u.shape, 0.5), u, np.array([20.0])) - 0.5
     assert abs(np.mean(moved)) < 1e-4
     # Far from the bounds, P(|delta| > t) = (1 - t)^(eta + 1).
     assert abs(np.mean(np.abs(moved) > 0.05) - 0.95**21) < 0.01
-    edges = _mutated(np.array([[0.0], [1.0]]), np.array([[0.01], [0.99]]), np.array([20.0]))
+    edges = polynomial(np.array([[0.0], [1.0]]), np.array([[0.01], [0.99]]), np.array([20.0]))
     assert edges.tolist() == [[0.0], [1.0]]
 
 
