@@ -44,7 +44,9 @@ _NAMES = {
     "strategy": ["Strategy", "algorithm", "create", "methods"],
 }
 __all__, __getattr__ = lazy_exports(
-    __name__, _NAMES, submodules=("cbo", "classic", "es", "ga", "kernels", "model", "problems", "qd", "testing", "zo")
+    __name__,
+    _NAMES,
+    submodules=("cbo", "classic", "es", "ga", "kernels", "llm", "model", "problems", "programs", "qd", "testing", "zo"),
 )
 
 if TYPE_CHECKING:

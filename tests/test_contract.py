@@ -21,7 +21,8 @@ from blackbox.testing.virtual import parameters as model
 # else is each method's default.
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"sigma0": 0.3} for name in ("cma-es", "sep-cma-es", "lm-ma-es", "snes", "pgpe", "cat-cma", "lq-cma-es")},
-    "nsga-ii": {"popsize": 20},
+    **{name: {"popsize": 8} for name in ("nsga-ii", "nsga-iii")},
+    "ga": {"popsize": 20, "sigma0": 0.3},
     **{name: {"sigma0": 0.3, "emitters": 2, "batch": 9, "cells": (9, 7)} for name in ("cma-me", "cma-mae")},
     "map-elites": {"popsize": 20, "cells": (9, 7)},
     "dominated-novelty-search": {"popsize": 20, "capacity": 30},

@@ -21,7 +21,7 @@ def test_hosts_agree_with_each_other_and_with_one_device(tmp_path: Path) -> None
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "JAX_NUM_CPU_DEVICES": str(DEVICES),
         "PYTHONWARNINGS": "default",
     }
     paths = [tmp_path / f"{number}.npz" for number in range(PROCESSES)]

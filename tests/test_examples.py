@@ -34,6 +34,7 @@ LAST_LINES = {
         r"final distance to the minimum: hopping 0\.\d\d\d, CBO 0\.0\d\d, gradient descent 10\.99; "
         r"picture: consensus_gradient\.png"
     ),
+    "discover_optimizer": r"distance to the minimum: gradient descent 0\.7\d\d, found program 0\.[45]\d\d",
     "polarized_minima": r"polarized found 4 of 4 minima, plain 1; picture: polarized_minima\.png",
     "sparse_recovery": r"median relative error of MirrorCBO 0\.[01]\d\d, CBO 1\.\d\d\d; picture: sparse_recovery\.png",
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
@@ -42,9 +43,11 @@ LAST_LINES = {
     "eggroll_digits": r"test accuracy 0\.9[3-9]\d after 200 generations",
     "eggroll_policy": r"mean return of the policy: -[12]\d\d in unseen episodes after 15360 episodes",
     "eggroll_transformer": r"exactly right before 0\.\d\d\d, after fine-tuning 0\.[89]\d\d",
+    "neuroevolution": r"mean return in 200 unseen episodes: (4[5-9]\d|500)\.\d",
     "many_runs": r"popsize 64: [1-6]\d of 64 runs found the global minimum .*",
 }
 SHORTER = {
+    "pde_correction": [("0.03, 4000", "0.03, 2000"), ("0.02, 400", "0.02, 200")],
     "search_digits": [("budget=10", "budget=4"), ("budget=20", "budget=8")],
     "egg_language_model": [("else 300", "else 80")],
     "eggroll_digits": [("(800, 0.2)", "(200, 0.2)")],
@@ -56,7 +59,8 @@ OPTIONAL = {"eggroll_brax": "brax"}  # no dependency of ours; brax warns that it
 
 def run_example(script: Path, folder: Path, warnings: str = "error") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "TERM": "dumb"}
-    environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # they compute more than they compile
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):  # they compute more than they compile
+        environment.pop(name, None)
     command = [sys.executable, "-W", warnings, str(script)]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
@@ -100,7 +104,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SMALLER = {
-    "digits_search": {"BUDGET": 6},
+    "digits_search": {"BUDGET": 4},
     "bbob_functions": {"METHODS": ("cma-es", "random"), "BUDGET": 60},
     "policy_search": {"POPSIZE": 8, "GENERATIONS": 4},
 }

@@ -82,6 +82,7 @@ print([name for name in ("jax", "scipy", "sklearn", "matplotlib") if name in sys
         ("sklearn", "import blackbox.integrations.sklearn", "sklearn"),
         ("optuna", "import blackbox.integrations.optuna", "optuna"),
         ("nevergrad", "import blackbox.integrations.nevergrad", "nevergrad"),
+        ("ribs", "bb.create('pyribs:cma_es')", "pyribs"),
         ("ConfigSpace", "import blackbox.integrations.config_space", "configspace"),
         ("ray", "import blackbox.integrations.ray", "tune"),
         ("scipy", "bb.scipy_method('cma-es')", "scipy"),
@@ -137,7 +138,9 @@ def test_the_search_for_forbidden_uses_finds_them(line: str) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_package_never_executes_what_it_loads(path: Path) -> None:
-    assert forbidden_uses(ast.parse(path.read_text())) == []
+    in_the_sandbox = ["exec(compile(source, NAME, 'exec'), module.__dict__)", "compile(source, NAME, 'exec')"]
+    allowed = in_the_sandbox if path == ROOT / "blackbox" / "llm" / "child.py" else []
+    assert forbidden_uses(ast.parse(path.read_text())) == allowed
 
 
 TRACES = re.compile(
@@ -221,8 +224,8 @@ def test_versions_agree() -> None:
 def test_extras_are_those_that_the_documentation_names() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
     assert set(extras) == {
-        "jax", "cuda", "evosax", "hpo", "nevergrad", "sklearn", "optuna", "configspace", "scipy", "rl", "gymnax",
-        "brax", "llm", "ray", "tune", "plot", "dev", "all",
+        "jax", "cuda", "evosax", "hpo", "nevergrad", "pyribs", "sklearn", "optuna", "configspace", "scipy", "rl",
+        "gymnax", "brax", "llm", "ray", "tune", "plot", "dev", "all",
     }  # fmt: skip
     source = "\n".join(path.read_text() for path in SOURCES)
     named = set(re.findall(r"missing_extra\([^)]*\"(\w+)\"\)", source))

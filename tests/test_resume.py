@@ -100,6 +100,7 @@ ARCHIVES: dict[str, dict[str, Any]] = {
     "map-elites": {"popsize": 8, "cells": 25},
     "novelty-search": {"popsize": 8, "parents": 3, "insertion": 0.2, "capacity": 20},
     "dominated-novelty-search": {"popsize": 8, "capacity": 20},
+    **{name: {"popsize": 8} for name in ("nsga-iii", "ga")},
 }
 OTHERS = [
     (name, SWARMS if name.endswith("cbo") or name in ("cbs", "consensus-hopping") else ARCHIVES.get(name, {}))

@@ -298,22 +298,21 @@ def check_scan_and_vmap(strategy: Any, x0: Array) -> None:
 
         return jax.lax.scan(generation, settings.init(key_, x0), None, length=8)[0]
 
-    keys = jnp.stack([jnp.asarray(fold(key(10), i)) for i in range(3)])
-    many = jax.jit(jax.vmap(rollout, in_axes=(None, 0)))(strategy, keys)
-    alone = jax.jit(rollout)(strategy, keys[1])
-    tolerance = 1e-9 if x0.dtype == jnp.float64 else 1e-3
-    assert_same(jax.tree.map(lambda a: a[1], many), alone, "vmap over keys", rtol=tolerance)
-
-    # One program for all settings: run i has the i-th of them changed.
+    # One program for all keys and settings: two runs that differ by their keys, then one for each changed setting.
+    keys = [jnp.asarray(fold(key(10), i)) for i in range(2)]
     settings = {f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy)}
     floats = {name: value for name, value in settings.items() if isinstance(value, float)}
     changed = [dataclasses.replace(strategy, **{name: 0.9 * value}) for name, value in floats.items()]
-    if changed:
-        stacked = jax.tree.map(lambda *values: jnp.asarray(values, x0.dtype), *changed)
-        swept = jax.jit(jax.vmap(rollout, in_axes=(0, None)))(stacked, keys[0])
-        for i, (name, variant) in enumerate(zip(floats, changed, strict=True)):
-            single = jax.jit(rollout)(variant, keys[0])
-            assert_same(jax.tree.map(lambda a, i=i: a[i], swept), single, f"vmap over {name}", rtol=tolerance)
+    runs = [(strategy, keys[0]), (strategy, keys[1]), *((variant, keys[0]) for variant in changed)]
+    stacked = strategy
+    if floats:
+        stacked = jax.tree.map(lambda *values: jnp.asarray(values, x0.dtype), *(run for run, _ in runs))
+    together = jax.vmap(rollout, in_axes=(0 if floats else None, 0))
+    many = jax.jit(together)(stacked, jnp.stack([of_run for _, of_run in runs]))
+    alone = jax.jit(rollout)
+    for i, what in enumerate(("keys", "keys", *floats)):
+        run = jax.tree.map(lambda a, i=i: a[i], many)
+        assert_same(run, alone(*runs[i]), f"vmap over {what}", rtol=1e-9 if x0.dtype == jnp.float64 else 1e-3)
 
 
 def check_libraries_agree(strategy: Any, x0: Float[np.ndarray, "d"]) -> None:

@@ -121,7 +121,7 @@ def test_no_setting_of_a_method_is_hidden_by_an_argument_of_the_optimizer() -> N
 
 
 def test_runs_over_devices_are_those_of_one() -> None:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     script = Path(__file__).with_name("sharded_runs.py")
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]

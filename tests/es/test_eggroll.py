@@ -396,10 +396,7 @@ def test_params_without_arrays_are_refused() -> None:
 
 def test_eight_devices_give_what_one_gives() -> None:
     """Fitness bit for bit with equal chunks; means bit for bit with whole numbers, else to rounding."""
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiled faster
-    }  # fmt: skip
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     if native.library("lowrank_mix") is not None:  # so small a population would not take it
         environment["BLACKBOX_KERNELS"] = "native"
     script = pathlib.Path(__file__).with_name("eggroll_mesh.py")

@@ -120,7 +120,6 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """CuPy with a GPU, as far as the kernels use it."""
     module = fake_cupy.module()
     monkeypatch.setitem(sys.modules, "cupy", module)
-    monkeypatch.setenv("BLACKBOX_CACHE", str(tmp_path))
 
     def compiled(source: str, architecture: str) -> Path:
         path = tmp_path / f"{source}-{architecture}"

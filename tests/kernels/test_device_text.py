@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def compiled(source: str, made: Path, *options: str) -> str:
     return done.stdout + done.stderr
 
 
+@cache
+def ptx(source: str, contraction: str = cuda.OPTIONS[-1]) -> str:
+    """The text that nvcc makes of a source."""
+    command = ["nvcc", *cuda.OPTIONS[:-1], contraction, "-arch=compute_80", "-ptx", str(native.SOURCES / source)]
+    return subprocess.run(
+        [*command, "-o", "/dev/stdout"], check=True, capture_output=True, text=True, timeout=300
+    ).stdout
+
+
 @pytest.mark.parametrize(
     ("source", "architecture"),
     [(source, "sm_90") for source in REGISTERS] + [("seedsum.cu", "sm_80"), ("seedsum.cu", "sm_100")],
@@ -49,11 +59,9 @@ def test_kernels_fit_into_registers(source: str, architecture: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("source", REGISTERS)
-def test_every_float_operation_is_rounded_once_to_nearest(source: str, tmp_path: Path) -> None:
-    compiled(source, tmp_path / "made", "-arch=compute_80", "-ptx")
-    text = (tmp_path / "made").read_text()
+def test_every_float_operation_is_rounded_once_to_nearest(source: str) -> None:
     exact = {name for name in simulator.kernels_of(source) if not name.endswith("_fast")}
-    found = dict(re.findall(r"\.entry (\w+)\((.*?)\n\}", text, re.DOTALL))
+    found = dict(re.findall(r"\.entry (\w+)\((.*?)\n\}", ptx(source), re.DOTALL))
     assert found.keys() >= exact
     for name in exact:
         operations = set(re.findall(r"^\s*(?:@!?%p\d+ )?([a-z0-9]+\.\S*f32)\b", found[name], re.MULTILINE))
@@ -62,23 +70,18 @@ def test_every_float_operation_is_rounded_once_to_nearest(source: str, tmp_path:
 
 
 @pytest.mark.parametrize("source", ["noise.cu", "seedsum.cu"])
-def test_fast_normals_come_from_the_special_function_units(source: str, tmp_path: Path) -> None:
-    compiled(source, tmp_path / "made", "-arch=compute_80", "-ptx")
-    found = dict(re.findall(r"\.entry (\w+)\((.*?)\n\}", (tmp_path / "made").read_text(), re.DOTALL))
+def test_fast_normals_come_from_the_special_function_units(source: str) -> None:
+    found = dict(re.findall(r"\.entry (\w+)\((.*?)\n\}", ptx(source), re.DOTALL))
     (fast,) = (found[name] for name in simulator.kernels_of(source) if name.endswith("_fast"))
     assert {"lg2", "sqrt", "sin", "cos"} == set(re.findall(r"(\w+)\.approx\.ftz\.f32", fast))
 
 
 @pytest.mark.parametrize("source", REGISTERS)
-def test_no_operation_is_left_to_contraction(source: str, tmp_path: Path) -> None:
+def test_no_operation_is_left_to_contraction(source: str) -> None:
     """A sum of a product that is not written with BB_ADD and BB_MUL would be fused where a compiler may."""
-    texts = []
-    for option in cuda.OPTIONS[-1], "-fmad=true":
-        command = ["nvcc", *cuda.OPTIONS[:-1], option, "-arch=compute_80", "-ptx", str(native.SOURCES / source)]
-        subprocess.run([*command, "-o", str(tmp_path / "made")], check=True, capture_output=True, timeout=300)
-        texts.append((tmp_path / "made").read_text())
-    assert texts[0] == texts[1]
-    assert ".f64" not in texts[0]
+    assert cuda.OPTIONS[-1] == "-fmad=false"
+    assert ptx(source) == ptx(source, "-fmad=true")
+    assert ".f64" not in ptx(source)
 
 
 def test_all_texts_are_checked() -> None:

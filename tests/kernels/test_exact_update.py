@@ -14,7 +14,7 @@ from blackbox.kernels import native
 
 @pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 def test_an_update_of_whole_numbers_is_one_however_it_is_divided() -> None:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     script = Path(__file__).with_name("exact_update.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     lines = done.stdout.splitlines()

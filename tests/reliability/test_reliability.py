@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 from reliability import FIGURES, NOTE, main
 
-SCALES = {"R14": 0.03, "R6": 0.05}
+SCALES = {"R14": 0.03, "R6": 0.05, "R17": 0.03}
 """Smaller ones, where a tenth would take most of the time."""
 ELSEWHERE = {"R2": "tests/test_resume.py, of every method", "R8": "blackbox.testing, of every method"}
 """Figures that other tests hold at the size of tests."""
