@@ -79,7 +79,7 @@ MANY_SOLVERS: dict[str, Solver] = {
 
 
 def three_objectives(seeds: int) -> None:
-    """NSGA-III beside NSGA-II and pymoo's, as in table III of the paper."""
+    """NSGA-III beside NSGA-II and pymoo's, as in the experiments of the paper."""
     directions, rows = reference_directions(3, (DIVISIONS,)), []
     for name, (variables, generations, corner) in MANY.items():
         problem = get_problem(name, n_var=variables, n_obj=3)

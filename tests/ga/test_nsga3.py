@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import blackbox as bb
+from blackbox.ga.directions import divisions_for, reference_directions
+from blackbox.ga.niching import associated, niched, normalized
 from blackbox.ga.nsga2 import fronts
-from blackbox.ga.nsga3 import NSGA3, associated, divisions_for, niched, normalized, reference_directions
+from blackbox.ga.nsga3 import NSGA3
 
 FRONT = reference_directions(3, (12,))  # of DTLZ2: its points in these directions
 
