@@ -69,7 +69,7 @@ class GymnasiumPlay:
         return self._open[number]
 
     def __call__(self, params: Any, keys: Any, normalizer: Any = None) -> Any:
-        raise NotImplementedError("a population is played by of_population")
+        raise TypeError("gymnasium plays whole populations: see of_population")
 
     def of_population(self, population: Any, keys: Any, normalizer: Any = None) -> Any:
         members = population.stacked() if hasattr(population, "stacked") else population
