@@ -28,19 +28,24 @@ class Traits(NamedTuple):
     is_sign: bool
     """Its entries have one magnitude."""
     of_signs: bool
-    """It stays what it is if each step's gradient is multiplied by a number of its own, and is no sign."""
+    """It stays what it is if each step's gradient is multiplied by a number of its own."""
     bounded: bool
     """With gradients a billion times as long it is less than 10 times what it is with a million."""
 
     @property
     def kind(self) -> str:
+        of = "average" if self.averages else "gradient"
         if self.invariant and self.is_sign:
-            return "sign of an average" if self.averages else "sign"
-        if self.of_signs:
-            return "average of signs" if self.averages else "gradient, normalized"
+            return (
+                "sign"
+                if not self.averages
+                else "sign of an average of signs"
+                if self.of_signs
+                else "sign of an average"
+            )
         if self.invariant:
-            return "average, normalized" if self.averages else "gradient, normalized"
-        return ("bounded" if self.bounded else "unbounded") + (", averages" if self.averages else "")
+            return "average of signs" if self.averages and self.of_signs else f"{of}, normalized"
+        return f"{of}, clipped" if self.is_sign and self.bounded else f"{of}, bounded" if self.bounded else of
 
 
 def traits(program: bb.programs.Program) -> Traits:

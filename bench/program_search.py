@@ -222,7 +222,8 @@ def main() -> None:
 
     def counted(name: str) -> str:
         kinds = [traits(program).kind for program in contestants[name]]
-        return f"{kinds.count('sign of an average')} of {len(kinds)} searches"
+        signs = sum(kind.startswith("sign of an average") for kind in kinds)
+        return f"{signs} of {len(kinds)} searches"
 
     note = f"""
 Proxies: the mean logarithm of the loss on the tasks of the search, lower is better; then the loss on each test task in

@@ -136,7 +136,7 @@ def digits(
 
 @dataclass(frozen=True)
 class Objective:
-    """What the search minimizes: the mean over tasks of the logarithm of the loss, in units of a guess's or the first.
+    """What the search minimizes: the mean over tasks and seeds of the logarithm of the loss, in units of a guess's.
 
     Args:
         tasks: each with the same weight.
@@ -147,11 +147,8 @@ class Objective:
     rates: tuple[float, ...]
 
     def __call__(self, program: bb.programs.Program) -> float:
-        return float(np.mean([np.log(np.min(self.medians(program, task))) for task in self.tasks]))
-
-    def medians(self, program: bb.programs.Program, task: Task) -> Array:
-        """The median over seeds of the loss, for each learning rate."""
-        return np.median(losses(program, task, self.rates), axis=1)
+        logs = [np.log(losses(program, task, self.rates)) for task in self.tasks]
+        return float(np.mean([np.min(np.mean(of_rates, axis=1)) for of_rates in logs]))
 
 
 def losses(program: bb.programs.Program, task: Task, rates: Sequence[float]) -> Array:

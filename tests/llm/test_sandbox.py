@@ -169,7 +169,7 @@ def test_hostile_programs_are_contained(level: str, place: dict[str, Any], monke
     assert {name: outcome for name, outcome in outcomes.items() if outcome} == {}
     assert untouched(place)
     wait_for(lambda: not inmates(os.getpid()))
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # those of former tests may end meanwhile
     assert len(os.listdir("/proc/self/fd")) <= files
     assert run_sandboxed(HONEST, "f", [[3, 4]], timeout=LONG, level=level).value == 25
 
