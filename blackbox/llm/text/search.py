@@ -1,0 +1,182 @@
+"""The loop around a text search: evaluations within a budget, with failures, kills and exhausted budgets."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from blackbox.arrays import Key
+from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError
+from blackbox.llm.client import Client
+from blackbox.llm.text.proposals import ReplyCounts
+from blackbox.llm.text.rollouts import Rollout, Rollouts
+from blackbox.llm.text.stored import from_json, to_json
+from blackbox.strategy import require_integer
+
+_FORMAT = "blackbox text search checkpoint 1"
+
+
+class TextStrategy(Protocol):
+    """What a text search provides; see :mod:`blackbox.llm.text`."""
+
+    def init(self, key: Key, seeds: Any, /) -> Any: ...
+    def ask(self, state: Any) -> Sequence[Any]: ...
+    def batch(self, state: Any) -> tuple[int, ...]: ...
+    def tell(self, state: Any, genomes: Any, scores: Any, feedback: Any = ()) -> Any: ...
+    def recommend(self, state: Any) -> Any: ...
+    def finalists(self, state: Any, n: int) -> list[Any]: ...
+
+
+class TextSearch(NamedTuple):
+    """The end of a search."""
+
+    best: Any
+    """The recommended genome."""
+    finalists: list[Any]
+    """The best genomes, best first, for :func:`blackbox.llm.final_pick`."""
+    state: Any
+    """After the last whole generation: where a search goes on."""
+    evaluations: int
+    """Evaluations of a genome on an instance, so far."""
+    stopped: str
+    """Why it ended: "evaluations", "stalled", or the message of a budget that is exhausted or a model that is down."""
+    counts: ReplyCounts
+    """What became of the model's replies."""
+
+
+def search_text(
+    strategy: TextStrategy,
+    evaluate: Callable[[Any, int], float | Rollout] | Rollouts[Any],
+    seeds: Any,
+    *,
+    key: Key,
+    evaluations: int,
+    checkpoint: str | os.PathLike[str] | None = None,
+    stalled: int = 20,
+    finalists: int = 5,
+    callback: Callable[[Any, int], object] | None = None,
+) -> TextSearch:
+    """Run a text search until it has made so many evaluations, another budget is exhausted, or the model is down.
+
+    A generation that does not fit into what is left is cut to the genomes that do. These count for what is recommended,
+    and not for the state, which a search with a larger budget goes on from as if it had never stopped.
+
+    A search that was killed and begins again with the same ``checkpoint`` goes on after its last whole generation. With
+    the same ``path`` of its clients, and a checkpoint or none, it pays for no answer twice and gives the same result.
+
+    Args:
+        strategy: such as :class:`blackbox.llm.GEPA`.
+        evaluate: a genome and the number of an instance to the loss or a :class:`blackbox.llm.Rollout`; or
+            :class:`blackbox.llm.Rollouts` of it, whose evaluations count.
+        seeds: what ``strategy.init`` takes: instructions, a dictionary of texts, or a pool of exemplars.
+        key: of the run, by ``bb.key(seed)``.
+        evaluations: most evaluations of a genome on an instance, >= 1.
+        checkpoint: file for the state and all evaluations, written after each generation; None for none.
+        stalled: generations without a new evaluation after which a search ends, >= 1: the model gives nothing new.
+        finalists: how many of the best are returned, >= 1.
+        callback: is given each state and the number of evaluations.
+
+    Raises:
+        SettingError: an argument outside its range.
+        CheckpointError: the file is of another search, or damaged.
+        JournalError: a client's file could not be read or written.
+    """
+    for name, value in (("evaluations", evaluations), ("stalled", stalled), ("finalists", finalists)):
+        require_integer(name, value, low=1, optional=False)
+    rollouts = evaluate if isinstance(evaluate, Rollouts) else Rollouts(evaluate)
+    # made: evaluations when this generation began; what was made since belongs to it
+    state, idle, made = strategy.init(key, seeds), 0, len(rollouts)
+    path = None if checkpoint is None else Path(checkpoint)
+    description = _description(strategy, state)
+    if path is not None and path.exists():
+        state, idle, made = _restored(path, description, rollouts)
+    stopped, latest = "", state
+    sound = state, idle, made  # before an outage
+    while not stopped:
+        if made >= evaluations or idle >= stalled:
+            stopped = "evaluations" if made >= evaluations else "stalled"
+            break
+        try:
+            genomes = strategy.ask(state)
+        except BudgetExhausted as error:
+            stopped = str(error)
+            break
+        batch = strategy.batch(state)
+        count = rollouts.fitting(genomes, batch, evaluations - len(rollouts))
+        stopped = "evaluations" if count < len(genomes) else ""
+        try:
+            losses, feedback = rollouts(genomes[:count], batch)
+        except (BudgetExhausted, ProviderError) as error:
+            stopped = str(error)
+            count = rollouts.fitting(genomes[:count], batch, 0)
+            if isinstance(error, ProviderError) and state is not sound[0]:
+                count = 0  # of genomes that are due to the outage
+                state, idle, made = sound
+            losses, feedback = rollouts(genomes[:count], batch)
+        if stopped:
+            latest = strategy.tell(state, genomes[:count], losses, feedback) if count else state
+        else:
+            state = latest = strategy.tell(state, genomes, losses, feedback)
+            idle = 0 if len(rollouts) > made else idle + 1
+            made = len(rollouts)
+            if rollouts.is_answered:
+                sound = state, idle, made
+        if path is not None and (stopped or state is sound[0]):
+            _write(path, {"search": description, "state": to_json(state), "idle": idle, "made": made}, rollouts)
+        if callback is not None:
+            callback(latest, len(rollouts))
+    return TextSearch(
+        best=strategy.recommend(latest),
+        finalists=strategy.finalists(latest, finalists),
+        state=state,
+        evaluations=len(rollouts),
+        stopped=stopped,
+        counts=getattr(latest, "counts", ReplyCounts()),
+    )
+
+
+def _description(strategy: Any, first: Any) -> str:
+    """The search as JSON: its method with all settings but the client, and its first state."""
+    settings = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
+    shown = {
+        name: list(value) if isinstance(value, range) else value
+        for name, value in settings.items()
+        if not isinstance(value, Client)
+    }
+    return json.dumps([type(strategy).__name__, shown, to_json(first)], sort_keys=True, default=str)
+
+
+def _restored(path: Path, description: str, rollouts: Rollouts[Any]) -> tuple[Any, int, int]:
+    try:
+        given = json.loads(path.read_bytes())
+        if given["format"] != _FORMAT:
+            raise CheckpointError(f"{path}: format {given['format']!r} is none that this version reads")
+        search, text = given["search"], given["state"]
+        idle, made, stored = int(given["idle"]), int(given["made"]), given["rollouts"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of a text search: {error}") from error
+    if search != description:
+        raise CheckpointError(f"{path} is of a search with another method, key, seeds or settings; it has {search}")
+    rollouts.restore(stored)
+    return from_json(text), idle, made
+
+
+def _write(path: Path, fields: dict[str, Any], rollouts: Rollouts[Any]) -> None:
+    """Whole or not at all."""
+    text = json.dumps({"format": _FORMAT, **fields, "rollouts": rollouts.stored()}, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
