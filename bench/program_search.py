@@ -268,14 +268,16 @@ def plotted(runs: dict[str, list[Run]], programs: dict[str, Program], proxies: O
     for name in ("AdamW", "Lion"):
         panels[0].axhline(proxies(programs[name]), color=COLORS[name], ls="--", lw=1.2)
         panels[0].annotate(
-            f"{name}, tuned", (1, proxies(programs[name])), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            xytext=(-4, 2), textcoords="offset points", color=COLORS[name], fontsize=9,
+            f"{name}, tuned", (0, proxies(programs[name])), xycoords=("axes fraction", "data"), va="bottom",
+            xytext=(4, 2), textcoords="offset points", color=COLORS[name], fontsize=9,
         )  # fmt: skip
+    best = [value for searches in runs.values() for run in searches for value in run.best]
     panels[0].set(
         title="search, one line a seed",
         xlabel="programs evaluated",
         ylabel="mean log loss on the proxies",
         xscale="log",
+        ylim=(min(best) - 0.1, 0.3),  # a few of the first programs are far above
     )
     shown = [0, 2]
     for panel, number in zip(panels[1:], shown, strict=True):
