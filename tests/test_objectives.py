@@ -65,6 +65,14 @@ def test_the_front_is_what_no_told_result_dominates() -> None:
     assert optimizer.method == "nsga-ii"
 
 
+@pytest.mark.parametrize(
+    ("objectives", "budget", "method"),
+    [(2, None, "nsga-ii"), (3, 999, "nsga-ii"), (3, 1000, "nsga-iii"), (5, None, "nsga-iii")],
+)
+def test_auto_takes_reference_directions_for_many_objectives(objectives: int, budget: int | None, method: str) -> None:
+    assert bb.Optimizer(BOX, objectives=objectives, budget=budget, seed=0).method == method
+
+
 def test_nsga2_reaches_most_of_the_front() -> None:
     result = bb.minimize(zdt1, BOX, objectives=2, budget=6000, seed=1)
     volume = bb.hypervolume([c.values for c in result.pareto], [1.1, 1.1])

@@ -15,6 +15,7 @@ MODELLED_AT_ONCE = 12  # coordinates up to which a full quadratic model is there
 FEW = 25  # evaluations per coordinate up to which a trust region is ahead of whatever learns of the whole space
 COSTLY = 500  # evaluations up to which they are likely to cost more than a Gaussian process, some milliseconds each
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
+MANY_OBJECTIVES = 1000  # evaluations from which reference directions are ahead of crowding for three objectives and more
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
 
@@ -72,14 +73,16 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
 def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -> Chosen:
     """The method that ``method="auto"`` stands for where there are several objectives, or constraints.
 
-    Several objectives: ``nsga-ii``. With constraints, a method that ranks each generation anew:
+    Several objectives: ``nsga-ii``, or for three and more of them ``nsga-iii`` where the budget allows for what it is
+    better at, from 1,000 evaluations on (``bench/multi.py``). With constraints, a method that ranks each generation anew:
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
     * up to 200 coordinates: ``cma-es``; more: ``lm-ma-es``.
     """
     if objectives > 1:
-        return Chosen("nsga-ii", f"{objectives} objectives")
+        many = objectives > 2 and (budget is None or budget >= MANY_OBJECTIVES)
+        return Chosen("nsga-iii" if many else "nsga-ii", f"{objectives} objectives")
     d = space.dimension
     if covering := _covering(d, budget):
         return covering
