@@ -15,7 +15,7 @@ MODELLED_AT_ONCE = 12  # coordinates up to which a full quadratic model is there
 FEW = 25  # evaluations per coordinate up to which a trust region is ahead of whatever learns of the whole space
 COSTLY = 500  # evaluations up to which they are likely to cost more than a Gaussian process, some milliseconds each
 FULL_COVARIANCE = 200  # dimensions up to which a d x d covariance costs less than most objectives
-MANY_OBJECTIVES = 1000  # evaluations from which reference directions are ahead of crowding for three objectives and more
+MANY_OBJECTIVES = 1000  # evaluations from which reference directions are ahead of crowding for three and more
 CORRELATIONS = 100  # evaluations per dimension from which a large problem's correlations can be learned
 
 
@@ -73,8 +73,8 @@ def choose_method(space: Space | Box, budget: int | None, parallel: float = 1) -
 def choose_method_for(objectives: int, space: Space | Box, budget: int | None) -> Chosen:
     """The method that ``method="auto"`` stands for where there are several objectives, or constraints.
 
-    Several objectives: ``nsga-ii``, or for three and more of them ``nsga-iii`` where the budget allows for what it is
-    better at, from 1,000 evaluations on (``bench/multi.py``). With constraints, a method that ranks each generation anew:
+    Several objectives: ``nsga-ii``, or for three and more of them ``nsga-iii`` from 1,000 evaluations on, where it is
+    ahead (``bench/multi.py``). With constraints, a method that ranks each generation anew:
 
     * fewer evaluations than two generations of CMA-ES: ``sobol``, or ``random`` beyond its 1,111 coordinates;
     * integers of few values, Booleans or choices among the variables: ``cat-cma``;
