@@ -9,8 +9,9 @@
 
 The modules offer more: :mod:`blackbox.problems.bbob` and its noisy and mixed-integer suites,
 :mod:`blackbox.problems.landscapes`, :mod:`blackbox.problems.densities`, :mod:`blackbox.problems.recovery`,
-:mod:`blackbox.problems.hpo`, :mod:`blackbox.problems.control`; for neuroevolution :mod:`blackbox.problems.environments`
-(gymnax, brax and a protocol for a user's own), :mod:`blackbox.problems.maze`, :mod:`blackbox.problems.policies`.
+:mod:`blackbox.problems.hpo`, :mod:`blackbox.problems.control`, :mod:`blackbox.problems.bin_packing`; for neuroevolution
+:mod:`blackbox.problems.environments` (gymnax, brax and a protocol for a user's own), :mod:`blackbox.problems.maze`,
+:mod:`blackbox.problems.policies`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,174 @@
+"""Programs are run in the sandbox, on several instances each; scores are computed here, from what they returned.
+
+Starting a process and importing NumPy takes longer than most evaluations, so many programs share one where that is
+safe: those that :func:`blackbox.llm.program.screen.impure` finds nothing against. Every other program has a process of
+its own. A process that fails as a whole is run again program by program, so one's failure is no other's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from blackbox.errors import SandboxError, SettingError
+from blackbox.llm.program.screen import impure
+from blackbox.llm.sandbox import LEVELS, run_sandboxed
+from blackbox.strategy import require_integer, require_number
+
+BATCH = """
+def evaluate_batch(programs, entry, instances):
+    import copy, types
+    answers = []
+    for text in programs:
+        try:
+            module = types.ModuleType("program")
+            exec(compile(text, "<program>", "exec"), module.__dict__)
+            program = module.__dict__[entry]
+            answers.append({"values": [run(program, instance) for instance in copy.deepcopy(instances)]})
+        except Exception as error:
+            line, trace = "", error.__traceback__
+            while trace is not None:
+                if trace.tb_frame.f_code.co_filename == "<program>":
+                    line = f" (line {trace.tb_lineno})"
+                trace = trace.tb_next
+            if isinstance(error, SyntaxError):
+                line = f" (line {error.lineno})"
+            answers.append({"error": f"{type(error).__name__}: {error}"[:1000] + line})
+    return answers
+"""
+
+
+class Evaluation(NamedTuple):
+    """How a program did."""
+
+    scores: tuple[float, ...]
+    """One for each instance, lower is better; all NaN if it failed on any."""
+    feedback: str
+    """What went wrong, or what it printed; a stranger's text."""
+    level: str
+    """The sandbox it ran in; "" if it was not run."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no score."""
+        return any(math.isnan(score) for score in self.scores)
+
+
+class ProgramEvaluator:
+    """Scores of programs on instances::
+
+        evaluate = bb.llm.ProgramEvaluator(harness, "f", instances, lambda output, i: abs(output - answers[i]))
+        for source, evaluation in zip(sources, evaluate(sources)): ...
+
+    Args:
+        harness: text of a module that defines ``run(program, instance) -> output``, run beside the program, in its
+            process: what ``program`` is called with, and what it returns, is up to it. It has NumPy and the standard
+                library.
+        entry: name of the function in a program.
+        instances: what the harness is given, one after the other: what :func:`blackbox.llm.run_sandboxed` takes.
+            Whatever is in them the program can know, whatever the harness means to show it.
+        score: ``score(output, number) -> float`` of an instance's output, in this process: it must check the output,
+            which may be anything that a hostile program likes, and raises ValueError or TypeError, saying why, for one
+            that is none.
+        timeout: seconds for one program on all instances, the start of its process included.
+        memory: bytes of address space of a process.
+        level: of the sandbox; None for the strongest that works here.
+        batch: most programs in one process, >= 1; only plain ones ever share one.
+        workers: processes at the same time, >= 1.
+        plain: whether programs that are not plain fail without being run: only of plain ones is it known that they look
+            at nothing but their arguments, as an online rule must.
+
+    Raises:
+        SettingError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        harness: str,
+        entry: str,
+        instances: Sequence[Any],
+        score: Callable[[Any, int], float],
+        *,
+        timeout: float = 10.0,
+        memory: int = 1 << 30,
+        level: str | None = None,
+        batch: int = 16,
+        workers: int = 1,
+        plain: bool = False,
+    ) -> None:
+        if not instances:
+            raise SettingError("instances must be at least one")
+        if level is not None and level not in LEVELS:
+            raise SettingError(f"level must be None or one of {', '.join(LEVELS)}; got {level!r}")
+        require_number("timeout", timeout, above=0)
+        for name, count in (("batch", batch), ("workers", workers), ("memory", memory)):
+            require_integer(name, count, low=1, optional=False)
+        self.harness, self.entry, self.instances, self.score = harness, entry, list(instances), score
+        self.timeout, self.memory, self.level = timeout, memory, level
+        self.batch, self.workers, self.plain = batch, workers, plain
+
+    def __call__(self, sources: Sequence[str]) -> list[Evaluation]:
+        """The evaluations of programs, in their order. What one program does changes no other's.
+
+        Raises:
+            SandboxError: of kind "unavailable": there is no sandbox here, or not the one that was asked for.
+        """
+        reasons = [impure(source) for source in sources]
+        together = [i for i, reason in enumerate(reasons) if not reason]
+        alone = [i for i, reason in enumerate(reasons) if reason and not self.plain]
+        groups = [together[i : i + self.batch] for i in range(0, len(together), self.batch)] + [[i] for i in alone]
+        done = {i: self._failed(f"not run: {reason}") for i, reason in enumerate(reasons) if reason and self.plain}
+        if self.workers == 1 or len(groups) < 2:
+            results = [self._group([sources[i] for i in group]) for group in groups]
+        else:
+            with ThreadPoolExecutor(self.workers, "blackbox-programs") as pool:
+                results = list(pool.map(lambda group: self._group([sources[i] for i in group]), groups))
+        for group, evaluations in zip(groups, results, strict=True):
+            done.update(zip(group, evaluations, strict=True))
+        return [done[i] for i in range(len(sources))]
+
+    def _group(self, sources: Sequence[str]) -> list[Evaluation]:
+        """Programs that share a process."""
+        try:
+            ran = run_sandboxed(
+                self.harness + BATCH,
+                "evaluate_batch",
+                [list(sources), self.entry, self.instances],
+                timeout=self.timeout * max(1.0, len(sources) / 4),
+                memory=self.memory,
+                level=self.level,
+            )
+        except SandboxError as error:
+            if error.kind == "unavailable":
+                raise
+            if len(sources) == 1:
+                return [self._failed(f"{error.kind}: {error}\n{error.output}", error.level)]
+            return [self._group([source])[0] for source in sources]
+        answers, printed = ran.value, ran.output if len(sources) == 1 else ""
+        if not isinstance(answers, list) or len(answers) != len(sources):
+            answers = [None] * len(sources)
+        return [self._judge(answer, ran.level, printed) for answer in answers]
+
+    def _judge(self, answer: Any, level: str, printed: str) -> Evaluation:
+        """The scores of one program, by what its process said."""
+        if isinstance(answer, dict) and isinstance(answer.get("error"), str):
+            return self._failed(f"{answer['error']}\n{printed}", level)
+        values = answer.get("values") if isinstance(answer, dict) else None
+        if not isinstance(values, list) or len(values) != len(self.instances):
+            return self._failed(f"its process did not return one output for each instance\n{printed}", level)
+        scores = []
+        for number, value in enumerate(values):
+            try:
+                scores.append(float(self.score(value, number)))
+            except (ValueError, TypeError, OverflowError) as error:
+                return self._failed(f"instance {number}: {error}\n{printed}", level)
+        if not np.isfinite(scores).all():
+            return self._failed(f"a score is not finite: {scores}\n{printed}", level)
+        return Evaluation(tuple(scores), printed.strip(), level)
+
+    def _failed(self, feedback: str, level: str = "") -> Evaluation:
+        return Evaluation((math.nan,) * len(self.instances), feedback.strip(), level)

@@ -1,0 +1,294 @@
+"""Evolution of programs by language models, by offline operators, or by both.
+
+The loop of FunSearch (Romera-Paredes et al. 2024, Nature 625), AlphaEvolve (Novikov et al. 2025, arXiv:2506.13131) and
+ShinkaEvolve (Lange et al. 2025, arXiv:2509.19349), with the shape of a strategy: ``init``, ``ask``, ``tell`` and
+``recommend`` are functions of an immutable state, and only ``ask`` talks to a model::
+
+    island → parent and inspirations → operator → new program → duplicate? alike? → evaluation → island, archive, bandit
+
+With the answers of the client's file, or of a recording, ``ask`` is a pure function: a run that was killed goes on from
+its last stored state with the same bits, and pays for nothing twice. It is none of the registry: its members are
+programs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from blackbox.arrays import Key
+from blackbox.errors import SettingError, TellError
+from blackbox.llm.client import Client
+from blackbox.llm.program import islands as of_islands
+from blackbox.llm.program.bandit import Bandit
+from blackbox.llm.program.draws import Draws
+from blackbox.llm.program.elites import cell, features, insert
+from blackbox.llm.program.genome import regions
+from blackbox.llm.program.identity import digest
+from blackbox.llm.program.primitives import Primitives
+from blackbox.llm.program.prompts import OPERATORS as ONLINE
+from blackbox.llm.program.proposals import OFFLINE, Proposals, arms_of
+from blackbox.llm.program.sites import size
+from blackbox.llm.program.state import EvolutionState, Member, Program
+from blackbox.llm.program.variation import OPERATORS
+from blackbox.strategy import require_integer, require_key, require_number
+
+TUNE = "tune"
+"""Operator of programs whose constants were tuned."""
+
+_KEPT = 4000  # characters of what an evaluation said
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramEvolution:
+    """Evolution of programs whose marked regions change.
+
+    Args:
+        task: what the programs are for, in words for the models.
+        clients: whom to ask for programs, one for each model; none for the offline operators alone.
+        primitives: what the offline operators compose programs of; None for models alone.
+        popsize: programs of a generation, >= 1.
+        islands: >= 1.
+        island_size: most programs of an island, >= 1; the worst leaves.
+        cluster_size: most programs of an island with the same scores, >= 1; the longest leaves.
+        share: prior share of programs by offline operators where there are both, 0 to 1.
+        online, offline: prior weights of the operators of either kind.
+        bandit: which operator, by which model, is chosen.
+        tries: rounds in which answers that are no new programs are asked for again, >= 1; the first such is repaired.
+        temperatures: of the models' sampling; one of them is drawn for each request.
+        max_tokens: of an answer, >= 1.
+        inspirations: how many other programs a prompt shows at most, >= 1.
+        novelty: programs whose token shingles are more alike to those of a member than this are not evaluated; 1 allows
+            all but duplicates.
+        longest: nodes of the syntax tree that regions may have, >= 1.
+        temperature: of the softmax over clusters at its beginning, in units of the spread of scores.
+        period: programs that come to an island until the temperature has fallen to 0 and is raised again.
+        from_archive: share of parents from the archive of all islands.
+        bins: of each of the archive's two features, >= 1.
+        migrate_every, reset_every: generations until the best of each island also joins the next one, and until the
+            weaker half begins again with the best of another; 0 for never.
+
+    Raises:
+        SettingError: an argument outside its range; neither clients nor primitives.
+    """
+
+    task: str = ""
+    clients: tuple[Client, ...] = ()
+    primitives: Primitives | None = field(default_factory=Primitives)
+    popsize: int = 16
+    islands: int = 4
+    island_size: int = 60
+    cluster_size: int = 3
+    share: float = 0.3
+    online: Mapping[str, float] = field(default_factory=lambda: dict(ONLINE))
+    offline: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
+    bandit: Bandit = field(default_factory=Bandit)
+    tries: int = 3
+    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
+    max_tokens: int = 2048
+    inspirations: int = 2
+    novelty: float = 0.98
+    longest: int = 80
+    temperature: float = 0.1
+    period: int = 400
+    from_archive: float = 0.15
+    bins: int = 10
+    migrate_every: int = 10
+    reset_every: int = 40
+
+    def __post_init__(self) -> None:
+        for name in (
+            "popsize",
+            "islands",
+            "island_size",
+            "cluster_size",
+            "tries",
+            "max_tokens",
+            "inspirations",
+            "longest",
+            "period",
+            "bins",
+        ):
+            require_integer(name, getattr(self, name), low=1, optional=False)
+        for name in ("migrate_every", "reset_every"):
+            require_integer(name, getattr(self, name), low=0, optional=False)
+        for name in ("share", "novelty", "from_archive"):
+            require_number(name, getattr(self, name), low=0, high=1)
+        require_number("temperature", self.temperature, above=0)
+        object.__setattr__(self, "clients", tuple(self.clients))
+        if not self.clients and self.primitives is None:
+            raise SettingError("clients or primitives must be given: something has to make programs")
+        names = [client.provider.model for client in self.clients]
+        if len(set(names)) < len(names) or OFFLINE in names:
+            raise SettingError(f"clients must be of different models, none called {OFFLINE!r}; got {names}")
+        for name, allowed in (("online", ONLINE), ("offline", OPERATORS)):
+            given = getattr(self, name)
+            if not given or not given.keys() <= allowed.keys() or not any(given.values()) or min(given.values()) < 0:
+                raise SettingError(
+                    f"{name} must have weights >= 0 for some of {', '.join(allowed)}; got {dict(given)!r}"
+                )
+
+    def arms(self) -> dict[str, float]:
+        """The bandit's arms with their prior weights."""
+        share = 0.0 if self.primitives is None else self.share if self.clients else 1.0
+        models = [client.provider.model for client in self.clients]
+        return arms_of(models, dict(self.online), dict(self.offline), share)
+
+    def init(self, key: Key, source: str) -> EvolutionState:
+        """The state before the first evaluation, which is that of ``source``.
+
+        Raises:
+            SettingError: ``source`` has no marked region, or is no Python.
+        """
+        require_key(key)
+        regions(source)
+        try:
+            size(source)
+        except SyntaxError as error:
+            raise SettingError(f"source must be Python: {error}") from None
+        return EvolutionState(key=key, start=source, islands=((),) * self.islands, arrivals=(0,) * self.islands)
+
+    def ask(self, state: EvolutionState, first: int = 0, n: int | None = None) -> list[Program]:
+        """New programs number ``first`` to ``first + n - 1`` of this generation, by default ``popsize``.
+
+        None of them is one that was told, whatever its variables are called, nor nearly one of the members. There may
+        be fewer, where nothing new was found.
+
+        Raises:
+            BudgetExhausted: a client's budget has no room for another request; answers so far are stored.
+        """
+        return Proposals(self, state).make(first, self.popsize if n is None else n)
+
+    def tell(
+        self,
+        state: EvolutionState,
+        programs: Sequence[Program],
+        scores: Any,
+        feedback: Sequence[str] = (),
+        *,
+        evaluations: int | None = None,
+    ) -> EvolutionState:
+        """The state with these programs.
+
+        Args:
+            state: any; it need not be the one that the programs were asked of.
+            programs: asked ones, or others.
+            scores: (n,) or (n, instances), lower is better; a program with a score that is not finite has failed.
+                Programs with equal scores on all instances are one cluster.
+            feedback: what the evaluation of each said, for the models; none, or one for each.
+            evaluations: how many the scores took, by default one for each program.
+
+        Raises:
+            TellError: scores or feedback of another length.
+        """
+        try:
+            rows = np.asarray(scores, float)
+        except (ValueError, TypeError) as error:
+            raise TellError(f"scores must be numbers, as many for each program: {error}") from None
+        if len(rows.shape) not in (1, 2) or len(rows) != len(programs):
+            raise TellError(
+                f"scores must be of shape (n,) or (n, instances) for the {len(programs)} programs; got {rows.shape}"
+            )
+        if feedback and len(feedback) != len(programs):
+            raise TellError(f"feedback must have one text for each of {len(programs)} programs, got {len(feedback)}")
+        rows = rows[:, None] if rows.ndim == 1 else rows
+        members, islands = dict(state.members), [list(island) for island in state.islands]
+        archive, arrivals, counts = dict(state.archive), list(state.arrivals), Counter(state.counts)
+        known = {number: member.score for number, member in members.items()}
+        best, improvements, broken = state.best, state.improvements, []
+        pulls: list[tuple[str, float, float]] = []
+        unit = of_islands.spread(list(known.values())) if known else 1.0
+        for i, program in enumerate(programs):
+            number = state.told + i
+            member = Member(program, tuple(rows[i].tolist()), feedback[i][:_KEPT] if feedback else "")
+            valid = bool(np.isfinite(rows[i]).all()) and rows.shape[1] > 0
+            counts["programs"] += 1
+            counts.update(_kind(one.reason) for one in program.rejected)
+            pulls += [(one.arm, 0.0, one.cost) for one in program.rejected if one.tokens]
+            if program.operator == "repair":
+                counts["repaired" if valid else "not repaired"] += 1
+            if not valid:
+                counts["failed"] += 1
+                if program.model not in ("", OFFLINE) and program.operator != "repair":
+                    broken.append(member._replace(scores=()))
+            else:
+                home = program.island % self.islands
+                members[number] = member._replace(program=program._replace(rejected=()))  # that is counted, and long
+                known[number] = member.score
+                islands[home].append(number)
+                arrivals[home] += 1
+                place = cell(features(program.source, state.start, self.longest), self.bins)
+                archive = insert(archive, place, number, known)
+                if best < 0 or member.score < known[best]:
+                    best, improvements = number, improvements + (best >= 0)
+            if program.arm:
+                base = known.get(program.parents[0]) if program.parents else None
+                gain = max(0.0, base - member.score) / unit if base is not None and valid else 0.0
+                pulls.append((program.arm, gain / (1 + gain), program.cost))
+        generation = state.generation + 1
+        if self.islands > 1 and self.migrate_every and generation % self.migrate_every == 0:
+            of_islands.migrate(islands, known)
+        if self.islands > 1 and self.reset_every and generation % self.reset_every == 0:
+            for i in of_islands.restart(islands, known, Draws(state.key, generation, 0, self.tries + 1)):
+                arrivals[i] = 0
+        for i, island in enumerate(islands):
+            lengths = [size(members[number].program.source) for number in island]
+            told = [members[number].scores for number in island]
+            order = of_islands.survivors(told, lengths, self.cluster_size)[: self.island_size]
+            islands[i] = [island[one] for one in order]
+        kept = {best, *archive.values(), *(number for island in islands for number in island)}
+        return state._replace(
+            generation=generation,
+            told=state.told + len(programs),
+            evaluations=state.evaluations + (len(programs) if evaluations is None else evaluations),
+            members={number: member for number, member in members.items() if number in kept},
+            islands=tuple(tuple(island) for island in islands),
+            arrivals=tuple(arrivals),
+            archive=archive,
+            best=best,
+            seen=state.seen | {digest(program.source) for program in programs},
+            tuned=state.tuned | {digest(p.source, constants=False) for p in programs if p.operator == TUNE},
+            broken=tuple(broken),
+            arms=self.bandit.update(state.arms, pulls) if pulls else state.arms,
+            counts=dict(sorted(counts.items())),
+            improvements=improvements,
+            tokens=state.tokens + sum(p.tokens + sum(one.tokens for one in p.rejected) for p in programs),
+            cost=state.cost + math.fsum(p.cost + math.fsum(one.cost for one in p.rejected) for p in programs),
+        )
+
+    def recommend(self, state: EvolutionState) -> Program:
+        """The best program told; the start if none has succeeded."""
+        return state.members[state.best].program if state.best >= 0 else Program(state.start)
+
+    def finalists(self, state: EvolutionState, n: int) -> list[Member]:
+        """The best members, at most ``n``, best first, one of each cluster: to choose among by other instances."""
+        found: dict[tuple[float, ...], Member] = {}
+        for member in sorted(state.members.values(), key=lambda member: (member.score, size(member.program.source))):
+            found.setdefault(member.scores, member)
+        return list(found.values())[:n]
+
+    def report(self, state: EvolutionState) -> dict[str, Any]:
+        """What the search took and gained: evaluations, tokens and cost, in all and for each accepted improvement.
+
+        ``cost`` is in the unit of the budgets' prices, or in millions of tokens where a client has none.
+        """
+        each = max(1, state.improvements)
+        return {
+            "best": state.members[state.best].score if state.best >= 0 else math.nan,
+            "evaluations": state.evaluations,
+            "improvements": state.improvements,
+            "evaluations per improvement": state.evaluations / each,
+            "tokens": state.tokens,
+            "cost": state.cost,
+            "cost per improvement": state.cost / each,
+            **{f"proposals: {reason}": count for reason, count in state.counts.items()},
+        }
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0]

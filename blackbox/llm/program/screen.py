@@ -1,0 +1,95 @@
+"""Programs that plainly compute: an allow-list of syntax, decided without running anything.
+
+A plain program has assignments, conditions and expressions of numbers and arrays: no loops, no imports but NumPy's and
+math's, no attribute that is not listed, no function that is not. So it cannot reach the process it runs in, its frames
+or its files, and ends after as many steps as it has lines; many may share a process. This comes before the sandbox, not
+in its place: a plain program can still exhaust memory, or the time of one huge power.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from blackbox.llm.program.genome import parsed
+
+BUILTINS = frozenset({"abs", "bool", "float", "int", "len", "max", "min", "round", "sum"})
+MODULES = {"numpy": "np", "math": "math"}
+NUMPY = frozenset({
+    "abs", "absolute", "add", "all", "any", "arange", "arctan", "argmax", "argmin", "argsort", "array",
+    "asarray", "cbrt", "ceil", "clip", "cos", "cosh", "cumsum", "diff", "divide", "e", "equal", "exp", "exp2",
+    "expm1", "fabs", "float64", "floor", "floor_divide", "full_like", "greater", "greater_equal", "heaviside",
+    "hypot", "inf", "int64", "isclose", "isfinite", "isnan", "less", "less_equal", "log", "log10", "log1p",
+    "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "max", "maximum", "mean", "median",
+    "min", "minimum", "mod", "multiply", "nan", "nan_to_num", "ndarray", "negative", "not_equal", "ones_like",
+    "percentile", "pi", "power", "prod", "ptp", "quantile", "reciprocal", "rint", "round", "select", "sign",
+    "sin", "sinh", "sort", "sqrt", "square", "std", "subtract", "sum", "tan", "tanh", "trunc", "var", "where",
+    "zeros_like",
+})  # fmt: skip
+MATH = frozenset({
+    "ceil", "cos", "e", "exp", "expm1", "fabs", "floor", "hypot", "inf", "isfinite", "isnan", "log", "log10",
+    "log1p", "log2", "pi", "pow", "sin", "sqrt", "tan", "tanh",
+})  # fmt: skip
+ARRAYS = frozenset({
+    "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "max", "mean", "min",
+    "ndim", "prod", "round", "shape", "size", "std", "sum", "var",
+})  # fmt: skip
+
+_NODES = (
+    ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr,
+    ast.If, ast.Pass, ast.IfExp, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Call, ast.keyword, ast.Attribute,
+    ast.Subscript, ast.Slice, ast.Tuple, ast.List, ast.Constant, ast.Name, ast.Import, ast.alias, ast.expr_context,
+    ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+)  # fmt: skip
+_KEYWORDS = frozenset({"axis", "prepend", "append", "keepdims", "nan", "posinf", "neginf", "default"})
+
+
+def impure(source: str) -> str:
+    """Why a source is no plain program; "" if it is one."""
+    try:
+        tree = parsed(source)
+    except SyntaxError as error:
+        return f"it is no Python: {error}"
+    functions = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if not isinstance(node, _NODES):
+            return _at(node, f"{type(node).__name__} is not allowed")
+        reason = _reason(node, id(node) in functions)
+        if reason:
+            return _at(node, reason)
+    return ""
+
+
+def _reason(node: ast.AST, called: bool) -> str:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.name not in MODULES or (alias.asname or alias.name) != MODULES[alias.name]:
+                return f"import {alias.name} is not allowed; numpy as np and math are"
+    elif isinstance(node, ast.FunctionDef):
+        if node.decorator_list or node.name.startswith("__") or node.name in BUILTINS:
+            return f"function {node.name} has a decorator, or a name that is taken"
+    elif isinstance(node, ast.Name):
+        if node.id.startswith("__") or (isinstance(node.ctx, ast.Store) and node.id in BUILTINS | {"np", "math"}):
+            return f"the name {node.id} is not allowed"
+        if called and node.id not in BUILTINS:
+            return f"a call of {node.id} is not allowed"
+    elif isinstance(node, ast.Attribute):
+        owner = node.value.id if isinstance(node.value, ast.Name) else ""
+        allowed = {"np": NUMPY, "math": MATH}.get(owner, ARRAYS)
+        if node.attr not in allowed or not isinstance(node.ctx, ast.Load):
+            return f"the attribute {node.attr} is not allowed"
+    elif isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name | ast.Attribute):
+            return "a call of what is no name is not allowed"
+    elif isinstance(node, ast.keyword):
+        if node.arg not in _KEYWORDS:
+            return f"the argument {node.arg} is not allowed"
+    elif isinstance(node, ast.arg) and (node.arg.startswith("__") or node.arg in BUILTINS | {"np", "math"}):
+        return f"the parameter {node.arg} is not allowed"
+    elif isinstance(node, ast.Constant):
+        return "" if isinstance(node.value, int | float | str | None) else f"the constant {node.value!r} is not allowed"
+    return ""
+
+
+def _at(node: ast.AST, reason: str) -> str:
+    line = getattr(node, "lineno", None)
+    return f"{reason} (line {line})" if line else reason
