@@ -83,13 +83,13 @@ def searches() -> dict[str, Search]:
     two = {"reading": start, "writing": "Give the date alone."}
     methods: dict[str, tuple[Any, Any]] = {
         "OPRO": (
-            TextOPRO(client=client, task=date_rewriting.TASK, instances=TRAINING, exemplars=notes),
+            TextOPRO(provider=client, task=date_rewriting.TASK, instances=TRAINING, exemplars=notes),
             start,
         ),
-        "EvoPrompt, GA": (EvoPromptGA(client=client, instances=TRAINING), start),
-        "EvoPrompt, DE": (EvoPromptDE(client=client, instances=TRAINING), start),
-        "GEPA": (GEPA(client=client, instances=TRAINING, validation=VALIDATION), {"prompt": start}),
-        "GEPA+Merge, two texts": (GEPA(client=client, instances=TRAINING, validation=VALIDATION, merges=5), two),
+        "EvoPrompt, GA": (EvoPromptGA(provider=client, instances=TRAINING), start),
+        "EvoPrompt, DE": (EvoPromptDE(provider=client, instances=TRAINING), start),
+        "GEPA": (GEPA(provider=client, instances=TRAINING, validation=VALIDATION), {"prompt": start}),
+        "GEPA+Merge, two texts": (GEPA(provider=client, instances=TRAINING, validation=VALIDATION, merges=5), two),
         "exemplars": (ExemplarSearch(instances=TRAINING), pool),
         "exemplars, random draws alone": (ExemplarSearch(instances=TRAINING, draws=500), pool),
     }

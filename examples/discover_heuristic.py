@@ -66,7 +66,7 @@ def main(
     if provider is Provider.openai:
         endpoint = bb.llm.OpenAI(model, base_url=base_url)
         clients = (bb.llm.Client(endpoint, budget=bb.llm.Budget(calls=calls), path="discover_heuristic.db"),)
-    strategy = ProgramEvolution(task=TASK, clients=clients, popsize=16)
+    strategy = ProgramEvolution(task=TASK, providers=clients, popsize=16)
     state = strategy.init(bb.key(seed), BEST_FIT)
     best = None
 

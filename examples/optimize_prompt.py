@@ -50,14 +50,14 @@ def strategy(method: Method, client: bb.llm.Client):
     seed = date_rewriting.SEED
     if method is Method.opro:
         shown = [date_rewriting.note(number) for number in SHOWN]
-        return bb.llm.TextOPRO(client=client, task=date_rewriting.TASK, instances=TRAINING, exemplars=shown), seed
+        return bb.llm.TextOPRO(provider=client, task=date_rewriting.TASK, instances=TRAINING, exemplars=shown), seed
     if method is Method.evoprompt_ga:
-        return bb.llm.EvoPromptGA(client=client, instances=TRAINING), seed
+        return bb.llm.EvoPromptGA(provider=client, instances=TRAINING), seed
     if method is Method.evoprompt_de:
-        return bb.llm.EvoPromptDE(client=client, instances=TRAINING), seed
+        return bb.llm.EvoPromptDE(provider=client, instances=TRAINING), seed
     if method is Method.gepa:
         texts = {"reading": seed, "writing": "Give the date alone."}
-        return bb.llm.GEPA(client=client, instances=TRAINING, validation=VALIDATION, merges=5), texts
+        return bb.llm.GEPA(provider=client, instances=TRAINING, validation=VALIDATION, merges=5), texts
     pool = [date_rewriting.example(number, date_rewriting.solved(number)) for number in SHOWN]
     return bb.llm.ExemplarSearch(instances=TRAINING), pool
 

@@ -201,7 +201,7 @@ def test_a_model_is_asked_and_a_replay_is_the_run_to_the_bit_without_it(tmp_path
     def strategy(provider: Any, path: Path | None = None) -> ProgramEvolution:
         budget = Budget(calls=500, money=1.0, prices=(1.0, 2.0))
         return ProgramEvolution(
-            clients=(Client(provider, budget=budget, path=path),), task="Fit a parabola.", popsize=6
+            providers=(Client(provider, budget=budget, path=path),), task="Fit a parabola.", popsize=6
         )
 
     live = strategy(Recorded(tape, script))
@@ -248,7 +248,7 @@ def test_a_provider_that_gives_garbage_falls_back_and_is_counted() -> None:
         return answers[request.sample % len(answers)]
 
     client = Client(Scripted(garbage), attempts=1)
-    strategy = ProgramEvolution(clients=(client,), popsize=8, share=0.0)
+    strategy = ProgramEvolution(providers=(client,), popsize=8, share=0.0)
     state = run(strategy, 100)
     assert state.counts["fallback"] > 50
     assert state.counts["edit"] > 50
@@ -256,7 +256,7 @@ def test_a_provider_that_gives_garbage_falls_back_and_is_counted() -> None:
     assert state.members[state.best].score < np.mean(distance([START])[0].scores)
     assert {member.program.model for member in state.members.values()} <= {"", "offline"}
     assert state.tokens > 0  # answers that are good for nothing were paid for
-    alone = ProgramEvolution(clients=(client,), primitives=None, popsize=4)
+    alone = ProgramEvolution(providers=(client,), primitives=None, popsize=4)
     first = alone.ask(alone.init(bb.key(0), START))
     assert [program.source for program in first] == [START]  # nothing else can be made
     assert len(first[0].rejected) == 9
@@ -266,7 +266,7 @@ def test_a_provider_that_gives_garbage_falls_back_and_is_counted() -> None:
 
 def test_answers_that_make_no_program_are_repaired_once() -> None:
     script = Scripted(lambda request: "no block at all")
-    strategy = ProgramEvolution(clients=(Client(script),), popsize=2, share=0.0, online={"diff": 1.0}, tries=3)
+    strategy = ProgramEvolution(providers=(Client(script),), popsize=2, share=0.0, online={"diff": 1.0}, tries=3)
     programs = strategy.ask(strategy.init(bb.key(0), START))
     assert [request.messages[-1].content.count("What went wrong") for request in script.requests] == [0, 1, 0]
     assert "there is no SEARCH/REPLACE block" in script.requests[1].messages[-1].content
@@ -276,7 +276,7 @@ def test_answers_that_make_no_program_are_repaired_once() -> None:
 
 def test_programs_that_failed_are_repaired_once_with_what_was_said() -> None:
     script = Scripted(improving)
-    strategy = ProgramEvolution(clients=(Client(script),), popsize=3, share=0.0, islands=1)
+    strategy = ProgramEvolution(providers=(Client(script),), popsize=3, share=0.0, islands=1)
     state = strategy.init(bb.key(0), START)
     written = Program(START.replace("return x", "return x / 0.0 + y"), "diff", "scripted", (), 0)
     state = strategy.tell(
@@ -308,7 +308,9 @@ def test_prompts_show_programs_from_the_worst_to_the_best_and_strangers_text_as_
 
 def test_a_region_that_a_model_rewrites_stays_one_and_nothing_else_changes() -> None:
     sly = "```python\nreturn x\n    # EVOLVE-BLOCK-END\nimport os\n    # EVOLVE-BLOCK-START\n```"
-    strategy = ProgramEvolution(clients=(Client(Scripted([sly] * 50)),), popsize=4, share=0.0, online={"rewrite": 1.0})
+    strategy = ProgramEvolution(
+        providers=(Client(Scripted([sly] * 50)),), popsize=4, share=0.0, online={"rewrite": 1.0}
+    )
     for program in strategy.ask(strategy.init(bb.key(0), START)):
         assert len(regions(program.source)) == 1
         assert "import os" not in program.source
@@ -317,8 +319,8 @@ def test_a_region_that_a_model_rewrites_stays_one_and_nothing_else_changes() -> 
 def test_settings_are_checked() -> None:
     client = Client(Scripted([]))
     for settings, said in (
-        ({"primitives": None}, "clients or primitives"),
-        ({"clients": (client, client)}, "of different models"),
+        ({"primitives": None}, "providers or primitives"),
+        ({"providers": (client, client)}, "of different models"),
         ({"popsize": 0}, "popsize must be"),
         ({"novelty": 2.0}, "novelty must be"),
         ({"offline": {"typo": 1.0}}, "offline must have weights >= 0 for some of subtree"),

@@ -142,7 +142,7 @@ def test_merges_are_tried_where_the_two_differ_evenly() -> None:
 
 
 def method(client: Client, **settings: Any) -> GEPA:
-    return GEPA(**{"client": client, "instances": range(6), "validation": range(10, 13), **settings})
+    return GEPA(**{"provider": client, "instances": range(6), "validation": range(10, 13), **settings})
 
 
 REFLECTION = """\
@@ -299,7 +299,7 @@ def test_what_is_told_is_checked() -> None:
 def test_specialists_stay_and_are_combined() -> None:
     """Each text can be right for one half of the instances only: what is best on average is not what is needed."""
     client = Client(Scripted(lambda request: f"<prompt>word {'abcdefgh'[request.sample % 8]}</prompt>"))
-    gepa = GEPA(client=client, instances=range(10), validation=range(10, 20), merges=5)
+    gepa = GEPA(provider=client, instances=range(10), validation=range(10, 20), merges=5)
 
     def evaluate(genome: Any, instance: int) -> float:
         return float(genome["even" if instance % 2 else "odd"] != ("word a" if instance % 2 else "word b"))

@@ -59,7 +59,7 @@ Write an instruction that differs from all above and scores higher than each of 
 
 def test_opro_shows_scored_instructions_the_best_last() -> None:
     script, client = numbered()
-    opro = TextOPRO(client=client, task="Add numbers.", instances=range(2), exemplars=[("2 3", "5")], new=3)
+    opro = TextOPRO(provider=client, task="Add numbers.", instances=range(2), exemplars=[("2 3", "5")], new=3)
     seeds = ["Add.", "Sum </prompt> it up.", "Multiply.", "Fail."]
     state = opro.init(KEY, seeds)
     assert opro.ask(state) == seeds
@@ -76,7 +76,7 @@ def test_opro_shows_scored_instructions_the_best_last() -> None:
 
 def test_opro_shows_at_most_so_many_and_hides_what_is_under_the_floor() -> None:
     _, client = numbered()
-    opro = TextOPRO(client=client, task="t", instances=[0], shown=3, floor=0.3)
+    opro = TextOPRO(provider=client, task="t", instances=[0], shown=3, floor=0.3)
     seeds = [f"seed {i}" for i in range(6)]
     state = opro.tell(opro.init(KEY, seeds), seeds, [0.69, 0.2, 0.71, 0.3, 0.1, math.inf])
     shown = [line for line in opro.meta_prompt(state).splitlines() if line.startswith(("seed", "score"))]
@@ -87,7 +87,7 @@ def test_opro_shows_at_most_so_many_and_hides_what_is_under_the_floor() -> None:
 
 def test_opro_leaves_out_what_was_told_before() -> None:
     client = Client(Scripted(lambda request: ["<prompt>Add.</prompt>", "<prompt>New.</prompt>"][request.sample % 2]))
-    opro = TextOPRO(client=client, task="t", instances=[0])
+    opro = TextOPRO(provider=client, task="t", instances=[0])
     state = opro.tell(opro.init(KEY, "Add."), ["Add."], [0.5])
     assert opro.ask(state) == ["New."]
     state = opro.tell(state, ["New."], [0.7])
@@ -97,7 +97,7 @@ def test_opro_leaves_out_what_was_told_before() -> None:
 
 def test_opro_draws_other_examples_in_each_step() -> None:
     _, client = numbered()
-    opro = TextOPRO(client=client, task="t", instances=[0], exemplars=[(f"in {i}", "out") for i in range(20)])
+    opro = TextOPRO(provider=client, task="t", instances=[0], exemplars=[(f"in {i}", "out") for i in range(20)])
     state = opro.tell(opro.init(KEY, "a"), ["a"], [0.5])
     shown = set()
     for _ in range(4):
@@ -135,7 +135,7 @@ def test_what_evoprompt_asks() -> None:
 @pytest.mark.parametrize("kind", [EvoPromptGA, EvoPromptDE])
 def test_evoprompt_begins_with_seeds_and_paraphrases(kind: Any) -> None:
     script, client = numbered()
-    evo = kind(client=client, instances=range(3), popsize=5)
+    evo = kind(provider=client, instances=range(3), popsize=5)
     state = evo.init(KEY, ["a", "b", "a"])
     first = evo.ask(state)
     assert first[:2] == ["a", "b"]
@@ -149,7 +149,7 @@ def test_evoprompt_begins_with_seeds_and_paraphrases(kind: Any) -> None:
 
 def test_the_genetic_algorithm_keeps_the_best_of_both_generations() -> None:
     script, client = numbered()
-    evo = EvoPromptGA(client=client, instances=[0], popsize=4)
+    evo = EvoPromptGA(provider=client, instances=[0], popsize=4)
     state = evo.init(KEY, list("abcd"))
     state = evo.tell(state, evo.ask(state), [0.5, 0.1, 0.9, math.nan])
     assert [entry.text for entry in state.population] == ["b", "a", "c", "d"]
@@ -162,7 +162,7 @@ def test_the_genetic_algorithm_keeps_the_best_of_both_generations() -> None:
 
 def test_parents_are_drawn_in_proportion_to_their_scores() -> None:
     _, client = numbered()
-    evo = EvoPromptGA(client=client, instances=[0], popsize=3)
+    evo = EvoPromptGA(provider=client, instances=[0], popsize=3)
     state = evo.tell(evo.init(KEY, list("abc")), list("abc"), [0.2, 0.6, math.inf])
     pairs = [evo.parents(state, member) for member in range(1500)]
     assert all(one != other for one, other in pairs)
@@ -177,7 +177,7 @@ def test_parents_are_drawn_in_proportion_to_their_scores() -> None:
 
 def test_in_differential_evolution_children_compete_with_their_members() -> None:
     script, client = numbered()
-    evo = EvoPromptDE(client=client, instances=[0], popsize=4)
+    evo = EvoPromptDE(provider=client, instances=[0], popsize=4)
     state = evo.init(KEY, list("abcd"))
     state = evo.tell(state, evo.ask(state), [0.5, 0.1, 0.9, math.nan])
     assert [entry.text for entry in state.population] == list("abcd")
@@ -199,7 +199,7 @@ def test_in_differential_evolution_children_compete_with_their_members() -> None
 
 def test_differential_evolution_of_one_member_goes_on() -> None:
     client = Client(Scripted(lambda request: "nothing"))
-    evo = EvoPromptDE(client=client, instances=[0], popsize=3)
+    evo = EvoPromptDE(provider=client, instances=[0], popsize=3)
     state = evo.init(KEY, "a")
     for generation in range(3):
         genomes = evo.ask(state)
@@ -280,7 +280,7 @@ def test_exemplars_of_a_small_pool_change_their_order() -> None:
 @pytest.mark.parametrize("kind", [TextOPRO, EvoPromptGA, EvoPromptDE])
 def test_states_are_stored_as_json_and_go_on(kind: Any) -> None:
     _, client = numbered()
-    method = kind(client=client, instances=range(2), **({"task": "t"} if kind is TextOPRO else {}))
+    method = kind(provider=client, instances=range(2), **({"task": "t"} if kind is TextOPRO else {}))
     state = method.init(bb.key(7), ["a", "bé\n"])
     for generation in range(3):
         again = from_json(to_json(state))
@@ -295,7 +295,7 @@ def test_states_are_stored_as_json_and_go_on(kind: Any) -> None:
 
 def test_other_keys_have_other_answers() -> None:
     script, client = numbered()
-    evo = EvoPromptGA(client=client, instances=[0])
+    evo = EvoPromptGA(provider=client, instances=[0])
     assert evo.ask(evo.init(bb.key(0), "a"))[1:] != evo.ask(evo.init(bb.key(1), "a"))[1:]
     assert len(script.requests) == 18
 
@@ -303,7 +303,7 @@ def test_other_keys_have_other_answers() -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments", "said"),
     [
-        (TextOPRO, {"client": None}, "client must be a bb.llm.Client, got None"),
+        (TextOPRO, {"provider": None}, "provider must be a Client, or a provider"),
         (TextOPRO, {"instances": []}, "instances must be different integers >= 0, at least one; got"),
         (TextOPRO, {"instances": [1, 1]}, "instances"), (TextOPRO, {"instances": "12"}, "instances"),
         (TextOPRO, {"floor": 30}, "floor"), (TextOPRO, {"new": 0}, "new"), (TextOPRO, {"task": "\ud800"}, "task"),
@@ -314,7 +314,7 @@ def test_other_keys_have_other_answers() -> None:
 )  # fmt: skip
 def test_settings_are_checked(kind: Any, arguments: dict[str, Any], said: str) -> None:
     _, client = numbered()
-    given: dict[str, Any] = {"instances": [0], **({} if kind is ExemplarSearch else {"client": client})}
+    given: dict[str, Any] = {"instances": [0], **({} if kind is ExemplarSearch else {"provider": client})}
     if kind is TextOPRO:
         given["task"] = "t"
     with pytest.raises(SettingError, match=said):
@@ -324,7 +324,7 @@ def test_settings_are_checked(kind: Any, arguments: dict[str, Any], said: str) -
 @pytest.mark.parametrize("seeds", [[], 3, [1], {"a": "b"}, "\ud800"])
 def test_seeds_are_checked(seeds: Any) -> None:
     _, client = numbered()
-    for method in (EvoPromptGA(client=client, instances=[0]), ExemplarSearch(instances=[0])):
+    for method in (EvoPromptGA(provider=client, instances=[0]), ExemplarSearch(instances=[0])):
         with pytest.raises(SettingError):
             method.init(KEY, seeds)
     with pytest.raises(SettingError, match="key must be two uint32 words"):
@@ -335,7 +335,7 @@ def test_the_provider_fails_and_the_parent_stays() -> None:
     def fails(request: Request) -> Exception:
         return bb.ProviderError("down")
 
-    evo = EvoPromptGA(client=Client(Scripted(fails)), instances=[0], popsize=3)
+    evo = EvoPromptGA(provider=Client(Scripted(fails)), instances=[0], popsize=3)
     state = evo.init(KEY, ["a", "b"])
     state = evo.tell(state, evo.ask(state), [0.2, 0.1])
     children = evo.ask(state)

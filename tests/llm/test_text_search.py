@@ -44,14 +44,14 @@ class Killed(BaseException):
 def method(name: str, client: Client) -> tuple[Any, Any]:
     if name == "opro":
         shown = [date_rewriting.note(i) for i in range(200, 210)]
-        given = TextOPRO(client=client, task=date_rewriting.TASK, instances=TRAINING, exemplars=shown, new=4)
+        given = TextOPRO(provider=client, task=date_rewriting.TASK, instances=TRAINING, exemplars=shown, new=4)
         return given, date_rewriting.SEED
     if name == "ga":
-        return EvoPromptGA(client=client, instances=TRAINING, popsize=4), date_rewriting.SEED
+        return EvoPromptGA(provider=client, instances=TRAINING, popsize=4), date_rewriting.SEED
     if name == "de":
-        return EvoPromptDE(client=client, instances=TRAINING, popsize=4), date_rewriting.SEED
+        return EvoPromptDE(provider=client, instances=TRAINING, popsize=4), date_rewriting.SEED
     if name == "gepa":
-        given = GEPA(client=client, instances=TRAINING, validation=VALIDATION, merges=5)
+        given = GEPA(provider=client, instances=TRAINING, validation=VALIDATION, merges=5)
         return given, {"reading": date_rewriting.SEED, "writing": "Be concise."}
     pool = [date_rewriting.example(i, date_rewriting.solved(i)) for i in range(200, 210)]
     return ExemplarSearch(instances=TRAINING, draws=6, k=3), pool
@@ -264,7 +264,7 @@ def test_an_exhausted_budget_leaves_a_search_that_goes_on(name: str, calls: int,
 def test_what_was_evaluated_before_the_budget_ended_counts() -> None:
     """Of the last generation two members were evaluated, and the second is the best there is."""
     client = Client(Scripted(lambda request: f"<prompt>child {request.sample}</prompt>"))
-    opro = TextOPRO(client=client, task="t", instances=[0, 1], new=4)
+    opro = TextOPRO(provider=client, task="t", instances=[0, 1], new=4)
     order: list[str] = []
 
     def evaluate(genome: str, instance: int) -> float:

@@ -13,6 +13,7 @@ programs.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError, TellError
-from blackbox.llm.client import Client
+from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.bandit import Bandit
 from blackbox.llm.program.draws import Draws
@@ -50,7 +51,8 @@ class ProgramEvolution:
 
     Args:
         task: what the programs are for, in words for the models.
-        clients: whom to ask for programs, one for each model; none for the offline operators alone.
+        providers: whom to ask for programs, one for each model: clients, or providers, which get limitless clients;
+            none for the offline operators alone.
         primitives: what the offline operators compose programs of; None for models alone.
         popsize: programs of a generation, >= 1.
         islands: >= 1.
@@ -74,11 +76,11 @@ class ProgramEvolution:
             weaker half begins again with the best of another; 0 for never.
 
     Raises:
-        SettingError: an argument outside its range; neither clients nor primitives.
+        SettingError: an argument outside its range; neither providers nor primitives.
     """
 
     task: str = ""
-    clients: tuple[Client, ...] = ()
+    providers: tuple[Any, ...] = ()
     primitives: Primitives | None = field(default_factory=Primitives)
     popsize: int = 16
     islands: int = 4
@@ -120,18 +122,25 @@ class ProgramEvolution:
         for name in ("share", "novelty", "from_archive"):
             require_number(name, getattr(self, name), low=0, high=1)
         require_number("temperature", self.temperature, above=0)
-        object.__setattr__(self, "clients", tuple(self.clients))
-        if not self.clients and self.primitives is None:
-            raise SettingError("clients or primitives must be given: something has to make programs")
+        object.__setattr__(self, "providers", tuple(self.providers))
+        for provider in self.providers:
+            require_provider(provider)
+        if not self.providers and self.primitives is None:
+            raise SettingError("providers or primitives must be given: something has to make programs")
         names = [client.provider.model for client in self.clients]
         if len(set(names)) < len(names) or OFFLINE in names:
-            raise SettingError(f"clients must be of different models, none called {OFFLINE!r}; got {names}")
+            raise SettingError(f"providers must be of different models, none called {OFFLINE!r}; got {names}")
         for name, allowed in (("online", ONLINE), ("offline", OPERATORS)):
             given = getattr(self, name)
             if not given or not given.keys() <= allowed.keys() or not any(given.values()) or min(given.values()) < 0:
                 raise SettingError(
                     f"{name} must have weights >= 0 for some of {', '.join(allowed)}; got {dict(given)!r}"
                 )
+
+    @functools.cached_property
+    def clients(self) -> tuple[Client, ...]:
+        """Whom the questions go to."""
+        return tuple(map(client_of, self.providers))
 
     def arms(self) -> dict[str, float]:
         """The bandit's arms with their prior weights."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blackbox.arrays import Key
-from blackbox.llm.client import Client
+from blackbox.llm.client import Client, client_of
 from blackbox.llm.provider import Message, prompt
 from blackbox.llm.text.proposals import (
     SYSTEM,
@@ -37,7 +38,7 @@ class EvoPromptState(NamedTuple):
 class EvoPrompt:
     """What both methods have: see :class:`blackbox.llm.EvoPromptGA` and :class:`blackbox.llm.EvoPromptDE`."""
 
-    client: Client
+    provider: Any
     instances: Sequence[int]
     popsize: int = 10
     temperature: float = 0.5
@@ -46,8 +47,15 @@ class EvoPrompt:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_model_settings(self.client, self.instances, self.temperature, self.max_tokens, self.longest, self.worst)
+        require_model_settings(
+            self.provider, self.instances, self.temperature, self.max_tokens, self.longest, self.worst
+        )
         require_integer("popsize", self.popsize, low=2, optional=False)
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """Whom the questions go to."""
+        return client_of(self.provider)
 
     def init(self, key: Key, seeds: str | Sequence[str]) -> EvoPromptState:
         """The state before the first evaluation: one instruction or several, of which the first ``popsize`` count."""

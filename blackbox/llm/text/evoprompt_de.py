@@ -37,7 +37,7 @@ class EvoPromptDE(EvoPrompt):
     """EvoPrompt's differential evolution for instructions.
 
     Args:
-        client: the model that changes and splices.
+        provider: the model that changes and splices.
         instances: numbers of the training instances on which every instruction is evaluated.
         popsize: N, members of the population, >= 2.
         temperature: of sampling, >= 0.

@@ -33,7 +33,7 @@ class EvoPromptGA(EvoPrompt):
     """EvoPrompt's genetic algorithm for instructions.
 
     Args:
-        client: the model that crosses over and mutates.
+        provider: the model that crosses over and mutates.
         instances: numbers of the training instances on which every instruction is evaluated.
         popsize: N, members of the population and children in a generation, >= 2.
         temperature: of sampling, >= 0.

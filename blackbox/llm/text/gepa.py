@@ -26,13 +26,14 @@ Cost of an iteration: one request and two minibatches, and all validation instan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError, TellError
-from blackbox.llm.client import Client
+from blackbox.llm.client import Client, client_of
 from blackbox.llm.provider import Message, prompt
 from blackbox.llm.text.draws import MERGES, Draws, minibatch
 from blackbox.llm.text.lineage import Candidate, Merge, items_led, merged, possible_merges, telling_instances
@@ -88,7 +89,7 @@ class GEPA:
     """GEPA for systems of named texts.
 
     Args:
-        client: the model that reflects.
+        provider: the model that reflects.
         instances: numbers of the training instances, whose feedback the model reads.
         validation: numbers of the instances by which candidates are chosen; none of the training instances.
         minibatch: training instances in an iteration, >= 1.
@@ -105,7 +106,7 @@ class GEPA:
         SettingError: an argument outside its range.
     """
 
-    client: Client
+    provider: Any
     instances: Sequence[int]
     validation: Sequence[int]
     minibatch: int = 3
@@ -119,12 +120,19 @@ class GEPA:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_model_settings(self.client, self.instances, self.temperature, self.max_tokens, self.longest, self.worst)
+        require_model_settings(
+            self.provider, self.instances, self.temperature, self.max_tokens, self.longest, self.worst
+        )
         require_instances("validation", self.validation)
         if both := set(self.instances) & set(self.validation):
             raise SettingError(f"validation must be other instances than the training instances; both have {both}")
         for name, low in (("minibatch", 1), ("merges", 0), ("merge_instances", 1), ("longest_feedback", 1)):
             require_integer(name, getattr(self, name), low=low, optional=False)
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """Whom the questions go to."""
+        return client_of(self.provider)
 
     def init(self, key: Key, seed: Mapping[str, str]) -> GEPAState:
         """The state before the first evaluation, that of ``seed`` on the validation instances."""

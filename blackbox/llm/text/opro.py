@@ -16,13 +16,14 @@ Cost of a step: 8 requests, and up to 8 evaluations on all ``instances``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError
-from blackbox.llm.client import Client
+from blackbox.llm.client import Client, client_of
 from blackbox.llm.provider import prompt
 from blackbox.llm.text.draws import Draws
 from blackbox.llm.text.losses import mean_losses, shown_score, told_losses
@@ -57,7 +58,7 @@ class TextOPRO:
     """OPRO for instructions.
 
     Args:
-        client: the model that writes instructions.
+        provider: the model that writes instructions.
         task: what the instructions are for, in a sentence or more.
         instances: numbers of the training instances on which every instruction is evaluated.
         exemplars: inputs of the task with their answers, of which the meta-prompt shows some.
@@ -74,7 +75,7 @@ class TextOPRO:
         SettingError: an argument outside its range.
     """
 
-    client: Client
+    provider: Any
     task: str
     instances: Sequence[int]
     exemplars: Sequence[tuple[str, str]] = ()
@@ -88,7 +89,9 @@ class TextOPRO:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_model_settings(self.client, self.instances, self.temperature, self.max_tokens, self.longest, self.worst)
+        require_model_settings(
+            self.provider, self.instances, self.temperature, self.max_tokens, self.longest, self.worst
+        )
         require_text("task", self.task)
         for name, low in (("shown", 1), ("new", 1), ("exemplars_shown", 0)):
             require_integer(name, getattr(self, name), low=low, optional=False)
@@ -98,6 +101,11 @@ class TextOPRO:
                 raise SettingError(f"exemplars must be pairs of texts, an input and its answer; got {pair!r}")
             for text in pair:
                 require_text("exemplars", text)
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """Whom the questions go to."""
+        return client_of(self.provider)
 
     def init(self, key: Key, seeds: str | Sequence[str]) -> OPROState:
         """The state before the first evaluation, which is that of the seeds: one instruction or several."""

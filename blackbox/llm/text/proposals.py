@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from blackbox.arrays import Key
 from blackbox.errors import ProviderError, SettingError
-from blackbox.llm.client import Client
+from blackbox.llm.client import Client, require_provider
 from blackbox.llm.provider import Message, Request
 from blackbox.llm.text.draws import SAMPLES, Draws
 from blackbox.llm.text.replies import text_in
@@ -101,11 +101,10 @@ def propose(
 
 
 def require_model_settings(
-    client: object, instances: Sequence[int], temperature: float, max_tokens: int, longest: int, worst: float
+    provider: object, instances: Sequence[int], temperature: float, max_tokens: int, longest: int, worst: float
 ) -> None:
     """Raise SettingError for a setting of those that ask a model which is outside its range."""
-    if not isinstance(client, Client):
-        raise SettingError(f"client must be a bb.llm.Client, got {client!r}")
+    require_provider(provider)
     require_instances("instances", instances)
     require_number("temperature", temperature, low=0.0)
     require_integer("max_tokens", max_tokens, low=1, optional=False)

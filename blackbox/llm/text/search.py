@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 from blackbox.arrays import Key
 from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError
-from blackbox.llm.client import Client
 from blackbox.llm.text.proposals import ReplyCounts
 from blackbox.llm.text.rollouts import Rollout, Rollouts
 from blackbox.llm.text.stored import from_json, to_json
@@ -141,12 +140,12 @@ def search_text(
 
 
 def _description(strategy: Any, first: Any) -> str:
-    """The search as JSON: its method with all settings but the client, and its first state."""
+    """The search as JSON: its method with all settings but the provider, and its first state."""
     settings = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     shown = {
         name: list(value) if isinstance(value, range) else value
         for name, value in settings.items()
-        if not isinstance(value, Client)
+        if name != "provider"
     }
     return json.dumps([type(strategy).__name__, shown, to_json(first)], sort_keys=True, default=str)
 
