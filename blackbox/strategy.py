@@ -393,6 +393,7 @@ _method("nelder-mead", "classic.nelder_mead:NelderMead", "dense pure restarts", 
 _method("quadratic", "classic.quadratic:Quadratic", "dense restarts", "Powell 2006 and 2009, NEWUOA and BOBYQA")
 _method("turbo", "model.turbo:Turbo", "dense batch discrete restarts", "Eriksson et al. 2019; Wan et al. 2021")
 _method("ego", "model.ego:EGO", "dense discrete", "Jones, Schonlau & Welch 1998; Wan et al. 2021, arXiv:2102.07188")
+_method("evollm", "llm.evollm:EvoLLM", "dense batch", "Lange, Tian & Tang 2024, arXiv:2402.18381")
 _method("sobol", "classic.sobol:Sobol", "dense pure batch", "Joe & Kuo 2008; Owen 1998")
 _method("random", "classic.random_search:RandomSearch", "dense pure batch", "Bergstra & Bengio 2012")
 

@@ -34,7 +34,10 @@ LAST_LINES = {
         r"final distance to the minimum: hopping 0\.\d\d\d, CBO 0\.0\d\d, gradient descent 10\.99; "
         r"picture: consensus_gradient\.png"
     ),
+    "discover_heuristic": r"excess over the lower bound: best fit 4\.\d\d%, found heuristic [0-4]\.\d\d%",
     "discover_optimizer": r"distance to the minimum: gradient descent 0\.7\d\d, found program 0\.[45]\d\d",
+    "evollm": r"19 questions; EvoLLM \d\.\d, random search [1-9]e\+02 above the minimum",
+    "optimize_prompt": (r"held-out loss after \d+ evaluations: seed 0\.5\d\d, picked prompt 0\.[0123]\d\d"),
     "polarized_minima": r"polarized found 4 of 4 minima, plain 1; picture: polarized_minima\.png",
     "sparse_recovery": r"median relative error of MirrorCBO 0\.[01]\d\d, CBO 1\.\d\d\d; picture: sparse_recovery\.png",
     "cartpole": r"mean return of the evolved policy: (4[5-9]\d|500) of 500 in unseen episodes",
@@ -48,6 +51,7 @@ LAST_LINES = {
 }
 SHORTER = {
     "pde_correction": [("0.03, 4000", "0.03, 2000"), ("0.02, 400", "0.02, 200")],
+    "discover_heuristic": [("= 800", "= 150")],
     "search_digits": [("budget=10", "budget=4"), ("budget=20", "budget=8")],
     "egg_language_model": [("else 300", "else 80")],
     "eggroll_digits": [("(800, 0.2)", "(200, 0.2)")],

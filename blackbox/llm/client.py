@@ -136,6 +136,10 @@ class Client:
             raise next(outcome for outcome in outcomes if not isinstance(outcome, Reply | ProviderError))
         return done
 
+    def stored(self, requests: Sequence[Request]) -> list[Reply | None]:
+        """The answers to several requests that are there already, in their order; asks nobody and counts nothing."""
+        return [self._ledger.stored(request.key(self.provider.model)) for request in requests]
+
     @property
     def spent(self) -> Spent:
         """What the run has taken so far, over all its processes and resumptions."""
@@ -248,6 +252,24 @@ class Client:
     def _failed_bill(self, error: ProviderError, tokens: tuple[int, int], begin: float) -> Bill:
         unpaid = isinstance(error, AttemptFailed) and error.unpaid
         return self._bill((0, 0) if unpaid else tokens, self._clock() - begin)
+
+
+def client_of(provider: Client | Provider | None) -> Client:
+    """The client that an operator asks: the given one, or one without limits; for None, of the embedded model."""
+    if isinstance(provider, Client):
+        return provider
+    if provider is None:
+        from blackbox.llm.embedded import Embedded
+
+        provider = Embedded()
+    return Client(provider)
+
+
+def require_provider(provider: object) -> None:
+    """Raise :class:`SettingError` unless ``provider`` is one, or a client."""
+    named = isinstance(getattr(provider, "model", None), str) and callable(getattr(provider, "complete", None))
+    if not (named or isinstance(provider, Client)):
+        raise SettingError(f"provider must be a Client, or a provider such as OpenAI(...); got {provider!r}")
 
 
 def _complaint(request: Request, reply: Reply) -> str:

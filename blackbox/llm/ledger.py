@@ -94,6 +94,12 @@ class Ledger:
                 connection.execute("UPDATE spent SET reused = reused + 1 WHERE run = ?", (run,))
                 return self._reply(connection, key)
 
+    def stored(self, key: str) -> Reply | None:
+        """The answer stored under ``key``, not counted; None if there is none."""
+        with self._mutex, translated(self._path, "look up an answer"):
+            row = self._open().execute("SELECT reply FROM reply WHERE key = ?", (key,)).fetchone()
+            return None if row is None else Reply.from_json(row[0])
+
     def reserve(self, budget: Budget, run: str, key: str, model: str, attempt: int, bound: Bill) -> int | str:
         """Log an attempt before it begins.
 

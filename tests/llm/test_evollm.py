@@ -1,0 +1,307 @@
+"""EvoLLM, the text it asks with, and the embedded model that answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import blackbox as bb
+from blackbox.errors import BudgetExhausted, ProviderError, SettingError
+from blackbox.llm import coordinate_transformer as network
+from blackbox.llm.embedded import WEIGHTS, _parameters
+from blackbox.llm.provider import Request, prompt
+from blackbox.llm.scored_list import Asked, parse, read, render, window_of
+
+HALVES = np.array([0.5, 0.5, 0.5])
+
+
+def run(strategy: Any, function: Any, d: int, generations: int, seed: int = 0, x0: Any = None) -> Any:
+    state = strategy.init(bb.key(seed), np.full(d, 0.5) if x0 is None else x0)
+    for _ in range(generations):
+        population = strategy.ask(state)
+        state = strategy.tell(state, population, np.array([function(x) for x in population]))
+    return state
+
+
+def sphere(x: np.ndarray) -> float:
+    return float(np.sum((x - 0.3) ** 2))
+
+
+def test_the_question_is_this_text() -> None:
+    asked = Asked(np.array([[12, 880], [512, 490]]), np.array([812.31, 0.4137]), -80.77, True, 1000)
+    assert render(asked) == (
+        "Solutions of 2 integers from 0 to 999 and their losses, the worst first. Write the 2 integers of the last"
+        " line, a semicolon, and 2 integers that say how far from it to look next, no words.\n"
+        "loss 812.3: 12 880\n"
+        "loss 0.4: 512 490\n"
+        "loss -80.8:"
+    )
+
+
+@given(
+    n=st.integers(2, 6), d=st.integers(1, 9), seed=st.integers(0, 2**20), exponent=st.integers(-300, 99),
+    offset=st.sampled_from([0.0, -450.3, 1e6]), spread=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_what_is_read_is_what_was_written(
+    n: int, d: int, seed: int, exponent: int, offset: float, spread: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    losses = np.sort(rng.uniform(size=n) * 10.0**exponent + offset)[::-1]
+    asked = Asked(rng.integers(0, 1000, (n, d)), losses, float(losses[-1]), spread, 1000)
+    got = read(render(asked))
+    assert got is not None
+    assert np.array_equal(got.integers, asked.integers)
+    assert (got.spread, got.resolution) == (spread, 1000)
+    width = losses[0] - losses[-1]
+    assert np.all(np.abs(got.losses - losses) <= 1e-3 * width)  # four digits of the differences are told
+
+
+@pytest.mark.parametrize(
+    ("text", "integers", "spread"),
+    [
+        ("12 34", [12, 34], None),
+        ("I think it is 12, 34; 5, 6.", [12, 34], [5, 6]),
+        ("loss 3 would be better: 12 34", [12, 34], None),
+        ("12 34; 5", [12, 34], None),
+        ("1 2\n12 34", [12, 34], None),
+    ],
+)
+def test_answers_are_read(text: str, integers: list[int], spread: list[int] | None) -> None:
+    answer = parse(text, 2, 1000)
+    assert answer is not None
+    assert answer.integers.tolist() == integers
+    assert (None if answer.spread is None else answer.spread.tolist()) == spread
+
+
+@pytest.mark.parametrize("text", ["", "no idea", "12", "1 2 3", "-1 5", "12 1000", "1.5 2.5 7", "9" * 5000 + " 1"])
+def test_other_answers_are_none(text: str) -> None:
+    assert parse(text, 2, 1000) is None
+
+
+def test_the_window_holds_all_and_moves_with_them() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20, 3))
+    window = window_of(x, x.mean(axis=0), 1000)
+    assert np.abs(window.points(window.integers(x)) - x).max() <= window.half / 999 * 1.001
+    moved = window_of(1e-6 * x + 7, 1e-6 * x.mean(axis=0) + 7, 1000)
+    assert np.abs(moved.integers(1e-6 * x + 7) - window.integers(x)).max() <= 1  # but for rounding
+    one = window_of(np.ones((4, 2)), np.ones(2), 1000)
+    assert np.allclose(one.points(one.integers(np.ones((4, 2)))), 1)
+
+
+def test_each_block_is_asked_with_all_losses_and_its_own_columns() -> None:
+    script = bb.llm.Scripted(
+        lambda request: "500 500 500; 3 3 3" if "of 3 integers" in request.messages[-1].content else "7; 1"
+    )
+    strategy = bb.llm.EvoLLM(provider=script, block=3, warm_up=1, popsize=6, members=4)
+    state = run(strategy, sphere, 7, 1)
+    strategy.ask(state)
+    lists = [read(request.messages[-1].content) for request in script.requests]
+    assert [one.integers.shape for one in lists if one is not None] == [(4, 3), (4, 3), (4, 1)]
+    assert len({tuple(one.losses) for one in lists if one is not None}) == 1
+    assert all(one is not None and one.losses[0] == max(one.losses) for one in lists)  # the worst first
+    first = lists[0]
+    assert first is not None
+    assert first.desired == pytest.approx(first.losses[-1] - 0.1 * (first.losses[0] - first.losses[-1]), rel=1e-2)
+
+
+def test_the_answer_is_the_mean_and_its_spread_the_deviation() -> None:
+    script = bb.llm.Scripted(lambda request: "500 250; 0 100")
+    strategy = bb.llm.EvoLLM(provider=script, popsize=400, members=5, warm_up=1, low=-100.0, high=100.0)
+    state = run(strategy, sphere, 2, 1)
+    population = strategy.ask(state)
+    solutions, _ = state.elites.worst_first()
+    window = window_of(solutions, _mean(state), 1000)
+    deviation = population.std(axis=0)
+    assert np.allclose(population.mean(axis=0), window.points(np.array([500, 250])), atol=4 * deviation[1] / 20)
+    assert deviation == pytest.approx(window.lengths(np.array([0.5, 100.0])), rel=0.2)
+
+
+def _mean(state: Any) -> np.ndarray:
+    from blackbox.llm.elite_history import recombined
+
+    return recombined(state.elites)
+
+
+def test_without_answers_it_is_an_evolution_strategy_and_counts() -> None:
+    script = bb.llm.Scripted(lambda request: "As a language model I cannot.")
+    strategy = bb.llm.EvoLLM(provider=script, step_size="elites")
+    state = run(strategy, sphere, 3, 30)
+    assert state.best.fitness < 1e-3 * sphere(HALVES)
+    blocks, repeated, fallbacks = map(int, state.stats)
+    assert (blocks, repeated, fallbacks) == (28, 28, 28)  # of 30 generations less two to warm up
+    assert len(script.requests) == 56  # each asked twice, at two temperatures
+    assert {request.temperature for request in script.requests} == {1.0, 1.2}
+
+
+def test_a_second_answer_counts_as_repeated_only() -> None:
+    answers = ["no", "500 500 500; 9 9 9"] * 40
+    state = run(bb.llm.EvoLLM(provider=bb.llm.Client(bb.llm.Scripted(answers))), sphere, 3, 6)
+    assert tuple(map(int, state.stats)) == (4, 4, 0)
+
+
+def test_failed_members_never_reach_the_prompt() -> None:
+    script = bb.llm.Scripted(lambda request: "500 500; 9 9")
+    strategy = bb.llm.EvoLLM(provider=script)
+    values = iter(np.resize([np.nan, np.inf, 1.0, -np.inf, 2.0, 1e300], 200).tolist())
+    state = run(strategy, lambda x: next(values), 2, 8)
+    assert np.isfinite(state.elites.solutions).all()
+    assert script.requests
+    for request in script.requests:
+        asked = read(request.messages[-1].content)
+        assert asked is not None
+        assert np.isfinite([*asked.losses, asked.desired]).all()
+
+
+def test_where_everything_fails_it_goes_on_sampling() -> None:
+    script = bb.llm.Scripted([])
+    state = run(bb.llm.EvoLLM(provider=script), lambda x: np.nan, 2, 5)
+    assert int(state.generation) == 5
+    assert not script.requests
+
+
+def test_a_recorded_run_is_replayed_to_the_bit(tmp_path: Path) -> None:
+    tape = tmp_path / "tape.jsonl"
+    first = run(bb.llm.EvoLLM(provider=bb.llm.Recorded(tape, bb.llm.Embedded())), sphere, 3, 10)
+    again = run(bb.llm.EvoLLM(provider=bb.llm.Recorded(tape)), sphere, 3, 10)
+    assert first.best.x.tobytes() == again.best.x.tobytes()
+    assert first.elites.solutions.tobytes() == again.elites.solutions.tobytes()
+
+
+def test_a_run_that_was_killed_pays_for_nothing_twice(tmp_path: Path) -> None:
+    script = bb.llm.Scripted(lambda request: "400 500 600; 20 20 20")
+
+    def strategy() -> Any:
+        return bb.llm.EvoLLM(provider=bb.llm.Client(script, path=tmp_path / "llm.db"))
+
+    run(strategy(), sphere, 3, 6)  # and dies
+    paid = len(script.requests)
+    resumed = run(strategy(), sphere, 3, 9)
+    assert len(script.requests) == paid + 3
+    assert resumed.best.x.tobytes() == run(bb.llm.EvoLLM(provider=script), sphere, 3, 9).best.x.tobytes()
+
+
+def test_a_spent_budget_ends_asking_and_loses_nothing() -> None:
+    budget = bb.llm.Budget(calls=3)
+    strategy = bb.llm.EvoLLM(provider=bb.llm.Client(bb.llm.Scripted(lambda r: "500 500 500; 9 9 9"), budget=budget))
+    state = run(strategy, sphere, 3, 5)
+    with pytest.raises(BudgetExhausted, match="calls"):
+        strategy.ask(state)
+    assert strategy.recommend(state).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"provider": "gpt"}, "provider must be a Client, or a provider"),
+        ({"members": 0}, "members must be an integer >= 1"),
+        ({"step_size": "none"}, "step_size must be one of asked, elites, fixed"),
+        ({"resolution": 5}, "resolution must be an integer >= 10"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        bb.llm.EvoLLM(**settings)
+
+
+# The embedded model
+
+
+def _lists(seed: int, d: int) -> tuple[Any, ...]:
+    rng = np.random.default_rng(seed)
+    solutions = rng.integers(0, 1000, (1, network.ROWS, d)).astype(float)
+    losses = np.sort(rng.exponential(size=(1, network.ROWS)))
+    return solutions, losses, np.array([network.ROWS]), losses[:, 0] - 0.1
+
+
+def _answer(solutions: Any, losses: Any, count: Any, desired: Any) -> network.Posterior:
+    tokens = network.tokens(solutions, losses, count, desired)
+    return network.posterior(tokens, network.logits(np, _parameters(WEIGHTS), tokens.features))
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 8])
+def test_the_order_of_coordinates_does_not_matter(d: int) -> None:
+    solutions, *rest = _lists(d, d)
+    order = np.random.default_rng(1).permutation(d)
+    straight, turned = _answer(solutions, *rest), _answer(solutions[..., order], *rest)
+    assert np.allclose(turned.mean, straight.mean[:, order], rtol=1e-3, atol=1)
+    assert np.allclose(turned.deviation, straight.deviation[:, order], rtol=1e-3, atol=1)
+
+
+def test_places_scales_and_affine_losses_do_not_matter() -> None:
+    solutions, losses, count, desired = _lists(3, 4)
+    plain = _answer(solutions, losses, count, desired)
+    other = _answer(0.01 * solutions - 5, 1e6 * losses + 3e5, count, 1e6 * desired + 3e5)
+    assert np.allclose(other.mean, 0.01 * plain.mean - 5, atol=0.01)
+    assert np.allclose(other.deviation, 0.01 * plain.deviation, rtol=1e-3)
+
+
+def test_numpy_and_jax_agree() -> None:
+    tokens = network.tokens(*_lists(5, 6))
+    ours = network.logits(np, _parameters(WEIGHTS), tokens.features)
+    theirs = network.logits(jnp, _parameters(WEIGHTS), jnp.asarray(tokens.features))
+    assert np.allclose(ours, theirs, atol=1e-3)
+
+
+def test_rows_that_are_not_in_use_do_not_matter() -> None:
+    solutions, losses, _, desired = _lists(6, 3)
+    count = np.array([7])
+    noise = np.where(np.arange(network.ROWS)[None, :, None] < 7, solutions, -3e5)
+    tokens, other = (network.tokens(x, losses, count, desired).features for x in (solutions, noise))
+    assert np.array_equal(tokens, other)
+
+
+def test_equal_losses_and_equal_solutions_are_answered() -> None:
+    asked = Asked(np.full((6, 2), 500), np.ones(6), 1.0, True, 1000)
+    reply = bb.llm.Embedded().complete(Request(prompt(render(asked))), 1.0)
+    assert parse(reply.texts[0], 2, 1000) is not None
+
+
+def test_it_continues_lists_and_nothing_else() -> None:
+    with pytest.raises(ProviderError, match="continues lists of solutions"):
+        bb.llm.Embedded().complete(Request(prompt("Write a poem.")), 1.0)
+    with pytest.raises(ProviderError, match="path must be the weights"):
+        bb.llm.Embedded("missing.safetensors")
+
+
+def test_the_weights_are_small() -> None:
+    assert WEIGHTS.stat().st_size < 5_000_000
+    assert _parameters(WEIGHTS)["read"].shape[0] == network.FEATURES
+
+
+def rosenbrock(x: np.ndarray) -> float:
+    y = x + 1
+    return float(np.sum(100 * (y[1:] - y[:-1] ** 2) ** 2 + (1 - y[:-1]) ** 2))
+
+
+def rastrigin(x: np.ndarray) -> float:
+    return float(10 * len(x) + np.sum(x**2 - 10 * np.cos(2 * np.pi * x)))
+
+
+@pytest.mark.parametrize("d", [2, 5])
+@pytest.mark.parametrize("function", [sphere, rosenbrock, rastrigin], ids=lambda f: f.__name__)
+def test_it_beats_random_search_on_functions_it_was_not_trained_on(function: Any, d: int) -> None:
+    won = 0
+    for seed in range(7):
+        shift = np.random.default_rng(seed).uniform(-4, 4, d)
+        box = bb.Box([-5.0] * d, [5.0] * d)
+        found = {
+            method: bb.minimize(lambda x, by=shift: function(x - by), box, method=method, budget=200, seed=seed).value
+            for method in ("evollm", "random")
+        }
+        won += found["evollm"] < found["random"]
+    assert won >= 5  # 70 %
+
+
+def test_paper_settings_run(tmp_path: Path) -> None:
+    strategy = dataclasses.replace(bb.llm.EvoLLM(), step_size="fixed", sigma0=0.05)
+    state = run(strategy, sphere, 2, 12)
+    assert state.best.fitness < sphere(np.array([0.5, 0.5]))
