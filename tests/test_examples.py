@@ -36,7 +36,7 @@ LAST_LINES = {
     ),
     "discover_heuristic": r"excess over the lower bound: best fit 4\.\d\d%, found heuristic [0-4]\.\d\d%",
     "discover_optimizer": r"distance to the minimum: gradient descent 0\.7\d\d, found program 0\.[45]\d\d",
-    "evollm": r"19 questions; EvoLLM \d\.\d, random search [1-9]e\+02 above the minimum",
+    "evollm": r"19 questions; EvoLLM \d+(\.\d+)?, random search [1-9]e\+02 above the minimum",
     "optimize_prompt": (r"held-out loss after \d+ evaluations: seed 0\.5\d\d, picked prompt 0\.[0123]\d\d"),
     "polarized_minima": r"polarized found 4 of 4 minima, plain 1; picture: polarized_minima\.png",
     "sparse_recovery": r"median relative error of MirrorCBO 0\.[01]\d\d, CBO 1\.\d\d\d; picture: sparse_recovery\.png",
