@@ -25,6 +25,7 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 
+suppress_warnings = ["ref.python"]  # annotations name Program and Member, of which there are two kinds
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

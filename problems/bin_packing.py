@@ -7,8 +7,7 @@ it uses beyond a lower bound, in percent of the bound. Two kinds of instances:
 * ``uniform(n)``: sizes are integers from 20 to 100, capacity 150, as the classes u120 to u1000 of the OR-library have
   them (Falkenauer 1996, "A hybrid grouping genetic algorithm for bin packing"). They are drawn here, not the files.
 * ``weibull(n)``: sizes are Weibull(shape 3, scale 45), rounded, from 1 to 100, capacity 100, as in Romera-Paredes et
-al.
-  2024 (FunSearch), after Castiñeiras, De Cauwer & O'Sullivan 2012, "Weibull-based benchmarks for bin packing".
+  al. 2024 (FunSearch), after Castiñeiras, De Cauwer & O'Sullivan 2012, "Weibull-based benchmarks for bin packing".
 
 A heuristic's own process can claim anything, so :func:`excess` takes a packing, checks it, and counts::
 

@@ -67,7 +67,7 @@ class ProgramEvaluator:
     Args:
         harness: text of a module that defines ``run(program, instance) -> output``, run beside the program, in its
             process: what ``program`` is called with, and what it returns, is up to it. It has NumPy and the standard
-                library.
+            library.
         entry: name of the function in a program.
         instances: what the harness is given, one after the other: what :func:`blackbox.llm.run_sandboxed` takes.
             Whatever is in them the program can know, whatever the harness means to show it.
