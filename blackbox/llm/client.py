@@ -100,6 +100,7 @@ class Client:
         self._rate = Rate(requests_per_minute, tokens_per_minute, clock, sleep)
         self._changed = threading.Condition()
         self._asked: set[str] = set()  # keys under way in this process
+        self._failed: dict[str, ProviderError] = {}  # what this process asked for last in vain
         self._flying = 0  # attempts under way in this process
         self._ledger = Ledger(path)
 
@@ -113,7 +114,13 @@ class Client:
         """
         key = request.key(self.provider.model)
         with self._turn(key):
-            return self._ledger.reuse(self.run, key) or self._buy(request, key)
+            try:
+                reply = self._ledger.reuse(self.run, key) or self._buy(request, key)
+            except ProviderError as error:
+                self._failed[key] = error
+                raise
+            self._failed.pop(key, None)
+            return reply
 
     def complete_all(self, requests: Sequence[Request]) -> list[Reply | ProviderError]:
         """Answers to several requests at once, in their order; in the place of one that failed its error.
@@ -136,9 +143,13 @@ class Client:
             raise next(outcome for outcome in outcomes if not isinstance(outcome, Reply | ProviderError))
         return done
 
-    def stored(self, requests: Sequence[Request]) -> list[Reply | None]:
-        """The answers to several requests that are there already, in their order; asks nobody and counts nothing."""
-        return [self._ledger.stored(request.key(self.provider.model)) for request in requests]
+    def stored(self, requests: Sequence[Request]) -> list[Reply | ProviderError | None]:
+        """What became of several requests, in their order: answers that are stored, and errors of this process.
+
+        None where nobody asked. It asks nobody and counts nothing.
+        """
+        keys = [request.key(self.provider.model) for request in requests]
+        return [self._ledger.stored(key) or self._failed.get(key) for key in keys]
 
     @property
     def spent(self) -> Spent:

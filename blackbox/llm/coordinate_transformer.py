@@ -10,8 +10,8 @@ mean c and spread s:
     blocks        h += attention over coordinates; h += MLP
     p_j           softmax over 64 bins of asinh((x*_j - c_j) / s): the posterior of the solution x* whose loss is f*
 
-So it depends on neither the order of the solutions nor the place and scale of the window; coordinates in another order,
-or reversed, are answered in that order; and affine changes of the losses change nothing.
+So it depends on neither the order of the solutions nor the place and scale of the window; coordinates in another order
+are answered in that order; and affine changes of the losses change nothing.
 
 Written for NumPy, which answers, and JAX, which trains (``bench/embedded_training.py``).
 """
@@ -58,7 +58,7 @@ def tokens(
     count: Int[ndarray, "lists"],
     desired: Float[ndarray, "lists"],
 ) -> Tokens:
-    """The tokens of several lists of solutions, best first, of which the first ``count`` rows are in use."""
+    """The tokens of several lists of solutions, best first, of which the first ``count`` rows, >= 1, are in use."""
     lists, n, d = solutions.shape
     rank = np.arange(n)[None]
     used = rank < count[:, None]
@@ -68,7 +68,8 @@ def tokens(
     center = np.einsum("bn,bnd->bd", weights, solutions)
     away = solutions - center[:, None]
     scale = np.sqrt(np.einsum("bn,bnd->b", weights, away**2) / d)
-    scale = np.where(scale > 0, scale, 1.0)
+    farthest = np.max(np.where(used[..., None], np.abs(away), 0.0), axis=(1, 2))
+    scale = np.where(scale > 0, scale, np.where(farthest > 0, farthest, 1.0))  # where the better half is one point
     x = np.where(used[..., None], away / scale[:, None, None], 0.0)
 
     best, worst = losses[:, 0], losses[np.arange(lists), count - 1]
@@ -128,7 +129,7 @@ def initial(rng: np.random.Generator, width: int, layers: int) -> dict[str, Floa
         return rng.standard_normal((fan_in, fan_out)) * scale * fan_in**-0.5
 
     waves = np.cos(np.pi * np.arange(24)[:, None] * (np.arange(BINS) + 0.5) / BINS)
-    residual = (2 * layers) ** -0.5
+    residual = (2 * max(layers, 1)) ** -0.5
     parameters = {
         "read": matrix(FEATURES, width),
         "read.bias": np.zeros(width),

@@ -8,9 +8,10 @@ weights come with the package; ``bench/embedded_training.py`` makes them.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -27,16 +28,36 @@ WEIGHTS = Path(__file__).with_name("embedded.safetensors")
 CAUTION = 0.25  # of the posterior's deviations, as the spread; chosen on the landscapes of the training
 
 
-@functools.cache
-def _parameters(path: Path) -> dict[str, Float[ndarray, "..."]]:
+class _Weights(NamedTuple):
+    parameters: dict[str, Float[ndarray, "..."]]
+    digest: str
+    """Of the file, so that answers of other weights are not taken for theirs."""
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(content: bytes) -> _Weights:
+    from safetensors.numpy import load
+
+    stored = {name: value.astype(np.float32) for name, value in load(content).items()}
+    expected = {name: value.shape for name, value in network.initial(np.random.default_rng(0), *_sizes(stored)).items()}
+    if {name: value.shape for name, value in stored.items()} != expected:
+        raise ValueError("its tensors have other names or shapes")
+    return _Weights(stored, hashlib.sha256(content).hexdigest()[:12])
+
+
+def _sizes(stored: dict[str, Float[ndarray, "..."]]) -> tuple[int, int]:
+    """Width and number of layers."""
+    return stored["norm"].shape[0], sum(name.endswith("attention.in") for name in stored)
+
+
+def weights_of(path: Path) -> _Weights:
+    """The weights in a file; ProviderError if it is none of the embedded model's."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ProviderError(f"path must be the weights of the embedded model; {str(path)!r} is not: {error}") from error
-    return {name: value.astype(np.float32) for name, value in stored.items()}
+        return _parsed(path.read_bytes())
+    except (OSError, SafetensorError, ValueError, KeyError, IndexError) as error:
+        raise ProviderError(f"path must be weights of the embedded model; {str(path)!r} is not: {error}") from error
 
 
 class Embedded:
@@ -56,8 +77,8 @@ class Embedded:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = WEIGHTS if path is None else Path(path)
-        self.model = "embedded" if path is None else f"embedded:{self.path.name}"
-        _parameters(self.path)
+        self._weights = weights_of(self.path)
+        self.model = f"embedded-{self._weights.digest}"
 
     def complete(self, request: Request, seconds: float) -> Reply:
         """Mean and spread of the solution that is asked for, as integers of the list.
@@ -71,7 +92,7 @@ class Embedded:
                 "the embedded model continues lists of solutions, as EvoLLM asks them; for texts and programs give a"
                 f" provider such as OpenAI(...); got a request that begins {request.messages[-1].content[:60]!r}"
             )
-        text = _continued(asked, _parameters(self.path))
+        text = _continued(asked, self._weights.parameters)
         size_in = sum(len(content) for _, content in request.messages)
         return Reply(
             (text,) * request.n, -(-size_in // 3), request.n * -(-len(text) // 3), ("stop",) * request.n, self.model

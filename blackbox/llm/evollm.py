@@ -10,8 +10,9 @@ members of each of the last K generations:
     x_i           m + sigma N(0, I)
 
 The first generations are uniform in the box, without a question. An answer that is none is asked for once more, at a
-higher temperature; then the block's mean is that of the newest members by logarithmic weights, which alone makes an
-evolution strategy, and the state counts it.
+higher temperature; then, or where the provider gives none, the block's mean is that of the newest members by
+logarithmic weights, which alone makes an evolution strategy, and the state counts it. The provider's error is raised
+where it gives no answer for any block.
 
 Beside the paper, whose table of settings we could not read: R counts within a window around the members that moves and
 shrinks with them, not of the box; and by ``step_size`` the model also says how far to look around m in each coordinate
@@ -29,7 +30,7 @@ from numpy import ndarray
 
 from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
-from blackbox.errors import ProviderError
+from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import normal, uniform
 from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.elite_history import Elites, no_elites, recombined, spread, with_generation
@@ -40,20 +41,20 @@ from blackbox.strategy import algorithm, require_box, require_integer, require_n
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-_TOKENS_A_NUMBER = 6  # of an answer, separators included
-_HOTTER = 0.2  # by which the temperature rises for the second question
+_HOTTER, _HOTTEST = 0.2, 2.0  # by which the temperature rises for the second question, and to where
+_MOST_INTEGERS = 1_000_000  # beyond, no model tells them apart
 _LEAST_STEP = 1e-12  # of sigma, relative to sigma0
 
 
 class Stats(NamedTuple):
-    """What became of the questions of generations that were told, where the provider gave a first reply."""
+    """What became of the questions of generations that were told."""
 
     blocks: Int[Array, ""]
     """Blocks of coordinates that were asked for."""
     repeated: Int[Array, ""]
     """Those whose first answer was none."""
     fallbacks: Int[Array, ""]
-    """Those whose second answer was none either."""
+    """Those whose second answer was none either, or of which the provider gave none."""
 
 
 class EvoLLMState(NamedTuple):
@@ -80,7 +81,8 @@ class EvoLLM:
         provider: whom to ask: a :class:`Client`, or a provider, which gets a client without limits; by default the
             model that comes with this package, :class:`Embedded`.
         popsize: members of a generation.
-        sigma0: standard deviation of the members with ``step_size="fixed"``, and what bounds it otherwise.
+        sigma0: standard deviation of the members with ``step_size="fixed"``, and what bounds that of the elites; what
+            is asked for is bounded by half of the box.
         generations: K, shown in the list.
         members: M of each of them, at most popsize.
         warm_up: W, first generations, without a question.
@@ -88,7 +90,8 @@ class EvoLLM:
         block: B, most coordinates in one question.
         delta: how much better the desired loss is, in units of the range of those shown.
         step_size: where sigma is from; see the module's documentation.
-        temperature: of the model's sampling.
+        temperature: of the model's sampling, at most 2.
+        max_tokens: of an answer; models that think before they answer need many.
         low: lower bound of every coordinate.
         high: upper bound of every coordinate.
     """
@@ -104,6 +107,7 @@ class EvoLLM:
     delta: float = 0.1
     step_size: Literal["asked", "elites", "fixed"] = "asked"
     temperature: float = 1.0
+    max_tokens: int = 1024
     low: float = 0.0
     high: float = 1.0
 
@@ -114,10 +118,18 @@ class EvoLLM:
     def __post_init__(self) -> None:
         for name in ("popsize", "generations", "members", "warm_up", "block"):
             require_integer(name, getattr(self, name), low=1, optional=False)
+        require_integer("max_tokens", self.max_tokens, low=1, optional=False)
         require_integer("resolution", self.resolution, low=10, optional=False)
+        if self.resolution > _MOST_INTEGERS:
+            raise SettingError(f"resolution must be at most {_MOST_INTEGERS}; got {self.resolution}")
+        if self.generations * min(self.members, self.popsize) < 2:
+            raise SettingError(
+                "generations times members, of which there are at most popsize, must be at least 2: a list of one is"
+                f" none; got generations={self.generations}, members={self.members}, popsize={self.popsize}"
+            )
         require_number("sigma0", self.sigma0, above=0)
         require_number("delta", self.delta, low=0)
-        require_number("temperature", self.temperature, low=0)
+        require_number("temperature", self.temperature, low=0, high=_HOTTEST)
         require_one_of("step_size", self.step_size, ("asked", "elites", "fixed"))
         require_box(self.low, self.high)
         if self.provider is not None:
@@ -144,6 +156,7 @@ class EvoLLM:
 
         Raises:
             BudgetExhausted: the client has no room for the question.
+            ProviderError: the provider gave no answer for any block.
         """
         shape, like = (self.popsize, len(state.former)), state.former
         if self._warming(state):
@@ -152,7 +165,7 @@ class EvoLLM:
             if state.generation == 0 and first == 0:
                 members[0] = state.former
         else:
-            proposal = self._proposal(state, self.client.complete_all)
+            proposal = self._proposal(state, self._bought)
             assert proposal is not None
             z = normal(state.key, state.generation, shape, first=first, like=like)
             members = np.clip(proposal.mean + proposal.sigma * z, self.low, self.high)
@@ -166,7 +179,7 @@ class EvoLLM:
             key=state.key,
             generation=state.generation + 1,
             elites=elites,
-            former=state.former if self._warming(state) else recombined(state.elites),
+            former=state.former if self._warming(state) or elites is state.elites else recombined(state.elites),
             best=better_of(state.best, np.asarray(population, state.best.x.dtype), np.asarray(fitness)),
             stats=state.stats if proposal is None else Stats(*map(np.add, state.stats, proposal.stats)),
         )
@@ -191,27 +204,37 @@ class EvoLLM:
         sigma = np.full(len(mean), max(step, _LEAST_STEP * self.sigma0))
         blocks = [slice(start, start + self.block) for start in range(0, len(mean), self.block)]
         asked = [self._asked(window, solutions[:, block], losses, block) for block in blocks]
-        repeated, open_ = 0, list(range(len(blocks)))
-        for hotter in (0.0, _HOTTER):
-            replies = complete([self._request(asked[i], self.temperature + hotter) for i in open_])
-            if not hotter and None in replies:  # nobody asked in this state
+        repeated = fallbacks = 0
+        due = list(range(len(blocks)))
+        for again in (False, True):
+            outcomes = complete([self._request(asked[i], again) for i in due])
+            if not again and None in outcomes:  # nobody asked in this state
                 return None
-            failed = []
-            for i, reply in zip(open_, replies, strict=True):
-                answer = _answer(reply, asked[i])
-                if answer is None:
-                    failed.append(i)
-                    continue
-                within = window._replace(center=window.center[blocks[i]])
-                mean[blocks[i]] = within.points(answer.integers)
-                if answer.spread is not None and self.step_size == "asked":
-                    sigma[blocks[i]] = window.lengths(np.maximum(answer.spread, 0.5))
-            repeated += len(failed) if not hotter else 0
-            open_ = failed
-            if not open_:
+            unread = []
+            for i, outcome in zip(due, outcomes, strict=True):
+                answer = _answer(outcome, asked[i])
+                if answer is not None:
+                    mean[blocks[i]] = window._replace(center=window.center[blocks[i]]).points(answer.integers)
+                    if answer.spread is not None and self.step_size == "asked":
+                        widest = (self.high - self.low) / 2
+                        sigma[blocks[i]] = np.minimum(window.lengths(np.maximum(answer.spread, 0.5)), widest)
+                elif isinstance(outcome, Reply) and not again:
+                    unread.append(i)
+                else:
+                    fallbacks += 1
+            if again or not unread:
                 break
-        counts = np.asarray([len(blocks), repeated, len(open_)])
+            repeated, due = len(unread), unread
+        counts = np.asarray([len(blocks), repeated, fallbacks])
         return _Proposal(np.clip(mean, self.low, self.high), sigma, Stats(*counts))
+
+    def _bought(self, requests: list[Request]) -> list[Reply | ProviderError]:
+        """What the client gives; its error where that is nothing for the first questions of a generation."""
+        outcomes = self.client.complete_all(requests)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderError)]
+        if len(errors) == len(outcomes) and requests[0].sample == 0:
+            raise errors[0]
+        return outcomes
 
     def _asked(
         self, window: Window, solutions: Float[ndarray, "n b"], losses: Float[ndarray, "n"], block: slice
@@ -220,12 +243,16 @@ class EvoLLM:
         desired = losses[-1] - self.delta * (losses[0] - losses[-1])
         return Asked(integers, losses, float(desired), self.step_size == "asked", self.resolution)
 
-    def _request(self, asked: Asked, temperature: float) -> Request:
-        tokens = _TOKENS_A_NUMBER * asked.integers.shape[1] * (1 + asked.spread)
-        return Request(prompt(render(asked)), temperature=temperature, max_tokens=tokens + 16)
+    def _request(self, asked: Asked, again: bool) -> Request:
+        temperature = min(self.temperature + _HOTTER * again, _HOTTEST)
+        return Request(prompt(render(asked)), temperature=temperature, max_tokens=self.max_tokens, sample=int(again))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the client, which is made anew where it is needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "client"}
 
 
-def _answer(reply: Reply | ProviderError | None, asked: Asked) -> Answer | None:
-    if not isinstance(reply, Reply):
+def _answer(outcome: Reply | ProviderError | None, asked: Asked) -> Answer | None:
+    if not isinstance(outcome, Reply) or outcome.finish[0] == "length":  # what is cut may be cut within a number
         return None
-    return parse(reply.texts[0], asked.integers.shape[1], asked.resolution)
+    return parse(outcome.texts[0], asked.integers.shape[1], asked.resolution, asked.spread)

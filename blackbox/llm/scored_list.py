@@ -10,6 +10,7 @@ the window has one width for all coordinates, so that distances stay comparable.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,8 +25,9 @@ _MARGIN = 1.5  # of the window beyond the farthest solution, so that an answer m
 _DIGITS = 4  # of the differences between losses
 
 _LINE = re.compile(r"^loss (\S+): ?([\d ]*)$", re.MULTILINE)
-_INTEGERS = r"-?\d+(?!\.?\d)(?:[ ,]+-?\d+(?!\.?\d))*"  # none of them part of a decimal fraction
-_ANSWER = re.compile(rf"(?<![.\d])({_INTEGERS})(?: *; *({_INTEGERS}))?")
+_MARKS = str.maketrans({**dict.fromkeys("[](){}*_`", " "), "\u2212": "-", "\u2013": "-"})
+_INTEGER = r"(?<![\w.%-])-?\d+(?![\w%]|\.\d)"  # no part of a word, a decimal fraction or a percentage
+_RUN = re.compile(rf"{_INTEGER}(?:[ ,]+{_INTEGER})*")
 
 
 class Window(NamedTuple):
@@ -112,16 +114,36 @@ class Answer(NamedTuple):
     spread: ndarray | None
 
 
-def parse(text: str, d: int, resolution: int) -> Answer | None:
-    """The answer in ``text``: the last ``d`` integers in a row, of the range; None if there are none."""
-    for integers, spread in reversed(_ANSWER.findall(text)):
-        row = _integers(integers)
-        if len(row) != d or not all(0 <= value < resolution for value in row):
-            continue
-        around = _integers(spread)
-        told = len(around) == d and all(0 <= value < resolution for value in around)
-        return Answer(np.array(row), np.array(around) if told else None)
-    return None
+def parse(text: str, d: int, resolution: int, spread: bool = False) -> Answer | None:
+    """The answer in ``text``: ``d`` integers of the range in a row, or none.
+
+    Brackets and marks of emphasis do not count. Where a ``spread`` was asked for, the solution is what has a semicolon
+    and ``d`` more integers behind it; without a semicolon the last two such rows are solution and spread, in one
+    variable only if there are no others, and a row alone is the solution. Otherwise the last row is.
+    """
+    text = text.translate(_MARKS)
+    runs = [(match.start(), match.end(), _integers(match[0])) for match in _RUN.finditer(text)]
+    rows = [(start, end, row) for start, end, row in runs if len(row) == d]
+    if not rows:
+        return None
+    chosen: tuple[list[int], list[int] | None] = (rows[-1][2], None)
+    if spread:
+        joined = [
+            (first[2], second[2])
+            for first, second in itertools.pairwise(rows)
+            if text[first[1] : second[0]].strip() == ";"
+        ]
+        if joined:
+            chosen = joined[-1]
+        elif d == 1 and len(rows) > 2:
+            return None
+        elif len(rows) > 1:
+            chosen = rows[-2][2], rows[-1][2]
+    solution, around = chosen
+    if not all(0 <= value < resolution for value in solution):
+        return None
+    told = around is not None and all(0 <= value < resolution for value in around)
+    return Answer(np.array(solution), np.array(around) if told else None)
 
 
 def _integers(text: str) -> list[int]:
@@ -138,4 +160,4 @@ def _number(value: float, decimals: int | None) -> str:
     """``value`` to so many decimals; negative ones round to tens and hundreds."""
     if decimals is None or decimals > 12 or abs(value) >= 1e15:
         return repr(value)
-    return f"{round(value, decimals):.{max(0, decimals)}f}"
+    return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0: no minus before a zero

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 import blackbox as bb
 from blackbox.errors import BudgetExhausted, ProviderError, SettingError
 from blackbox.llm import coordinate_transformer as network
-from blackbox.llm.embedded import WEIGHTS, _parameters
+from blackbox.llm.embedded import WEIGHTS, weights_of
 from blackbox.llm.provider import Request, prompt
 from blackbox.llm.scored_list import Asked, parse, read, render, window_of
+from blackbox.problems.bbob import BBOB
 
 HALVES = np.array([0.5, 0.5, 0.5])
 
@@ -71,19 +73,45 @@ def test_what_is_read_is_what_was_written(
         ("I think it is 12, 34; 5, 6.", [12, 34], [5, 6]),
         ("loss 3 would be better: 12 34", [12, 34], None),
         ("12 34; 5", [12, 34], None),
-        ("1 2\n12 34", [12, 34], None),
+        ("[650, 649]; [20, 20]", [650, 649], [20, 20]),
+        ("(650, 649); (20, 20)", [650, 649], [20, 20]),
+        ("**650 649**; **20 20**", [650, 649], [20, 20]),
+        ("650 649;\n20 20", [650, 649], [20, 20]),
+        ("650 649\n20 20", [650, 649], [20, 20]),
+        ("Solution: 650 649. Spread: 20 20", [650, 649], [20, 20]),
+        ("First 1 2; 3 4, but better is 650 649; 20 20", [650, 649], [20, 20]),
     ],
 )
 def test_answers_are_read(text: str, integers: list[int], spread: list[int] | None) -> None:
-    answer = parse(text, 2, 1000)
+    answer = parse(text, 2, 1000, spread=True)
     assert answer is not None
     assert answer.integers.tolist() == integers
     assert (None if answer.spread is None else answer.spread.tolist()) == spread
 
 
-@pytest.mark.parametrize("text", ["", "no idea", "12", "1 2 3", "-1 5", "12 1000", "1.5 2.5 7", "9" * 5000 + " 1"])
-def test_other_answers_are_none(text: str) -> None:
-    assert parse(text, 2, 1000) is None
+@pytest.mark.parametrize(
+    "text",
+    ["", "no idea", "12", "1 2 3", "-1 5", "\u22121 5", "12 1000", "1.5 2.5 7", "9" * 5000 + " 1", "1e5 2e5", "5% 6%"],
+)
+@pytest.mark.parametrize("spread", [False, True])
+def test_other_answers_are_none(text: str, spread: bool) -> None:
+    assert parse(text, 2, 1000, spread) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("650; 20. Confidence: 90%", 650), ("650", 650), ("650\n20", 650), ("1e5", None), ("between 1, or 2, or 3", None)],
+)
+def test_one_integer_is_read_or_refused(text: str, value: int | None) -> None:
+    answer = parse(text, 1, 1000, spread=True)
+    assert (None if answer is None else int(answer.integers[0])) == value
+
+
+def test_last_rows_count_where_no_spread_was_asked_for() -> None:
+    answer = parse("1 2\n12 34", 2, 1000)
+    assert answer is not None
+    assert answer.integers.tolist() == [12, 34]
+    assert answer.spread is None
 
 
 def test_the_window_holds_all_and_moves_with_them() -> None:
@@ -140,6 +168,45 @@ def test_without_answers_it_is_an_evolution_strategy_and_counts() -> None:
     assert (blocks, repeated, fallbacks) == (28, 28, 28)  # of 30 generations less two to warm up
     assert len(script.requests) == 56  # each asked twice, at two temperatures
     assert {request.temperature for request in script.requests} == {1.0, 1.2}
+
+
+def test_a_provider_without_answers_is_an_error_and_one_block_of_it_a_fallback() -> None:
+    down = bb.llm.AttemptFailed("HTTP 401", retry=False)
+    with pytest.raises(ProviderError, match="HTTP 401"):
+        run(bb.llm.EvoLLM(provider=bb.llm.Scripted(lambda request: down)), sphere, 3, 4)
+
+    def half(request: Request) -> Any:
+        return down if "of 1 integer" in request.messages[-1].content else "500 500; 9 9"
+
+    script = bb.llm.Scripted(half)
+    state = run(bb.llm.EvoLLM(provider=script, block=2), sphere, 3, 5)
+    assert tuple(map(int, state.stats)) == (6, 0, 3)
+    assert len(script.requests) == 6  # the client has tried as often as it may: it is not asked again
+
+
+def test_answers_that_are_cut_are_none() -> None:
+    cut = bb.llm.Reply(("500 50",), 9, 9, ("length",), "m")
+    state = run(bb.llm.EvoLLM(provider=bb.llm.Scripted(lambda request: cut)), sphere, 2, 4)
+    assert tuple(map(int, state.stats)) == (2, 2, 2)
+
+
+def test_a_used_strategy_can_be_copied_and_sent() -> None:
+    strategy = bb.llm.EvoLLM()
+    state = run(strategy, sphere, 2, 4)
+    for other in (copy.deepcopy(strategy), pickle.loads(pickle.dumps(strategy))):  # noqa: S301
+        assert np.array_equal(other.ask(state), strategy.ask(state))
+
+
+def test_weights_have_names_of_their_own(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(WEIGHTS)
+    save_file({**tensors, "norm": tensors["norm"] * 2}, tmp_path / "embedded.safetensors")
+    other = bb.llm.Embedded(tmp_path / "embedded.safetensors")
+    assert other.model != bb.llm.Embedded().model
+    save_file({"norm": tensors["norm"]}, tmp_path / "part.safetensors")
+    with pytest.raises(ProviderError, match="path must be weights of the embedded model"):
+        bb.llm.Embedded(tmp_path / "part.safetensors")
 
 
 def test_a_second_answer_counts_as_repeated_only() -> None:
@@ -205,6 +272,8 @@ def test_a_spent_budget_ends_asking_and_loses_nothing() -> None:
         ({"members": 0}, "members must be an integer >= 1"),
         ({"step_size": "none"}, "step_size must be one of asked, elites, fixed"),
         ({"resolution": 5}, "resolution must be an integer >= 10"),
+        ({"resolution": 10**7}, "resolution must be at most 1000000"),
+        ({"generations": 1, "popsize": 1}, "generations times members"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
@@ -224,7 +293,7 @@ def _lists(seed: int, d: int) -> tuple[Any, ...]:
 
 def _answer(solutions: Any, losses: Any, count: Any, desired: Any) -> network.Posterior:
     tokens = network.tokens(solutions, losses, count, desired)
-    return network.posterior(tokens, network.logits(np, _parameters(WEIGHTS), tokens.features))
+    return network.posterior(tokens, network.logits(np, weights_of(WEIGHTS).parameters, tokens.features))
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 8])
@@ -246,8 +315,8 @@ def test_places_scales_and_affine_losses_do_not_matter() -> None:
 
 def test_numpy_and_jax_agree() -> None:
     tokens = network.tokens(*_lists(5, 6))
-    ours = network.logits(np, _parameters(WEIGHTS), tokens.features)
-    theirs = network.logits(jnp, _parameters(WEIGHTS), jnp.asarray(tokens.features))
+    ours = network.logits(np, weights_of(WEIGHTS).parameters, tokens.features)
+    theirs = network.logits(jnp, weights_of(WEIGHTS).parameters, jnp.asarray(tokens.features))
     assert np.allclose(ours, theirs, atol=1e-3)
 
 
@@ -268,13 +337,13 @@ def test_equal_losses_and_equal_solutions_are_answered() -> None:
 def test_it_continues_lists_and_nothing_else() -> None:
     with pytest.raises(ProviderError, match="continues lists of solutions"):
         bb.llm.Embedded().complete(Request(prompt("Write a poem.")), 1.0)
-    with pytest.raises(ProviderError, match="path must be the weights"):
+    with pytest.raises(ProviderError, match="path must be weights of the embedded model"):
         bb.llm.Embedded("missing.safetensors")
 
 
 def test_the_weights_are_small() -> None:
     assert WEIGHTS.stat().st_size < 5_000_000
-    assert _parameters(WEIGHTS)["read"].shape[0] == network.FEATURES
+    assert weights_of(WEIGHTS).parameters["read"].shape[0] == network.FEATURES
 
 
 def rosenbrock(x: np.ndarray) -> float:
@@ -301,7 +370,25 @@ def test_it_beats_random_search_on_functions_it_was_not_trained_on(function: Any
     assert won >= 5  # 70 %
 
 
-def test_paper_settings_run(tmp_path: Path) -> None:
-    strategy = dataclasses.replace(bb.llm.EvoLLM(), step_size="fixed", sigma0=0.05)
-    state = run(strategy, sphere, 2, 12)
-    assert state.best.fitness < sphere(np.array([0.5, 0.5]))
+@pytest.mark.parametrize(("function", "d"), [(13, 5), (17, 2)])
+def test_its_answers_are_worth_more_than_none(function: int, d: int) -> None:
+    silent = bb.llm.EvoLLM(provider=bb.llm.Scripted(lambda request: "no"), step_size="elites")
+    gains = []
+    for seed in range(8):
+        problem = BBOB(function, d, instance=seed + 1)
+        box = bb.Box([-5.0] * d, [5.0] * d)
+        with_model, without = (
+            bb.minimize(problem, box, method=method, budget=200, seed=seed).value - problem.f_opt
+            for method in ("evollm", silent)
+        )
+        gains.append(np.log(with_model / without))
+    assert np.median(gains) < np.log(0.7)
+
+
+def test_the_papers_step_size_is_constant() -> None:
+    script = bb.llm.Scripted(lambda request: "500 500")
+    strategy = bb.llm.EvoLLM(provider=script, step_size="fixed", sigma0=0.01, popsize=300)
+    state = run(strategy, sphere, 2, 4)
+    assert strategy.ask(state).std(axis=0) == pytest.approx([0.01, 0.01], rel=0.2)
+    assert int(state.stats.fallbacks) == 0
+    assert "semicolon" not in script.requests[-1].messages[-1].content
