@@ -356,5 +356,5 @@ def _inner(state: EvosaxState) -> tuple[Array, ...]:
 def _like(array: Array, x0: Array, dtype: Any = None) -> Array:
     """A result of JAX's functions in the library of ``x0``."""
     if is_jax(x0):
-        return array if dtype is None else array.astype(dtype)
+        return array.astype(array.dtype if dtype is None else dtype)  # of no weak type, which would end with a tell
     return namespace(x0).asarray(np.array(array), dtype=dtype)

@@ -3,14 +3,15 @@
 Source: Liu, Astorga, Seedat & van der Schaar 2024, "Large language models to enhance Bayesian optimization"
 (arXiv:2402.03921), sections 4 and 5; with s_min and s_max the least and greatest loss so far:
 
-    target       s' = s_min - alpha (s_max - s_min)
+    target       s' = s_min - alpha (s_max - s_min), of the pairs that are shown
     sampler      x'_k ~ answers to: the pairs so far, in random order, "a configuration whose loss is s'"
     surrogate    s_k1..s_kn ~ answers to: the pairs in another order, "the loss of x'_k"
     next         the x'_k of greatest expected improvement, E max(0, s_min - s), s normal by the answers' moments
 
 The first ``start`` points are uniform: the paper's warm start by knowledge of the problem is what ``x0`` and injected
-points bring. Candidates that are none, and those known, are dropped; if none is left, a uniform point is asked for and
-the state counts it. A candidate without two readable predictions has no improvement.
+points bring, and its jitter of the target and second template are left out. Candidates that are none, those known, and
+other members are dropped; if none is left, the member is uniform and the state counts it. A candidate without two
+readable predictions has no improvement. The provider's error is raised where it proposes nothing for any member.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ from numpy import ndarray
 
 from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
-from blackbox.errors import SettingError
+from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import uniform
 from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.provider import Reply, Request, prompt
+from blackbox.llm.scored_list import written
 from blackbox.llm.scored_pairs import Pairs, no_pairs, with_results
 from blackbox.strategy import algorithm, require_box, require_integer, require_number
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _DIGITS = 4  # of coordinates and losses in prompts
 
 
@@ -89,6 +91,11 @@ class LLAMBO:
         require_provider(self.provider)
         if not isinstance(self.task, str):
             raise SettingError(f"task must be a string; got {self.task!r}")
+        named = self.names is None or (
+            isinstance(self.names, tuple) and all(isinstance(name, str) and "=" not in name for name in self.names)
+        )
+        if not named or len(set(self.names or ())) < len(self.names or ()):
+            raise SettingError(f"names must be a tuple of different strings without '='; got {self.names!r}")
         least = {"popsize": 1, "start": 2, "shown": 2, "candidates": 1, "predictions": 2}
         for name, low in least.items():
             require_integer(name, getattr(self, name), low=low, optional=False)
@@ -112,13 +119,16 @@ class LLAMBO:
 
         Raises:
             BudgetExhausted: the client has no room for the questions.
+            ProviderError: the provider proposed nothing.
         """
         members = self._uniform(state, first)
         if self._asks(state):
+            taken: list[Float[ndarray, "d"]] = []
             for place in range(self.popsize):
-                chosen = self._chosen(state, first + place, self.client.complete_all)
+                chosen = self._chosen(state, first + place, taken)
                 if chosen is not None:
                     members[place] = chosen
+                    taken.append(chosen)
         elif state.generation == 0 and first == 0:
             members[0] = state.best.x
         return members.astype(state.best.x.dtype)
@@ -140,35 +150,49 @@ class LLAMBO:
     def recommend(self, state: LLAMBOState) -> Float[Array, "d"]:
         return state.best.x
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the client, which is made anew where it is needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "client"}
+
     def _asks(self, state: LLAMBOState) -> bool:
         return int(state.generation) * self.popsize >= self.start and state.pairs.used >= 2
 
-    def _chosen(self, state: LLAMBOState, member: int, complete: Any) -> Float[ndarray, "d"] | None:
-        candidates = self._candidates(state, member, complete)
+    def _chosen(self, state: LLAMBOState, member: int, taken: list[Float[ndarray, "d"]]) -> Float[ndarray, "d"] | None:
+        request = self._sampling(state, member)
+        (outcome,) = self.client.complete_all(request)
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        others = {self._described(state, point) for point in taken}
+        candidates = [
+            point
+            for point in self._candidates(state, member, self.client.stored)
+            if self._described(state, point) not in others
+        ]
         if not candidates:
             return None
         questions = [self._predicting(state, member, number, point) for number, point in enumerate(candidates)]
         least = state.pairs.values[0]
-        gains = [expected_improvement(_losses(reply), float(least)) for reply in complete(questions)]
-        return candidates[int(np.argmax(gains))]
+        replies = self.client.complete_all(questions)
+        gains = np.array([expected_improvement(_losses(reply), float(least)) for reply in replies])
+        return candidates[int(np.argmax(np.where(np.isfinite(gains), gains, -np.inf)))]
 
     def _candidates(self, state: LLAMBOState, member: int, complete: Any) -> list[Float[ndarray, "d"]]:
         """The new configurations among the sampler's answers."""
         replies = complete(self._sampling(state, member))
         texts = [text for reply in replies if isinstance(reply, Reply) for text in reply.texts]
-        seen = {self._described(point) for point in state.pairs.points[: state.pairs.used]}
+        seen = {self._described(state, point) for point in state.pairs.points[: state.pairs.used]}
         found = []
         for text in texts:
             point = self._configuration(text, state.pairs.points.shape[1])
-            if point is not None and self._described(point) not in seen:
-                seen.add(self._described(point))
+            if point is not None and self._described(state, point) not in seen:
+                seen.add(self._described(state, point))
                 found.append(point)
         return found
 
     def _sampling(self, state: LLAMBOState, member: int) -> list[Request]:
         values = state.pairs.values[: state.pairs.used]
         target = values[0] - self.alpha * (values[-1] - values[0])
-        text = f"{self._history(state, 2 * member)}\nloss {target:.{_DIGITS}g}:"
+        text = f"{self._history(state, 2 * member)}\nloss {written(np.append(values, target))[-1]}:"
         text = f"{self._preamble()} Complete the last line with a configuration that has its loss.\n\n{text}"
         tokens = 16 * (1 + state.pairs.points.shape[1])
         request = Request(
@@ -179,7 +203,7 @@ class LLAMBO:
     def _predicting(self, state: LLAMBOState, member: int, number: int, point: Float[ndarray, "d"]) -> Request:
         history = self._history(state, 2 * member + 1)
         text = f"{self._preamble()} Say which loss the last configuration has, as one number.\n\n{history}\n"
-        text += f"? : {self._described(point)}"
+        text += f"? : {self._described(state, point)}"
         return Request(prompt(text), temperature=self.temperature, max_tokens=32, n=self.predictions, sample=number)
 
     def _preamble(self) -> str:
@@ -193,13 +217,13 @@ class LLAMBO:
         count = state.pairs.used
         u = uniform(state.key, state.generation, (order + 1, count), leaf=1, like=state.pairs.values)[-1]
         rows = np.argsort(u)
-        return "\n".join(
-            f"loss {state.pairs.values[row]:.{_DIGITS}g}: {self._described(state.pairs.points[row])}" for row in rows
-        )
+        losses = written(state.pairs.values[:count])
+        return "\n".join(f"loss {losses[row]}: {self._described(state, state.pairs.points[row])}" for row in rows)
 
-    def _described(self, point: Float[ndarray, "d"]) -> str:
+    def _described(self, state: LLAMBOState, point: Float[ndarray, "d"]) -> str:
         names = self.names or [f"x{i + 1}" for i in range(len(point))]
-        return ", ".join(f"{name} = {value:.{_DIGITS}g}" for name, value in zip(names, point.tolist(), strict=True))
+        decimals = max(0, _DIGITS - 1 - math.floor(math.log10(self.high - self.low)))
+        return ", ".join(f"{name} = {value:.{decimals}f}" for name, value in zip(names, point.tolist(), strict=True))
 
     def _configuration(self, text: str, d: int) -> Float[ndarray, "d"] | None:
         numbers = [float(value) for value in re.findall(rf"= *({_NUMBER})", text)]
@@ -226,7 +250,8 @@ def expected_improvement(losses: Sequence[float], least: float) -> float:
 
 
 def _losses(reply: object) -> list[float]:
-    """The finite numbers that the texts of a reply begin with."""
+    """The last number of each text of a reply, where it is finite."""
     texts = reply.texts if isinstance(reply, Reply) else ()
-    found = [re.search(_NUMBER, text) for text in texts]
-    return [float(match[0]) for match in found if match is not None and math.isfinite(float(match[0]))]
+    found = [re.findall(_NUMBER, text.replace("\u2212", "-")) for text in texts]
+    values = [float(matches[-1]) for matches in found if matches]
+    return [value for value in values if math.isfinite(value)]

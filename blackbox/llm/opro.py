@@ -6,8 +6,9 @@ Source: Yang et al. 2023, "Large language models as optimizers" (arXiv:2309.0340
     prompt      what a solution is, the pairs, "another one that differs from all of them and has a lower loss"
     x_1..x_8    eight answers at temperature 1; of each the last list in brackets
 
-A solution that is none, or that was listed or answered before, is asked for once more; then a uniform point stands in
-its place, and the state counts it. The first generation is uniform. For texts there is :class:`TextOPRO`.
+A solution that is none, is listed, or is another member's, is asked for once more; then a uniform point stands in its
+place, and the state counts it. The provider's error is raised where it gives no answer at all. The first generation is
+x0 and uniform points. For texts there is :class:`TextOPRO`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from numpy import ndarray
 
 from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
-from blackbox.errors import SettingError
+from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import uniform
 from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.provider import Reply, Request, prompt
+from blackbox.llm.scored_list import written
 from blackbox.llm.scored_pairs import Pairs, no_pairs, with_results
 from blackbox.strategy import algorithm, require_box, require_integer, require_number
 
@@ -96,10 +98,13 @@ class OPRO:
 
         Raises:
             BudgetExhausted: the client has no room for the questions.
+            ProviderError: the provider gave no answer to any of them.
         """
         members = self._uniform(state, first)
+        if not state.generation and not first:
+            members[0] = state.best.x
         if state.pairs.used:
-            for slot, integers in self._solutions(state, first, self.client.complete_all).items():
+            for slot, integers in self._solutions(state, first, self._bought).items():
                 members[slot] = self._points(integers)
         return members.astype(state.best.x.dtype)
 
@@ -123,10 +128,12 @@ class OPRO:
         """What the model is shown."""
         d = state.pairs.points.shape[1]
         task = f"{self.task.strip()}\n" if self.task else ""
+        integers, first = np.unique(self._integers(state.pairs.points[: state.pairs.used]), axis=0, return_index=True)
+        order = np.argsort(first)  # of points that round alike the best alone
+        losses = written(state.pairs.values[first[order]])
         lines = [
-            f"[{', '.join(map(str, row))}] loss {value:.4g}"
-            for row, value in zip(self._integers(state.pairs.points), state.pairs.values, strict=True)
-            if np.isfinite(value)
+            f"[{', '.join(map(str, row))}] loss {loss}"
+            for row, loss in zip(integers[order].tolist(), losses, strict=True)
         ]
         listed = "\n".join(reversed(lines))
         return (
@@ -134,6 +141,14 @@ class OPRO:
             f" in descending order of loss; lower is better:\n\n{listed}\n\nGive one solution that"
             " differs from all above and has a lower loss than any of them. End with the list in square brackets."
         )
+
+    def _bought(self, requests: list[Request]) -> list[Reply | ProviderError]:
+        """What the client gives; its error where that is nothing for a whole generation."""
+        outcomes = self.client.complete_all(requests)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderError)]
+        if len(errors) == len(outcomes) == self.popsize:
+            raise errors[0]
+        return outcomes
 
     def _solutions(self, state: OPROState, first: int, complete: Any) -> dict[int, tuple[int, ...]]:
         """By the member's place, counted from ``first``, the new solutions among the answers."""
@@ -152,6 +167,10 @@ class OPRO:
                 break
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the client, which is made anew where it is needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "client"}
+
     def _requests(self, state: OPROState, members: Any, again: int) -> list[Request]:
         messages = prompt(self.prompt(state))
         return [
@@ -160,7 +179,8 @@ class OPRO:
         ]
 
     def _parsed(self, reply: object, d: int) -> tuple[int, ...] | None:
-        lists = _LIST.findall(reply.texts[0]) if isinstance(reply, Reply) else []
+        whole = isinstance(reply, Reply) and reply.finish[0] != "length"
+        lists = _LIST.findall(reply.texts[0]) if isinstance(reply, Reply) and whole else []
         if not lists:
             return None
         words = re.findall(r"-?\d+", lists[-1])

@@ -74,10 +74,9 @@ class Asked(NamedTuple):
 
 def render(asked: Asked) -> str:
     """The text of a list, and the beginning of its next line."""
-    decimals = _decimals(float(np.max(asked.losses) - np.min(asked.losses)))
+    *losses, desired = written(np.append(asked.losses, asked.desired))
     lines = [
-        f"loss {_number(loss, decimals)}: {' '.join(map(str, row))}"
-        for loss, row in zip(asked.losses.tolist(), asked.integers.tolist(), strict=True)
+        f"loss {loss}: {' '.join(map(str, row))}" for loss, row in zip(losses, asked.integers.tolist(), strict=True)
     ]
     d = asked.integers.shape[1]
     numbers = "1 integer" if d == 1 else f"{d} integers"
@@ -87,7 +86,7 @@ def render(asked: Asked) -> str:
     return "\n".join([
         f"Solutions of {numbers} from 0 to {asked.resolution - 1} and their losses, the worst first. {ask}, no words.",
         *lines,
-        f"loss {_number(asked.desired, decimals)}:",
+        f"loss {desired}:",
     ])  # fmt: skip
 
 
@@ -149,6 +148,12 @@ def parse(text: str, d: int, resolution: int, spread: bool = False) -> Answer | 
 def _integers(text: str) -> list[int]:
     words = re.findall(r"-?\d+", text)
     return [int(word) if len(word) < 10 else -1 for word in words]  # int() refuses thousands of digits
+
+
+def written(values: Float[ndarray, "n"]) -> list[str]:
+    """``values`` as texts with the digits that tell their differences."""
+    decimals = _decimals(float(np.max(values) - np.min(values)))
+    return [_number(value, decimals) for value in values.tolist()]
 
 
 def _decimals(width: float) -> int | None:

@@ -13,7 +13,7 @@ from scipy import integrate, stats
 
 import blackbox as bb
 from blackbox.errors import BudgetExhausted, SettingError
-from blackbox.llm.llambo import expected_improvement
+from blackbox.llm.llambo import _losses, expected_improvement
 from blackbox.llm.scored_pairs import no_pairs, with_results
 
 
@@ -54,7 +54,7 @@ def test_opro_shows_the_best_last() -> None:
     state = strategy.tell(state, population, np.array([2.5, 10.0, 1.25]))
     assert strategy.prompt(state) == (
         "Fit a line.\nA solution is a list of 2 integers from 0 to 100. Solutions with their losses, in"
-        " descending order of loss; lower is better:\n\n[3, 4] loss 2.5\n[7, 8] loss 1.25\n\nGive one solution that"
+        " descending order of loss; lower is better:\n\n[3, 4] loss 2.500\n[7, 8] loss 1.250\n\nGive one solution that"
         " differs from all above and has a lower loss than any of them. End with the list in square brackets."
     )
 
@@ -107,7 +107,7 @@ def test_llambo_asks_for_the_target_in_random_order_with_the_names() -> None:
     state = strategy.tell(state, population, np.array([4.0, 2.0, 3.0]))._replace(generation=np.asarray(3)[()])
     (request,) = strategy._sampling(state, 0)
     text = request.messages[-1].content
-    assert text.endswith("\nloss 1:")  # 2 - 0.5 (4 - 2)
+    assert text.endswith("\nloss 1.000:")  # 2 - 0.5 (4 - 2)
     assert text.count("depth = ") == 3
     orders = {strategy._sampling(state, member)[0].messages[-1].content for member in range(8)}
     assert len(orders) > 1
@@ -118,6 +118,40 @@ def test_llambo_falls_back_and_counts() -> None:
     strategy = bb.llm.LLAMBO(provider=bb.llm.Scripted(lambda request: "x1 = 2, x2 = 0.1"), start=3)
     state = run(strategy, sphere, 2, 10)
     assert int(state.fallbacks) == 7
+
+
+@pytest.mark.parametrize("kind", [bb.llm.OPRO, bb.llm.LLAMBO])
+def test_a_provider_without_answers_is_an_error(kind: Any) -> None:
+    down = bb.llm.AttemptFailed("HTTP 401", retry=False)
+    with pytest.raises(bb.ProviderError, match="HTTP 401"):
+        run(kind(provider=bb.llm.Scripted(lambda request: down)), sphere, 2, 8)
+
+
+@pytest.mark.parametrize("kind", [bb.llm.OPRO, bb.llm.LLAMBO])
+def test_x0_is_the_first_member(kind: Any) -> None:
+    strategy = kind(provider=bb.llm.Scripted([]))
+    assert strategy.ask(strategy.init(bb.key(0), np.array([0.25, 0.75])))[0].tolist() == [0.25, 0.75]
+
+
+def test_prompts_tell_close_losses_and_points_apart() -> None:
+    losses = 10000.1 + 0.2 * np.arange(5)
+    points = 1000 + np.random.default_rng(0).uniform(size=(5, 2))
+    for kind in (bb.llm.OPRO, bb.llm.LLAMBO):
+        script = bb.llm.Scripted(lambda request: "none")
+        strategy = kind(provider=script, low=1000.0, high=1001.0)
+        state = strategy.tell(strategy.init(bb.key(0), points[0]), points, losses)._replace(
+            generation=np.asarray(9)[()]
+        )
+        strategy.ask(state)
+        text = script.requests[0].messages[-1].content
+        assert len(set(re.findall(r"loss (\d[\d.]*)", text))) >= 5
+        assert len(set(re.findall(r"x1 = (\S+),", text))) in (0, 5)
+
+
+def test_predictions_are_the_last_numbers_of_their_texts() -> None:
+    texts = ("The loss of x1 = 0.2 is 0.5", "\u22120.5", ".25", "none", "1e999")
+    reply = bb.llm.Reply(texts, 1, 1, ("stop",) * 5, "m")
+    assert _losses(reply) == [0.5, -0.5, 0.25]
 
 
 def test_expected_improvement_is_the_integral() -> None:
