@@ -82,8 +82,13 @@ def main(
     f, box, least = objective(task, function, dimension, seed)
     with bb.llm.Client(answers, budget=bb.llm.Budget(calls=calls), path=out and out / "llm.db") as client:
         evollm = bb.llm.EvoLLM(provider=client, step_size=step_size.value)
+        try:
+            ours = bb.minimize(f, box, method=evollm, budget=budget, seed=seed).value
+        except (bb.BudgetExhausted, bb.ProviderError) as error:
+            print(f"{error}; with --out, the same command goes on where it was, and --calls gives it more")
+            raise typer.Exit(1) from None
         found = {
-            f"EvoLLM, {answers.model}": bb.minimize(f, box, method=evollm, budget=budget, seed=seed).value,
+            f"EvoLLM, {provider.value}": ours,
             "random search": bb.minimize(f, box, method="random", budget=budget, seed=seed).value,
             "CMA-ES": bb.minimize(f, box, method="cma-es", budget=budget, seed=seed).value,
         }
