@@ -95,7 +95,7 @@ def test_plain_programs_share_a_process_and_fail_alone(monkeypatch: pytest.Monke
     run = evaluation.run_sandboxed
 
     def counting(source: str, entry: str, args: list[object], **more: object) -> object:
-        calls.append(len(args[0]))  # type: ignore[arg-type]
+        calls.append(len(args[1]))  # type: ignore[arg-type]
         return run(source, entry, args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluation, "run_sandboxed", counting)
@@ -125,6 +125,44 @@ def test_a_program_that_changes_its_instance_changes_no_other_programs() -> None
     assert before.scores == after.scores == (0.0, 0.0)
     assert changed.scores == (19.0, 24.0)
     assert instances[0].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_plain_programs_share_nothing_of_the_harness_nor_what_they_returned() -> None:
+    harness = "import numpy as np\nX = np.linspace(0, 1, 5)\ndef run(program, instance):\n    return program(X)"
+    expected = np.linspace(0, 1, 5)
+    evaluate = ProgramEvaluator(harness, "f", [0, 1], lambda output, i: float(np.abs(output - expected).sum()))
+    honest = "def f(x):\n    return x"
+    before, changed, after = evaluate([honest, "def f(x):\n    x += 5\n    return x", honest])
+    assert before.scores == after.scores == (0.0, 0.0)
+    assert changed.scores == (25.0, 25.0)  # nor did the first instance change the second
+
+
+def test_a_program_among_others_has_the_memory_and_the_time_that_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from blackbox.llm.program import evaluation
+
+    calls: list[int] = []
+
+    def answered(source: str, entry: str, args: list[object], **more: object) -> object:
+        calls.append(len(args[1]))  # type: ignore[arg-type]
+        late, full = {"values": [1.0], "again": True}, {"error": "MemoryError: ", "again": True}
+        return evaluation_of([{"values": [1.0], "again": False}, late, full] if calls == [3] else [{"values": [2.0]}])
+
+    def evaluation_of(value: object) -> object:
+        return type("Ran", (), {"value": value, "level": "limits", "output": ""})
+
+    monkeypatch.setattr(evaluation, "run_sandboxed", answered)
+    sources = [f"def f(x):\n    return {i}" for i in range(3)]
+    results = ProgramEvaluator("", "f", [0], lambda output, i: output)(sources)
+    assert [result.scores for result in results] == [(1.0,), (2.0,), (2.0,)]
+    assert calls == [3, 1, 1]
+    space: dict[str, object] = {}
+    exec(evaluation.BATCH, space)
+    harness = "import time\ndef run(program, instance):\n    time.sleep(0.02)\n    return program(instance)"
+    lines = ["def f(x):\n    return x", "def f(x):\n    raise MemoryError"]
+    slow = space["evaluate_batch"](harness, lines, "f", [1], 0.01)  # type: ignore[operator]
+    assert [answer.get("again") for answer in slow] == [True, True]
+    fast = space["evaluate_batch"](harness, lines, "f", [1], 10.0)  # type: ignore[operator]
+    assert [answer.get("again", False) for answer in fast] == [False, True]
 
 
 def test_a_plain_program_that_never_ends_takes_no_other_with_it() -> None:

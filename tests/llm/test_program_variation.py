@@ -222,6 +222,13 @@ def test_tuning_keeps_what_it_cannot_improve() -> None:
         ["return (yield x)"],
         ["np.abs = x", "return x"],
         ["return x if x else b'1'"],
+        ["return np.ndarray((3,))"],
+        ["return np.ndarray"],
+        ["z = np.ndarray", "return z"],
+        ["z: np.ndarray((3,)) = x", "return z"],
+        ["return np.empty(3)"],
+        ["return np.empty_like(x)"],
+        ["def g(z=[0]):", "    return z", "return x"],
     ],
 )  # fmt: skip
 def test_what_is_not_listed_is_not_plain(lines: list[str]) -> None:
@@ -237,4 +244,7 @@ def test_programs_of_numbers_and_arrays_are_plain() -> None:
     )  # fmt: skip
     assert not impure(rich)
     assert impure("def f(").startswith("it is no Python")
+    assert not impure("import numpy as np\nC = -1.5\ndef f(x: np.ndarray, k=2) -> np.ndarray:\n    return C * x")
+    assert "module's variables" in impure("import numpy as np\nkept = np.arange(3)\ndef f(x):\n    return x")
+    assert "outside of functions" in impure("if 1:\n    pass\ndef f(x):\n    return x")
     assert impure("@np.vectorize\ndef f(x):\n    return x")

@@ -2,7 +2,8 @@
 
 Starting a process and importing NumPy takes longer than most evaluations, so many programs share one where that is
 safe: those that :func:`blackbox.llm.program.screen.impure` finds nothing against. Every other program has a process of
-its own. A process that fails as a whole is run again program by program, so one's failure is no other's.
+its own. A process that fails as a whole is run again program by program, so one's failure is no other's; so is, alone,
+a program that ran out of memory among others, or took longer than it may.
 """
 
 from __future__ import annotations
@@ -20,26 +21,43 @@ from blackbox.llm.sandbox import LEVELS, run_sandboxed
 from blackbox.strategy import require_integer, require_number
 
 BATCH = """
-def evaluate_batch(programs, entry, instances):
-    import copy, types
+def evaluate_batch(harness, programs, entry, instances, seconds):
+    import copy, gc, time, types
+    harness = compile(harness, "<harness>", "exec")
+
+    def output(code, instance):
+        around, module = types.ModuleType("program"), types.ModuleType("program")
+        try:
+            exec(harness, around.__dict__)
+            exec(code, module.__dict__)
+            return copy.deepcopy(around.run(module.__dict__[entry], copy.deepcopy(instance)))
+        finally:
+            around.__dict__.clear()
+            module.__dict__.clear()
+
     answers = []
     for text in programs:
+        begin = time.monotonic()
         try:
-            module = types.ModuleType("program")
-            exec(compile(text, "<program>", "exec"), module.__dict__)
-            program = module.__dict__[entry]
-            answers.append({"values": [run(program, instance) for instance in copy.deepcopy(instances)]})
+            code = compile(text, "<candidate>", "exec")
+            answers.append({"values": [output(code, instance) for instance in instances]})
         except Exception as error:
             line, trace = "", error.__traceback__
             while trace is not None:
-                if trace.tb_frame.f_code.co_filename == "<program>":
+                if trace.tb_frame.f_code.co_filename == "<candidate>":
                     line = f" (line {trace.tb_lineno})"
                 trace = trace.tb_next
             if isinstance(error, SyntaxError):
                 line = f" (line {error.lineno})"
             answers.append({"error": f"{type(error).__name__}: {error}"[:1000] + line})
+            answers[-1]["again"] = isinstance(error, MemoryError)
+        gc.collect()
+        if time.monotonic() - begin > seconds:
+            answers[-1]["again"] = True
     return answers
 """
+"""A program has its own harness and is made anew for each instance, and what it returned is copied at once: arrays that
+it changes or keeps are no other program's, and no other instance's."""
 
 
 class Evaluation(NamedTuple):
@@ -135,9 +153,9 @@ class ProgramEvaluator:
         """Programs that share a process."""
         try:
             ran = run_sandboxed(
-                self.harness + BATCH,
+                BATCH,
                 "evaluate_batch",
-                [list(sources), self.entry, self.instances],
+                [self.harness, list(sources), self.entry, self.instances, self.timeout],
                 timeout=self.timeout * max(1.0, len(sources) / 4),
                 memory=self.memory,
                 level=self.level,
@@ -151,7 +169,11 @@ class ProgramEvaluator:
         answers, printed = ran.value, ran.output if len(sources) == 1 else ""
         if not isinstance(answers, list) or len(answers) != len(sources):
             answers = [None] * len(sources)
-        return [self._judge(answer, ran.level, printed) for answer in answers]
+        again = [len(sources) > 1 and isinstance(answer, dict) and bool(answer.get("again")) for answer in answers]
+        return [
+            self._group([source])[0] if alone else self._judge(answer, ran.level, printed)
+            for source, answer, alone in zip(sources, answers, again, strict=True)
+        ]
 
     def _judge(self, answer: Any, level: str, printed: str) -> Evaluation:
         """The scores of one program, by what its process said."""

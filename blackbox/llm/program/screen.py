@@ -49,8 +49,18 @@ def impure(source: str) -> str:
         tree = parsed(source)
     except SyntaxError as error:
         return f"it is no Python: {error}"
+    for statement in tree.body:
+        if reason := _outermost(statement):
+            return _at(statement, reason)
     functions = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    types = _annotations(tree)
     for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr == "ndarray"
+            and (id(node) not in types or id(node) in functions)
+        ):
+            return _at(node, "np.ndarray is allowed in annotations only: it makes arrays of memory as it was left")
         if not isinstance(node, _NODES):
             return _at(node, f"{type(node).__name__} is not allowed")
         reason = _reason(node, id(node) in functions)
@@ -65,6 +75,8 @@ def _reason(node: ast.AST, called: bool) -> str:
             if alias.name not in MODULES or (alias.asname or alias.name) != MODULES[alias.name]:
                 return f"import {alias.name} is not allowed; numpy as np and math are"
     elif isinstance(node, ast.FunctionDef):
+        if not all(map(_scalar, [*node.args.defaults, *filter(None, node.args.kw_defaults)])):
+            return f"function {node.name} has a default that is no number"
         if node.decorator_list or node.name.startswith("__") or node.name in BUILTINS:
             return f"function {node.name} has a decorator, or a name that is taken"
     elif isinstance(node, ast.Name):
@@ -88,6 +100,26 @@ def _reason(node: ast.AST, called: bool) -> str:
     elif isinstance(node, ast.Constant):
         return "" if isinstance(node.value, int | float | str | None) else f"the constant {node.value!r} is not allowed"
     return ""
+
+
+def _outermost(node: ast.stmt) -> str:
+    """What a module does beside imports, functions and numbers could be kept from call to call."""
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return "" if node.value is None or _scalar(node.value) else "only numbers are allowed as a module's variables"
+    docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    if docstring or isinstance(node, ast.Import | ast.FunctionDef):
+        return ""
+    return f"{type(node).__name__} is not allowed outside of functions"
+
+
+def _scalar(node: ast.expr) -> bool:
+    return isinstance(node.operand if isinstance(node, ast.UnaryOp) else node, ast.Constant)
+
+
+def _annotations(tree: ast.Module) -> set[int]:
+    """Identities of the nodes of annotations."""
+    found = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    return {id(node) for top in found if top is not None for node in ast.walk(top)}
 
 
 def _at(node: ast.AST, reason: str) -> str:
