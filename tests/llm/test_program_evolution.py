@@ -137,6 +137,23 @@ def test_asking_again_changes_nothing_and_later_members_are_others() -> None:
     assert to_json(state) == stored
 
 
+def test_a_form_is_tuned_once_whatever_signs_its_constants_get() -> None:
+    strategy = ProgramEvolution(popsize=2)
+    first, turned = START.replace("return x", "return x * 2.0"), START.replace("return x", "return x * -2.0")
+    state = strategy.tell(strategy.init(bb.key(0), START), [Program(first)], [3.0])
+    state = strategy.tell(state, [Program(turned, "tune", "", (0,))], [2.0])
+    assert state.tuned == {digest(first, constants=False), digest(turned, constants=False)}
+    assert len(state.tuned) == 2
+
+
+def test_a_provider_that_is_down_is_pulled_for_nothing_and_asked_less() -> None:
+    down = Client(Scripted(lambda request: ProviderError("down"), model="down"), attempts=1)
+    strategy = ProgramEvolution(providers=(down,), popsize=8, share=0.3)
+    state = run(strategy, 60)
+    assert all(state.arms[f"down/{name}"].pulls > 0 for name in strategy.online)
+    assert all(state.arms[f"down/{name}"].reward == 0 for name in strategy.online)
+
+
 def test_failed_programs_are_worst_and_never_parents() -> None:
     strategy = ProgramEvolution(popsize=5, islands=1)
     state = strategy.init(bb.key(0), START)

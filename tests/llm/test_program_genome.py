@@ -225,3 +225,6 @@ def test_what_a_program_printed_is_shown_without_secrets_and_short(monkeypatch: 
     assert len(long) <= 101
     assert long.endswith("the end")
     assert long.startswith("aaa")
+    for endless in ("token-" * 2000, "secret" * 100_000, "-----BEGIN PRIVATE KEY-----" * 5000, "eyJ" + "a-eyJ" * 4000):
+        assert len(shown(endless)) <= 2001  # and does end
+    assert "hidden" not in shown("x-" * 30 + "-my_api_key_of_mine = hidden")

@@ -218,7 +218,9 @@ class ProgramEvolution:
             valid = bool(np.isfinite(rows[i]).all()) and rows.shape[1] > 0
             counts["programs"] += 1
             counts.update(_kind(one.reason) for one in program.rejected)
-            pulls += [(one.arm, 0.0, one.cost) for one in program.rejected if one.tokens]
+            pulls += [
+                (one.arm, 0.0, one.cost) for one in program.rejected if one.tokens or _kind(one.reason) == "provider"
+            ]
             if program.operator == "repair":
                 counts["repaired" if valid else "not repaired"] += 1
             if not valid:
@@ -261,7 +263,7 @@ class ProgramEvolution:
             archive=archive,
             best=best,
             seen=state.seen | {digest(program.source) for program in programs},
-            tuned=state.tuned | {digest(p.source, constants=False) for p in programs if p.operator == TUNE},
+            tuned=state.tuned | _forms(state, programs),
             broken=tuple(broken),
             arms=self.bandit.update(state.arms, pulls) if pulls else state.arms,
             counts=dict(sorted(counts.items())),
@@ -297,6 +299,13 @@ class ProgramEvolution:
             "cost per improvement": state.cost / each,
             **{f"proposals: {reason}": count for reason, count in state.counts.items()},
         }
+
+
+def _forms(state: EvolutionState, programs: Sequence[Program]) -> set[str]:
+    """Digests without constants of tuned programs and of what they were: another sign of a constant is another form."""
+    tuned = [program for program in programs if program.operator == TUNE]
+    before = [state.members[n].program.source for p in tuned for n in p.parents[:1] if n in state.members]
+    return {digest(source, constants=False) for source in [*before, *(program.source for program in tuned)]}
 
 
 def _kind(reason: str) -> str:

@@ -12,16 +12,18 @@ import re
 LIMIT = 2000
 """Characters that are shown."""
 
+_LOOKED_AT = 50_000  # characters at either end of a text; what lies between is not shown anyway
+
 _SECRETS = re.compile(
-    r"\b(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|hf|xox[abprs]|AKIA|ASIA|AIza)[-_]?[A-Za-z0-9_-]{12,}"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
+    r"\b(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|hf|xox[abprs]|AKIA|ASIA|AIza)[-_]?[A-Za-z0-9_-]{12,400}"
+    r"|\beyJ[\w-]{8,4000}\.[\w-]{8,4000}\.[\w-]*"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
+    r"|(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,200}(?=@)",
     re.DOTALL,
 )
 _ASSIGNED = re.compile(
-    r"(?i)(\b[\w-]*(?:api[_-]?key|secret|token|passw(?:or)?d|credential|authorization)[\w-]*[\"']?\s*[:=]\s*)"
-    r"(?:bearer\s+)?(\"[^\"]*\"|'[^']*'|\S+)"
+    r"(?i)((?:api[_-]?key|secret|token|passw(?:or)?d|credential|authorization)[\w-]{0,40}[\"']?\s{0,9}[:=]\s{0,9})"
+    r"(?:bearer\s{1,9})?(\"[^\"]*\"|'[^']*'|\S+)"
 )
 _NAMED = re.compile(r"(?i)key|secret|token|passw|credential")
 _SHORTEST = 8  # of a value of the environment that is searched for
@@ -32,6 +34,8 @@ def shown(text: str, limit: int = LIMIT) -> str:
 
     Its beginning and its end are kept: the end of a traceback says most.
     """
+    if len(text) > 2 * _LOOKED_AT:
+        text = f"{text[:_LOOKED_AT]}\n[...]\n{text[-_LOOKED_AT:]}"
     for name, value in os.environ.items():
         if _NAMED.search(name) and len(value) >= _SHORTEST:
             text = text.replace(value, "[removed]")
