@@ -70,16 +70,18 @@ def main(
     state = strategy.init(bb.key(seed), BEST_FIT)
     best = None
 
-    def progress(state: object) -> None:
-        nonlocal best
-        if state.best != best:
+    def progress(told: object) -> None:
+        nonlocal best, state
+        state = told
+        if state.best != best and state.best >= 0:
             best, member = state.best, state.members[state.best]
             console.print(f"{state.evaluations:5} programs: {member.score:.2f} % excess, by {member.program.operator}")
 
-    state = search_programs(
-        strategy, state, evaluator(train), evaluations=evaluations, tuning=Tuning(), callback=progress
-    )
-    finalists = [member.program.source for member in strategy.finalists(state, 6)]
+    try:
+        search_programs(strategy, state, evaluator(train), evaluations=evaluations, tuning=Tuning(), callback=progress)
+    except bb.errors.BudgetExhausted as error:
+        console.print(f"{error}; what was found until then:")
+    finalists = [member.program.source for member in strategy.finalists(state, 6)] or [BEST_FIT]
     choice = evaluator([make(sizes[1], 100 + number) for number in range(2)])(finalists)
     found = finalists[min(range(len(choice)), key=lambda i: statistics.fmean(choice[i].scores))]
     console.print(Syntax(found, "python", background_color="default", word_wrap=True))
