@@ -11,6 +11,7 @@ what its prompt says, the simulated optimizer recombines sentences: a test of se
 """
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -82,6 +83,7 @@ def main(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     budget = bb.llm.Budget(calls=calls)
+    named = re.sub(r"[^\w.-]", "_", answers.model)  # as part of a file's name
     console = Console()
     with bb.llm.Client(answers, budget=budget, path=out and out / "llm.db", run=f"{method}-{seed}") as client:
         rollouts = bb.llm.Rollouts(date_rewriting.by_client(client), workers=workers)
@@ -91,15 +93,15 @@ def main(
             bar = progress.add_task(f"evaluations of {method}", total=evaluations)
             found = bb.llm.search_text(
                 searched, rollouts, begin, key=bb.key(seed), evaluations=evaluations,
-                checkpoint=out and out / f"{method}-{seed}.json",
+                checkpoint=out and out / f"{method}-{seed}-{named}.json",
                 callback=lambda state, made: progress.update(bar, completed=made),
             )  # fmt: skip
         candidates = [*found.finalists, date_rewriting.SEED]
         try:
             pick = bb.llm.final_pick(rollouts, candidates, HELD_OUT)
-        except bb.BudgetExhausted as error:
+        except (bb.BudgetExhausted, bb.ProviderError) as error:
             console.print(Panel(date_rewriting.instruction(found.best), title="prompt, not chosen on held-out notes"))
-            print(f"{error}; with --out, the same command and more --calls goes on")
+            print(f"{error}; with --out the same command goes on, with more --calls or when the model answers again")
             raise typer.Exit(1) from None
 
     table = Table("candidate", "held-out loss", "behind the pick", title=f"{method}, stopped by: {found.stopped}")

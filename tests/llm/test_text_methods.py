@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import blackbox as bb
 from blackbox.errors import SettingError, TellError
-from blackbox.llm import Client, EvoPromptDE, EvoPromptGA, ExemplarSearch, Request, Scripted, TextOPRO
+from blackbox.llm import GEPA, Client, EvoPromptDE, EvoPromptGA, ExemplarSearch, Reply, Request, Scripted, TextOPRO
 from blackbox.llm.text.evoprompt_de import splice
 from blackbox.llm.text.evoprompt_ga import crossover
 from blackbox.llm.text.proposals import SYSTEM
@@ -193,7 +196,7 @@ def test_in_differential_evolution_children_compete_with_their_members() -> None
     assert [entry.text for entry in told.population] == ["a", *children[1:]]  # a tie is no improvement
     part = evo.tell(state, children[:2], [0.4, 0.2])
     assert [entry.text for entry in part.population] == [children[0], "b", "c", "d"]
-    with pytest.raises(TellError, match="at most one for each of the 4 members, got 5"):
+    with pytest.raises(TellError, match="at most one for each of the 4 places, got 5"):
         evo.tell(state, [*children, "x"], [0.0] * 5)
 
 
@@ -206,8 +209,22 @@ def test_differential_evolution_of_one_member_goes_on() -> None:
         assert genomes == ["a"]
         state = evo.tell(state, genomes, [0.5])
         assert state.generation == generation + 1
-    assert state.counts.fallbacks == 2 + 1 + 1
-    assert state.counts.unparsed == state.counts.replies == 8
+    assert state.counts.fallbacks == 2 + 3 + 3
+    assert state.counts.unparsed == state.counts.replies == 16
+
+
+def test_differential_evolution_fills_its_empty_places() -> None:
+    replies = [""] * 6
+    script = Scripted(lambda request: replies.pop() if replies else f"<prompt>text {request.sample}</prompt>")
+    evo = EvoPromptDE(provider=Client(script), instances=[0], popsize=4)
+    state = evo.init(KEY, "a")
+    assert evo.ask(state) == ["a"]
+    state = evo.tell(state, evo.ask(state), [0.5])
+    genomes = evo.ask(state)
+    assert len(set(genomes)) == 4
+    state = evo.tell(state, genomes, [0.6, 0.7, 0.8, 0.9])
+    assert [entry.text for entry in state.population] == ["a", *genomes[1:]]
+    assert len(evo.ask(state)) == 4
 
 
 # ---- exemplars
@@ -277,6 +294,28 @@ def test_exemplars_of_a_small_pool_change_their_order() -> None:
 # ---- all
 
 
+class Plain:
+    """A provider without locks."""
+
+    model = "plain"
+
+    def complete(self, request: Request, seconds: float) -> Reply:
+        return Reply((f"<prompt>text {request.sample}</prompt>",), 1, 1, ("stop",), self.model)
+
+
+@pytest.mark.parametrize("kind", [TextOPRO, EvoPromptGA, EvoPromptDE, GEPA])
+def test_methods_can_be_pickled_and_copied_after_they_asked(kind: Any) -> None:
+    more = {TextOPRO: {"task": "t"}, GEPA: {"validation": [5]}}.get(kind, {})
+    method = kind(provider=Plain(), instances=range(2), **more)
+    state = method.init(KEY, {"a": "b"} if kind is GEPA else "a")
+    assert method.client is method.client
+    begin = method.ask(state)
+    for again in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):  # noqa: S301
+        assert again.instances == method.instances
+        assert again.ask(state) == begin
+        assert again.client is not method.client
+
+
 @pytest.mark.parametrize("kind", [TextOPRO, EvoPromptGA, EvoPromptDE])
 def test_states_are_stored_as_json_and_go_on(kind: Any) -> None:
     _, client = numbered()
@@ -305,6 +344,7 @@ def test_other_keys_have_other_answers() -> None:
     [
         (TextOPRO, {"provider": None}, "provider must be a Client, or a provider"),
         (TextOPRO, {"instances": []}, "instances must be different integers >= 0, at least one; got"),
+        (TextOPRO, {"instances": np.arange(3)}, r"Python's type int; of an array take \.tolist\(\)"),
         (TextOPRO, {"instances": [1, 1]}, "instances"), (TextOPRO, {"instances": "12"}, "instances"),
         (TextOPRO, {"floor": 30}, "floor"), (TextOPRO, {"new": 0}, "new"), (TextOPRO, {"task": "\ud800"}, "task"),
         (TextOPRO, {"exemplars": ["ab"]}, "exemplars must be pairs of texts"), (TextOPRO, {"worst": 0.0}, "worst"),

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blackbox as bb
-from blackbox.errors import BudgetExhausted, CheckpointError, SettingError, TellError
-from blackbox.llm import Rollout, Rollouts, exemplar_pool, final_pick
+from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError, SettingError, TellError
+from blackbox.llm import Client, EvoPromptGA, Reply, Rollout, Rollouts, Scripted, exemplar_pool, final_pick
 from blackbox.llm.text.draws import Draws, minibatch
 from blackbox.llm.text.losses import mean_losses, shown_score, told_losses
 from blackbox.llm.text.replies import delimited, shortened, text_in
@@ -29,6 +29,10 @@ from blackbox.llm.text.stored import from_json
         ("<prompt>Do it.</prompt>", "Do it."),
         ("first <prompt>a</prompt>, then\n<prompt>\n b\nc </prompt> done", "b\nc"),
         ("<prompt>unclosed <prompt>Do it.</prompt>", "Do it."),
+        ("<prompt>Answer between <prompt> and </prompt> tags.</prompt>", "Answer between <prompt> and </prompt> tags."),
+        ("Between <prompt> and </prompt>: <prompt>Do it.</prompt>", "Do it."),
+        ("<prompt>End with </prompt> always.</prompt>", "End with </prompt> always."),
+        ("<prompt>Use &lt;prompt> and &lt;/ PROMPT>, a &lt; b.</prompt>", "Use <prompt> and </ PROMPT>, a &lt; b."),
         ("```\nDo it.\n```", "Do it."),
         ("Here:\n```markdown\nDo:\n```python\nx\n```\nit\n```\nbye", "Do:\n```python\nx\n```\nit"),
         ("<prompt>```not a fence```</prompt>", "```not a fence```"),
@@ -41,7 +45,18 @@ def test_the_text_of_a_reply(reply: str, text: str | None) -> None:
     assert text_in(reply, 100) == text
 
 
-@pytest.mark.parametrize("part", ["<prompt>", "</prompt>", "```", "<", "<prompt>x"])
+def test_a_reply_that_was_cut_has_no_text_unless_that_was_closed() -> None:
+    for reply in ("<prompt>Put it between <prompt> and </prompt> or", "```\na\n```\nb\n```\nc"):
+        assert text_in(reply, 100) is not None
+        assert text_in(reply, 100, is_cut=True) is None
+    for reply in ("<prompt>Do it.</prompt> I also", "```\nDo it.\n``` I also"):
+        assert text_in(reply, 100, is_cut=True) == "Do it."
+    answers = [Reply(("<prompt>a <prompt>b</prompt> c",), 1, 1, ("length",), "m"), "<prompt>whole</prompt>"]
+    evo = EvoPromptGA(provider=Client(Scripted(answers)), instances=[0], popsize=2)
+    assert evo.ask(evo.init(bb.key(0), "seed")) == ["seed", "whole"]
+
+
+@pytest.mark.parametrize("part", ["<prompt>", "</prompt>", "```", "<", "<prompt>x", "&lt; ", "<prompt></prompt>"])
 def test_no_reply_takes_long(part: str) -> None:
     begin = time.process_time()
     text_in(part * 200_000, 100)
@@ -150,6 +165,31 @@ def test_an_exhausted_budget_is_no_failure_of_a_genome(workers: int) -> None:
     assert 5 <= len(rollouts) < 10
     assert rollouts.known("a", 4) == Rollout(0.0)
     assert rollouts.known("a", 5) is None
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_outage_is_of_several_genomes_or_of_one_that_had_answers(workers: int) -> None:
+    down: set[str] = set("abcdefgh")
+
+    def evaluate(genome: str, instance: int) -> float:
+        if genome in down:
+            raise ProviderError("no answer")
+        return 0.0
+
+    rollouts = Rollouts(evaluate, workers=workers)
+    assert np.isnan(rollouts(["a", "b"], range(30)).losses).all()
+    assert not rollouts.is_answered
+    assert rollouts.stored() == []
+    with pytest.raises(ProviderError, match="evaluations one after another had no answer"):
+        rollouts(["c", "d", "e"], range(30))
+    assert len(rollouts) == 0
+    rollouts(["a", "x"], range(30))
+    assert rollouts.is_answered
+    assert len(rollouts.stored()) == 60
+    down.add("x")
+    with pytest.raises(ProviderError, match="20 evaluations one after another"):
+        rollouts(["x"], range(30, 60))
+    assert len(rollouts) == 60
 
 
 def test_the_final_pick_compares_in_pairs() -> None:

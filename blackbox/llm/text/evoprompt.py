@@ -17,6 +17,7 @@ from blackbox.llm.text.proposals import (
     propose,
     require_model_settings,
     require_texts,
+    without_client,
 )
 from blackbox.llm.text.replies import delimited
 from blackbox.llm.text.scored import Scored, ranked
@@ -57,6 +58,9 @@ class EvoPrompt:
         """Whom the questions go to."""
         return client_of(self.provider)
 
+    def __getstate__(self) -> dict[str, object]:
+        return without_client(self)
+
     def init(self, key: Key, seeds: str | Sequence[str]) -> EvoPromptState:
         """The state before the first evaluation: one instruction or several, of which the first ``popsize`` count."""
         require_key(key)
@@ -79,12 +83,11 @@ class EvoPrompt:
         """The seeds, and paraphrases of them in turn until the population is full."""
         missing = self.popsize - len(state.seeds)
         parents = [state.seeds[i % len(state.seeds)] for i in range(missing)]
-        texts, counts = self._propose(state, [paraphrase(parent) for parent in parents])
-        return Proposals(dict.fromkeys([*state.seeds, *(text for text in texts if text is not None)]), counts)
+        texts = self._propose(state, [paraphrase(parent) for parent in parents])
+        first = dict.fromkeys([*state.seeds, *(text for text in texts if text is not None)])
+        return Proposals(first, texts.counts, texts.error)
 
-    def _propose(
-        self, state: EvoPromptState, conversations: Sequence[Sequence[Message]]
-    ) -> tuple[list[str | None], ReplyCounts]:
+    def _propose(self, state: EvoPromptState, conversations: Sequence[Sequence[Message]]) -> Proposals[str | None]:
         return propose(
             self.client, conversations, key=state.key, generation=state.generation,
             temperature=self.temperature, max_tokens=self.max_tokens, longest=self.longest,

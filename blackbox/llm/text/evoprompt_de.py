@@ -11,7 +11,8 @@ x' = crossover(x, best + F (b - c)):
     crossover   of the result with x
 
 The child takes its member's place if it has less loss, so members compete in places, as in DE. A child whose reply
-cannot be read is its member, which costs no evaluation. The seeds are joined by paraphrases at first.
+cannot be read is its member, which costs no evaluation. The seeds are joined by paraphrases at first; a place that
+stays empty for want of one is filled by a paraphrase of a member later.
 
 Cost of a generation: N requests, and N evaluations on all ``instances``.
 """
@@ -25,7 +26,7 @@ from typing import Any
 from blackbox.errors import TellError
 from blackbox.llm.provider import Message
 from blackbox.llm.text.draws import Draws
-from blackbox.llm.text.evoprompt import EvoPrompt, EvoPromptState, after_example
+from blackbox.llm.text.evoprompt import EvoPrompt, EvoPromptState, after_example, paraphrase
 from blackbox.llm.text.losses import mean_losses, told_losses
 from blackbox.llm.text.proposals import Proposals, counts_of
 from blackbox.llm.text.replies import delimited
@@ -50,7 +51,7 @@ class EvoPromptDE(EvoPrompt):
     """
 
     def ask(self, state: EvoPromptState) -> Proposals[str]:
-        """The first population, then a child for each member, in their order.
+        """The first population, then a child for each member, in their order, and paraphrases for empty places.
 
         Raises:
             BudgetExhausted: a limit of the client has no room for a request.
@@ -58,32 +59,38 @@ class EvoPromptDE(EvoPrompt):
         if state.generation == 0 or not state.population:
             return self._first(state)
         members = [entry.text for entry in state.population]
-        texts, counts = self._propose(state, [splice(*self.donors(state, i), x) for i, x in enumerate(members)])
-        return Proposals([x if text is None else text for x, text in zip(members, texts, strict=True)], counts)
+        splices = [splice(*self.donors(state, i), x) for i, x in enumerate(members)]
+        empty = range(self.popsize - len(members))
+        texts = self._propose(state, [*splices, *(paraphrase(members[i % len(members)]) for i in empty)])
+        children = [x if text is None else text for x, text in zip(members, texts, strict=False)]
+        known = {*members, *children}
+        new = dict.fromkeys(text for text in texts[len(members) :] if text is not None and text not in known)
+        return Proposals([*children, *new], texts.counts, texts.error)
 
     def tell(
         self, state: EvoPromptState, genomes: Sequence[str], scores: Any, feedback: Sequence[Sequence[str]] = ()
     ) -> EvoPromptState:
-        """The state in which children have the places of members with more loss.
+        """The state in which children have the places of members with more loss, and further ones the empty places.
 
         Args:
             state: that the children were asked of.
-            genomes: children of the first members, in order.
+            genomes: children of the first members, in order, and after those of all what fills empty places.
             scores: losses of shape (genomes, instances) or (genomes,).
             feedback: not used.
 
         Raises:
-            TellError: scores of another shape, or more children than members.
+            TellError: scores of another shape, or more genomes than places.
         """
         means = mean_losses(told_losses(genomes, scores, len(self.instances)), self.worst)
         told = [Scored(text, loss) for text, loss in zip(genomes, means, strict=True)]
         population = list(state.population)
         if not population:
             population = told[: self.popsize]
-        elif len(told) > len(population):
-            raise TellError(f"genomes must be at most one for each of the {len(population)} members, got {len(told)}")
+        elif len(told) > max(self.popsize, len(population)):
+            raise TellError(f"genomes must be at most one for each of the {self.popsize} places, got {len(told)}")
         for i, (child, member) in enumerate(zip(told, population, strict=False)):
             population[i] = child if child.loss < member.loss else member
+        population += told[len(population) :]
         return state._replace(
             generation=state.generation + 1,
             population=tuple(population),

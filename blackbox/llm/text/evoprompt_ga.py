@@ -54,8 +54,9 @@ class EvoPromptGA(EvoPrompt):
         if state.generation == 0:
             return self._first(state)
         pairs = [self.parents(state, member) for member in range(self.popsize)]
-        texts, counts = self._propose(state, [crossover(*pair) for pair in pairs])
-        return Proposals([pair[0] if text is None else text for pair, text in zip(pairs, texts, strict=True)], counts)
+        texts = self._propose(state, [crossover(*pair) for pair in pairs])
+        children = [pair[0] if text is None else text for pair, text in zip(pairs, texts, strict=True)]
+        return Proposals(children, texts.counts, texts.error)
 
     def tell(
         self, state: EvoPromptState, genomes: Sequence[str], scores: Any, feedback: Sequence[Sequence[str]] = ()

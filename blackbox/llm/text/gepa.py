@@ -47,6 +47,7 @@ from blackbox.llm.text.proposals import (
     require_instances,
     require_model_settings,
     require_text,
+    without_client,
 )
 from blackbox.llm.text.replies import delimited, shortened
 from blackbox.strategy import require_integer, require_key
@@ -134,6 +135,9 @@ class GEPA:
         """Whom the questions go to."""
         return client_of(self.provider)
 
+    def __getstate__(self) -> dict[str, object]:
+        return without_client(self)
+
     def init(self, key: Key, seed: Mapping[str, str]) -> GEPAState:
         """The state before the first evaluation, that of ``seed`` on the validation instances."""
         require_key(key)
@@ -156,11 +160,12 @@ class GEPA:
         """
         if state.phase != "propose":
             return Proposals([state.genome])
-        (text,), counts = propose(
+        texts = propose(
             self.client, [self.reflection(state)], key=state.key, generation=state.iteration,
             temperature=self.temperature, max_tokens=self.max_tokens, longest=self.longest,
         )  # fmt: skip
-        return Proposals([state.genome if text is None else {**state.genome, state.component: text}], counts)
+        children = [state.genome if text is None else {**state.genome, state.component: text} for text in texts]
+        return Proposals(children, texts.counts, texts.error)
 
     def batch(self, state: GEPAState) -> tuple[int, ...]:
         """The minibatch, or all validation instances."""

@@ -36,6 +36,7 @@ from blackbox.llm.text.proposals import (
     require_model_settings,
     require_text,
     require_texts,
+    without_client,
 )
 from blackbox.llm.text.replies import delimited
 from blackbox.llm.text.scored import Scored, ranked
@@ -107,6 +108,9 @@ class TextOPRO:
         """Whom the questions go to."""
         return client_of(self.provider)
 
+    def __getstate__(self) -> dict[str, object]:
+        return without_client(self)
+
     def init(self, key: Key, seeds: str | Sequence[str]) -> OPROState:
         """The state before the first evaluation, which is that of the seeds: one instruction or several."""
         require_key(key)
@@ -121,12 +125,13 @@ class TextOPRO:
         if state.generation == 0:
             return Proposals(state.seeds)
         conversation = prompt(self.meta_prompt(state), SYSTEM)
-        texts, counts = propose(
+        texts = propose(
             self.client, [conversation] * self.new, key=state.key, generation=state.generation,
             temperature=self.temperature, max_tokens=self.max_tokens, longest=self.longest,
         )  # fmt: skip
         known = {entry.text for entry in state.scored}
-        return Proposals(dict.fromkeys(text for text in texts if text is not None and text not in known), counts)
+        new = dict.fromkeys(text for text in texts if text is not None and text not in known)
+        return Proposals(new, texts.counts, texts.error)
 
     def batch(self, state: OPROState) -> tuple[int, ...]:
         """The training instances."""

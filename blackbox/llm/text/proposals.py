@@ -40,11 +40,13 @@ class ReplyCounts(NamedTuple):
 
 
 class Proposals(list[G], Generic[G]):
-    """Genomes that were asked for, with what became of the replies they are from."""
+    """Genomes that were asked for, with what became of the replies they are from, and the provider's last error."""
 
-    def __init__(self, genomes: Iterable[G] = (), counts: ReplyCounts | None = None) -> None:
+    def __init__(
+        self, genomes: Iterable[G] = (), counts: ReplyCounts | None = None, error: ProviderError | None = None
+    ) -> None:
         super().__init__(genomes)
-        self.counts = counts or ReplyCounts()
+        self.counts, self.error = counts or ReplyCounts(), error
 
 
 def counts_of(genomes: Sequence[object]) -> ReplyCounts:
@@ -61,7 +63,7 @@ def propose(
     temperature: float,
     max_tokens: int,
     longest: int,
-) -> tuple[list[str | None], ReplyCounts]:
+) -> Proposals[str | None]:
     """A text for each conversation, or None where two replies hold none or the provider fails.
 
     ``Request.sample`` is a random number of the key, the generation and the position, so that equal conversations have
@@ -73,6 +75,7 @@ def propose(
     """
     texts: list[str | None] = [None] * len(conversations)
     replies = unparsed = failed = 0
+    error: ProviderError | None = None
     due = list(range(len(conversations)))
     for number in range(TRIES):
         if not due:
@@ -89,15 +92,20 @@ def propose(
         again = []
         for i, reply in zip(due, client.complete_all(requests), strict=True):
             if isinstance(reply, ProviderError):
-                failed += 1  # after all attempts of the client: no more of them here
+                failed, error = failed + 1, reply  # after all attempts of the client: no more of them here
                 continue
             replies += 1
-            texts[i] = text_in(reply.texts[0], longest)
+            texts[i] = text_in(reply.texts[0], longest, is_cut=reply.finish[0] == "length")
             if texts[i] is None:
                 unparsed += 1
                 again.append(i)
         due = again
-    return texts, ReplyCounts(replies, unparsed, failed, texts.count(None))
+    return Proposals(texts, ReplyCounts(replies, unparsed, failed, texts.count(None)), error)
+
+
+def without_client(strategy: object) -> dict[str, object]:
+    """What is pickled and copied of a strategy: all but the client that it made itself, which holds locks."""
+    return {name: value for name, value in vars(strategy).items() if name != "client"}
 
 
 def require_model_settings(
@@ -116,7 +124,11 @@ def require_instances(name: str, instances: Sequence[int]) -> None:
     """Raise SettingError unless they are different integers >= 0, at least one."""
     given = list(instances) if isinstance(instances, Sequence) and not isinstance(instances, str) else []
     if not given or any(type(i) is not int or i < 0 for i in given) or len(set(given)) < len(given):
-        raise SettingError(f"{name} must be different integers >= 0, at least one; got {instances!r}")
+        hint = "; of an array take .tolist()" if hasattr(instances, "tolist") else ""
+        raise SettingError(
+            f"{name} must be different integers >= 0, at least one; got {instances!r}, which is no list, tuple or range"
+            f" of such numbers of Python's type int{hint}"
+        )
 
 
 def require_texts(name: str, texts: object) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ G = TypeVar("G")
 Key = tuple[str, int]
 """A genome as canonical JSON, and the number of an instance."""
 
-OUTAGE = 20  # evaluations without an answer, one after another, after which it is not the genomes' fault
+OUTAGE = 20  # evaluations without an answer, one after another, after which it may not be the genomes' fault,
+STRANGERS = 5  # and is not if they are of so many genomes, or of one that was answered before
 
 
 class Rollout(NamedTuple):
@@ -48,7 +49,8 @@ class Rollouts(Generic[G]):
 
     What ``evaluate`` raises is a failure: a loss of NaN with the error as its feedback. An exhausted budget and a file
     that cannot be written are no failures of the genome, and are raised; nor is a model that is down: when 20
-    evaluations one after another end with a ProviderError, it is raised and these evaluations are forgotten.
+    evaluations or more one after another end with a ProviderError, and they are of 5 genomes or of one that had an
+    answer before, it is raised and these evaluations are forgotten. A genome that a filter refuses has failed.
 
     Args:
         evaluate: a genome and the number of an instance to its loss, or to a :class:`Rollout`. It must give the same
@@ -65,6 +67,7 @@ class Rollouts(Generic[G]):
         self._evaluate, self._workers = evaluate, workers
         self._kept: dict[Key, Rollout] = {}
         self._unanswered: list[Key] = []
+        self._answered: set[str] = set()  # genomes
 
     def __len__(self) -> int:
         """How many were made."""
@@ -107,8 +110,13 @@ class Rollouts(Generic[G]):
         return Evaluated(losses, tuple(tuple(run.feedback for run in row) for row in found))
 
     def stored(self) -> list[list[Any]]:
-        """All evaluations as JSON values."""
-        return [[*key, run.loss if math.isfinite(run.loss) else None, *run[1:]] for key, run in self._kept.items()]
+        """All evaluations as JSON values, but for the last ones without an answer: that may be an outage."""
+        left_out = set(self._unanswered)
+        return [
+            [*key, run.loss if math.isfinite(run.loss) else None, *run[1:]]
+            for key, run in self._kept.items()
+            if key not in left_out
+        ]
 
     def restore(self, stored: Iterable[Sequence[Any]]) -> None:
         """Take what :meth:`stored` gave as made; CheckpointError for anything else."""
@@ -116,6 +124,8 @@ class Rollouts(Generic[G]):
             for name, instance, loss, feedback, output in stored:
                 kept = Rollout(math.nan if loss is None else float(loss), str(feedback), str(output))
                 self._kept[str(name), int(instance)] = kept
+                if loss is not None:
+                    self._answered.add(str(name))
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"text search: stored evaluations are none: {error}") from error
 
@@ -141,12 +151,20 @@ class Rollouts(Generic[G]):
 
     def _keep(self, key: Key, run: Rollout, is_unanswered: bool) -> None:
         self._kept[key] = run
-        self._unanswered = [*self._unanswered, key] if is_unanswered else []
-        if len(self._unanswered) == OUTAGE:
+        if not is_unanswered:
+            self._unanswered = []
+            self._answered.add(key[0])
+            return
+        self._unanswered.append(key)
+        if len(self._unanswered) < OUTAGE:
+            return
+        names = {name for name, _ in self._unanswered}
+        if len(names) >= STRANGERS or names & self._answered:
+            count = len(self._unanswered)
             for unanswered in self._unanswered:
                 self._kept.pop(unanswered, None)
             self._unanswered = []
-            raise ProviderError(f"{OUTAGE} evaluations one after another had no answer. {run.feedback}")
+            raise ProviderError(f"{count} evaluations one after another had no answer. {run.feedback}")
 
     def _one(self, genome: G, instance: int) -> tuple[Rollout, bool]:
         """The evaluation, and whether it failed for want of an answer."""

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, Protocol
 
 from blackbox.arrays import Key
 from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError
-from blackbox.llm.text.proposals import ReplyCounts
+from blackbox.llm.text.proposals import Proposals, ReplyCounts, counts_of
 from blackbox.llm.text.rollouts import Rollout, Rollouts
 from blackbox.llm.text.stored import from_json, to_json
 from blackbox.strategy import require_integer
 
 _FORMAT = "blackbox text search checkpoint 1"
+SILENCE = 3  # proposals without a reply, one after another, after which the optimizer is down
 
 
 class TextStrategy(Protocol):
@@ -65,6 +66,9 @@ def search_text(
     A generation that does not fit into what is left is cut to the genomes that do. These count for what is recommended,
     and not for the state, which a search with a larger budget goes on from as if it had never stopped.
 
+    When the model that proposes is down, the search ends with its error, before the generations for which it gave no
+    reply: the same command goes on when it is back.
+
     A search that was killed and begins again with the same ``checkpoint`` goes on after its last whole generation. With
     the same ``path`` of its clients, and a checkpoint or none, it pays for no answer twice and gives the same result.
 
@@ -82,7 +86,7 @@ def search_text(
 
     Raises:
         SettingError: an argument outside its range.
-        CheckpointError: the file is of another search, or damaged.
+        CheckpointError: the file is of another search or of another model that proposes, or damaged.
         JournalError: a client's file could not be read or written.
     """
     for name, value in (("evaluations", evaluations), ("stalled", stalled), ("finalists", finalists)):
@@ -94,9 +98,10 @@ def search_text(
     description = _description(strategy, state)
     if path is not None and path.exists():
         state, idle, made = _restored(path, description, rollouts)
-    stopped, latest = "", state
+    stopped, latest, silent = "", state, 0
     sound = state, idle, made  # before an outage
     while not stopped:
+        counts = getattr(state, "counts", ReplyCounts())
         if made >= evaluations or idle >= stalled:
             stopped = "evaluations" if made >= evaluations else "stalled"
             break
@@ -104,6 +109,14 @@ def search_text(
             genomes = strategy.ask(state)
         except BudgetExhausted as error:
             stopped = str(error)
+            break
+        asked = counts_of(genomes)
+        counts = counts.plus(asked)
+        silent = 0 if asked.replies else silent + asked.failed
+        if silent >= SILENCE:
+            stopped = f"{silent} proposals one after another had no reply. {getattr(genomes, 'error', None)}"
+            state, idle, made = sound
+            latest = state
             break
         batch = strategy.batch(state)
         count = rollouts.fitting(genomes, batch, evaluations - len(rollouts))
@@ -118,35 +131,37 @@ def search_text(
                 state, idle, made = sound
             losses, feedback = rollouts(genomes[:count], batch)
         if stopped:
-            latest = strategy.tell(state, genomes[:count], losses, feedback) if count else state
+            latest = strategy.tell(state, Proposals(genomes[:count], asked), losses, feedback) if count else state
         else:
             state = latest = strategy.tell(state, genomes, losses, feedback)
-            idle = 0 if len(rollouts) > made else idle + 1
+            idle = 0 if len(rollouts) > made else idle + (silent == 0)
             made = len(rollouts)
-            if rollouts.is_answered:
+            if rollouts.is_answered and not silent:
                 sound = state, idle, made
-        if path is not None and (stopped or state is sound[0]):
-            _write(path, {"search": description, "state": to_json(state), "idle": idle, "made": made}, rollouts)
+                _write(path, description, sound, rollouts)
         if callback is not None:
             callback(latest, len(rollouts))
+    _write(path, description, sound, rollouts)
     return TextSearch(
         best=strategy.recommend(latest),
         finalists=strategy.finalists(latest, finalists),
         state=state,
         evaluations=len(rollouts),
         stopped=stopped,
-        counts=getattr(latest, "counts", ReplyCounts()),
+        counts=counts,
     )
 
 
 def _description(strategy: Any, first: Any) -> str:
-    """The search as JSON: its method with all settings but the provider, and its first state."""
+    """The search as JSON: its method with all settings, of the provider the model's name, and its first state."""
     settings = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     shown = {
         name: list(value) if isinstance(value, range) else value
         for name, value in settings.items()
         if name != "provider"
     }
+    if hasattr(strategy, "client"):
+        shown["model"] = strategy.client.provider.model
     return json.dumps([type(strategy).__name__, shown, to_json(first)], sort_keys=True, default=str)
 
 
@@ -160,13 +175,18 @@ def _restored(path: Path, description: str, rollouts: Rollouts[Any]) -> tuple[An
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no checkpoint of a text search: {error}") from error
     if search != description:
-        raise CheckpointError(f"{path} is of a search with another method, key, seeds or settings; it has {search}")
+        said = "another method, model, key, seeds or settings"
+        raise CheckpointError(f"{path} is of a search with {said}; it has {search}")
     rollouts.restore(stored)
     return from_json(text), idle, made
 
 
-def _write(path: Path, fields: dict[str, Any], rollouts: Rollouts[Any]) -> None:
+def _write(path: Path | None, description: str, sound: tuple[Any, int, int], rollouts: Rollouts[Any]) -> None:
     """Whole or not at all."""
+    if path is None:
+        return
+    state, idle, made = sound
+    fields = {"search": description, "state": to_json(state), "idle": idle, "made": made}
     text = json.dumps({"format": _FORMAT, **fields, "rollouts": rollouts.stored()}, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
