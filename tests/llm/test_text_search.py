@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import runpy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -405,3 +406,19 @@ def test_the_simulated_model() -> None:
         assert [evaluate(good, i) for i in range(20)] == [date_rewriting.by_simulation(good, i) for i in range(20)]
     with pytest.raises(bb.ProviderError, match="does nothing but rewrite"):
         date_rewriting.simulated_model(Request(bb.llm.prompt("hello")))
+
+
+def test_the_example_ends_well_when_the_model_is_down_at_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typer = pytest.importorskip("typer")
+    main = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "optimize_prompt.py"))
+
+    def down(*_: object) -> None:
+        raise bb.ProviderError("HTTP 503")
+
+    monkeypatch.setattr(bb.llm, "final_pick", down)
+    with pytest.raises(typer.Exit):
+        main["main"](main["Method"].opro, evaluations=30, out=tmp_path)
+    assert "HTTP 503; with --out the same command goes on" in capsys.readouterr().out
+    assert (tmp_path / "opro-0-scripted.json").exists()
