@@ -228,3 +228,54 @@ def test_what_a_program_printed_is_shown_without_secrets_and_short(monkeypatch: 
     for endless in ("token-" * 2000, "secret" * 100_000, "-----BEGIN PRIVATE KEY-----" * 5000, "eyJ" + "a-eyJ" * 4000):
         assert len(shown(endless)) <= 2001  # and does end
     assert "hidden" not in shown("x-" * 30 + "-my_api_key_of_mine = hidden")
+
+
+TWO = """LIMIT = 3
+def f(x):
+    y = x
+    # EVOLVE-BLOCK-START
+    y = y + 1
+    # EVOLVE-BLOCK-END
+    check = 1 / LIMIT
+    # EVOLVE-BLOCK-START
+    y = y * 2
+    # EVOLVE-BLOCK-END
+    return y
+"""
+
+
+@pytest.mark.parametrize(
+    ("edits", "reason"),
+    [
+        (
+            [Edit("    y = y + 1", '    return 42\n    y = """'), Edit("    y = y * 2", '    """')],
+            "change what lines outside",
+        ),
+        (
+            [Edit("    y = y + 1", "    pass\nLIMIT = 9\ndef f(x):\n    y = 1")],
+            "change what lines outside|indented less",
+        ),
+        (
+            [Edit("    y = y * 2", "    return y\nLIMIT = 9\ndef g(y):\n    pass")],
+            "change what lines outside|indented less",
+        ),
+        ([Edit("    y = y + 1", "    y = (")], ""),
+        ([Edit("    y = y + 1", "    for i in range(3):\n        y += i"), Edit("    y = y * 2", "    y -= 1")], ""),
+    ],
+)
+def test_what_is_outside_keeps_its_meaning(edits: list[Edit], reason: str) -> None:
+    edited = apply_edits(TWO, edits)
+    assert re.search(reason, edited.reason) if reason else not edited.reason
+    assert (edited.source == TWO) == bool(reason)
+
+
+def test_code_at_column_0_does_not_leave_its_function() -> None:
+    source = "LIMIT = 3\ndef f(x):\n    # EVOLVE-BLOCK-START\n    return x\n    # EVOLVE-BLOCK-END\n"
+    edited = apply_edits(source, [Edit("    return x", "    return x\nLIMIT = 9\ndef f(y):\n    return 0")])
+    assert "indented less" in edited.reason
+    assert edited.source == source
+
+
+def test_a_region_within_an_expression_may_change() -> None:
+    source = "TABLE = {\n    # EVOLVE-BLOCK-START\n    1: 2,\n    # EVOLVE-BLOCK-END\n}\n"
+    assert not apply_edits(source, [Edit("    1: 2,", "    1: 3,\n    2: 4,")]).reason

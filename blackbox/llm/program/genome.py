@@ -8,9 +8,9 @@ A source marks what may change, and everything else is fixed::
         # EVOLVE-BLOCK-END
 
 An edit is applied exactly or not at all: the lines searched for must be there once in the whole source, as they are or
-but for spaces at their ends, and lie inside one region. There is no guess at what was meant; who asked for the edit
-gets the reason and may ask again. Form of the marks and of SEARCH/REPLACE blocks: AlphaEvolve (Novikov et al. 2025,
-arXiv:2506.13131), section 2.
+but for spaces at their ends, and lie inside one region, and what is outside must mean what it meant. There is no guess
+at what an edit meant; who asked for it gets the reason and may ask again. Form of the marks and of SEARCH/REPLACE
+blocks: AlphaEvolve (Novikov et al. 2025, arXiv:2506.13131), section 2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blackbox.errors import SettingError
 
@@ -143,7 +143,7 @@ def apply_edits(source: str, edits: Sequence[Edit]) -> Edited:
         text = done.source
     if text == source:
         return Edited(source, "the edits change nothing")
-    return Edited(text, "")
+    return _checked(source, text)
 
 
 def rewrite_region(source: str, body: str, region: int = 0) -> Edited:
@@ -161,7 +161,7 @@ def rewrite_region(source: str, body: str, region: int = 0) -> Edited:
     first, last, indent = regions(source)[region]
     old = source.split("\n")
     new = "\n".join([*old[:first], textwrap.indent(text, indent), *old[last:]])
-    return Edited(source, "the new code is the old one") if new == source else Edited(new, "")
+    return Edited(source, "the new code is the old one") if new == source else _checked(source, new)
 
 
 def code_block(text: str) -> tuple[str, str]:
@@ -188,6 +188,43 @@ def _apply(source: str, edit: Edit) -> Edited:
         return Edited(source, f"lines {begin + 1} to {end} are not inside a region that may change")
     new = edit.replace.split("\n") if edit.replace else []
     return Edited("\n".join([*lines[:begin], *new, *lines[end:]]), "")
+
+
+def _checked(source: str, new: str) -> Edited:
+    """``new``, unless lines outside of the regions mean something else in it, though they are the same.
+
+    A string that begins in one region and ends in another one takes what is between out of the program; code that is
+    indented less than its region ends the function that the region is in.
+    """
+    try:
+        before, after = parsed(source), parsed(new)
+    except SyntaxError:
+        return Edited(new, "")  # it does not run at all, and its evaluation says why
+    spans = regions(new)
+    if _outside(before, regions(source)) != _outside(after, spans):
+        return Edited(source, "the new lines change what lines outside of the region mean")
+    for node in ast.walk(after):
+        span = _region_of(node, spans)
+        if span is not None and isinstance(node, ast.stmt) and node.col_offset < len(span.indent):
+            return Edited(source, f"line {node.lineno} is indented less than the region that it is in")
+    return Edited(new, "")
+
+
+def _outside(node: Any, spans: Sequence[Region]) -> Any:
+    """The syntax tree without what lies in the regions, as nested tuples."""
+    if isinstance(node, list):
+        return tuple(_outside(one, spans) for one in node if _region_of(one, spans) is None)
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if _region_of(node, spans) is not None:
+        return None
+    return type(node).__name__, tuple((name, _outside(value, spans)) for name, value in ast.iter_fields(node))
+
+
+def _region_of(node: Any, spans: Sequence[Region]) -> Region | None:
+    """The region that has all lines of a node, if there is one."""
+    first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0)
+    return next((span for span in spans if span.first < first and last <= span.last), None)
 
 
 def _places(lines: Sequence[str], wanted: Sequence[str]) -> list[int]:
