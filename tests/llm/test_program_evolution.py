@@ -352,3 +352,21 @@ def test_settings_are_checked() -> None:
         ProgramEvolution().init(bb.key(0), START.replace("return x", "return ("))
     with pytest.raises(SettingError, match="key must be"):
         ProgramEvolution().init(3, START)  # type: ignore[arg-type]
+
+
+def test_seeds_get_answers_of_their_own_and_a_failure_is_repaired_once() -> None:
+    script = Scripted(lambda request: "no program")
+    strategy = ProgramEvolution(providers=(script,), popsize=8, share=0.0, primitives=None)
+    first, second = (strategy.init(bb.key(seed), START) for seed in (0, 1))
+    strategy.ask(first)
+    numbers = {request.sample for request in script.requests}
+    strategy.ask(second)
+    assert not numbers & {request.sample for request in script.requests[len(numbers) :]}
+
+    script.requests.clear()
+    failed = strategy.tell(first, strategy.ask(first, 0, 1), np.array([np.nan]))
+    script.requests.clear()
+    strategy.ask(failed, 0, 4)
+    strategy.ask(failed, 4, 4)
+    repairs = [request for request in script.requests if "failed" in request.messages[-1].content]
+    assert len({request.sample for request in repairs}) <= 1

@@ -185,7 +185,10 @@ class ProgramEvaluator:
         scores = []
         for number, value in enumerate(values):
             try:
-                scores.append(float(self.score(value, number)))
+                score = self.score(value, number)
+                if isinstance(score, bool | np.bool_ | str):  # numbers to Python, mistakes to everybody else
+                    raise TypeError(f"score must return a number, got {score!r}")
+                scores.append(float(score))
             except (ValueError, TypeError, OverflowError) as error:
                 return self._failed(f"instance {number}: {error}\n{printed}", level)
         if not np.isfinite(scores).all():

@@ -83,7 +83,10 @@ class Proposals:
             places[0].program = Program(state.start)
             self.refusals.join(state.start)
         if strategy.clients:
-            for place, broken in zip(places[1:], state.broken, strict=False):  # the first place is never one of repair
+            for place in places:
+                if not 1 <= place.number <= len(state.broken):  # the first place is never one of repair
+                    continue
+                broken = state.broken[place.number - 1]
                 program = broken.program
                 place.repair = Repair(program.source, program.parents, "repair", broken.feedback or "it failed")
                 place.island = program.island % count
@@ -166,7 +169,9 @@ class Proposals:
         return Asked(place, client, self._of(conversation, place, draws, attempt), "repair", source, parents, edits)
 
     def _of(self, conversation: tuple[object, ...], place: Place, draws: Draws, attempt: int) -> Request:
-        sample = (self.state.generation << 16) + place.number * self.strategy.tries + attempt
+        number = (self.state.generation << 16) + place.number * self.strategy.tries + attempt
+        high, low = map(int, self.state.key)
+        sample = (high << 96) + (low << 64) + number  # runs of other keys get answers of their own
         temperature = draws.choose(self.strategy.temperatures)
         limit = self.strategy.max_tokens
         return Request(conversation, temperature=temperature, max_tokens=limit, sample=sample)  # type: ignore[arg-type]
