@@ -40,6 +40,13 @@ _NODES = (
     ast.Subscript, ast.Slice, ast.Tuple, ast.List, ast.Constant, ast.Name, ast.Import, ast.alias, ast.expr_context,
     ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
+_UNARY = frozenset({
+    "abs", "absolute", "arctan", "cbrt", "ceil", "cos", "cosh", "exp", "exp2", "expm1", "fabs", "floor", "isfinite",
+    "isnan", "log", "log10", "log1p", "log2", "logical_not", "negative", "reciprocal", "rint", "sign", "sin", "sinh",
+    "sqrt", "square", "tan", "tanh", "trunc",
+})  # fmt: skip
+_THREE = frozenset({"arange", "clip", "diff", "isclose", "percentile", "quantile", "select", "where"})
+"""Functions that take so many arguments by position before one that is written to; all others of NumPy take two."""
 _KEYWORDS = frozenset({"axis", "prepend", "append", "keepdims", "nan", "posinf", "neginf", "default"})
 
 
@@ -54,6 +61,8 @@ def impure(source: str) -> str:
             return _at(statement, reason)
     functions = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     types = _annotations(tree)
+    remarks = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    known = _known(tree)
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Attribute)
@@ -63,6 +72,10 @@ def impure(source: str) -> str:
             return _at(node, "np.ndarray is allowed in annotations only: it makes arrays of memory as it was left")
         if not isinstance(node, _NODES):
             return _at(node, f"{type(node).__name__} is not allowed")
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in remarks | types:
+            return _at(node, "text is allowed in remarks and annotations only")
+        if isinstance(node, ast.Name) and node.id not in known:
+            return _at(node, f"the name {node.id} is not allowed")
         reason = _reason(node, id(node) in functions)
         if reason:
             return _at(node, reason)
@@ -77,7 +90,7 @@ def _reason(node: ast.AST, called: bool) -> str:
     elif isinstance(node, ast.FunctionDef):
         if not all(map(_scalar, [*node.args.defaults, *filter(None, node.args.kw_defaults)])):
             return f"function {node.name} has a default that is no number"
-        if node.decorator_list or node.name.startswith("__") or node.name in BUILTINS:
+        if node.decorator_list or node.name.startswith("__") or node.name in BUILTINS | {"np", "math"}:
             return f"function {node.name} has a decorator, or a name that is taken"
     elif isinstance(node, ast.Name):
         if node.id.startswith("__") or (isinstance(node.ctx, ast.Store) and node.id in BUILTINS | {"np", "math"}):
@@ -92,6 +105,8 @@ def _reason(node: ast.AST, called: bool) -> str:
     elif isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name | ast.Attribute):
             return "a call of what is no name is not allowed"
+        if any(isinstance(argument, ast.Starred) for argument in node.args) or len(node.args) > _most(node.func):
+            return f"so many arguments of {ast.unparse(node.func)} are not allowed: one may be written to"
     elif isinstance(node, ast.keyword):
         if node.arg not in _KEYWORDS:
             return f"the argument {node.arg} is not allowed"
@@ -100,6 +115,30 @@ def _reason(node: ast.AST, called: bool) -> str:
     elif isinstance(node, ast.Constant):
         return "" if isinstance(node.value, int | float | str | None) else f"the constant {node.value!r} is not allowed"
     return ""
+
+
+def _most(function: ast.Name | ast.Attribute) -> int:
+    """How many arguments a function takes by position before one that results are written to."""
+    if isinstance(function, ast.Name):
+        return 255
+    if isinstance(function.value, ast.Name) and function.value.id == "np":
+        return 1 if function.attr in _UNARY else 3 if function.attr in _THREE else 2
+    if isinstance(function.value, ast.Name) and function.value.id == "math":
+        return 2
+    return 2 if function.attr == "clip" else 1
+
+
+def _known(tree: ast.Module) -> set[str]:
+    """Names that a program may use: those listed, and its own."""
+    names = {*BUILTINS, *MODULES.values()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    return names
 
 
 def _outermost(node: ast.stmt) -> str:
