@@ -166,7 +166,8 @@ def funsearch_uniform(item: float, bins: Float[np.ndarray, "n"]) -> Float[np.nda
 def _numbers(n: int, seed: int, leaf: int) -> Float[np.ndarray, "n"]:
     """Uniform between 0 and 1, neither included."""
     require_count("n", n, 1)
-    return uniform_noise(seed_key(seed), 0, (1, n), leaf=leaf, like=np.zeros(0))[0]
+    numbers = uniform_noise(seed_key(seed), n, (1, n), leaf=leaf, like=np.zeros(0))  # n: no size begins as another one
+    return numbers[0]
 
 
 def _instance(name: str, sizes: Float[np.ndarray, "n"], capacity: int) -> Instance:
