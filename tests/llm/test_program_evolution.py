@@ -370,3 +370,11 @@ def test_seeds_get_answers_of_their_own_and_a_failure_is_repaired_once() -> None
     strategy.ask(failed, 4, 4)
     repairs = [request for request in script.requests if "failed" in request.messages[-1].content]
     assert len({request.sample for request in repairs}) <= 1
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    strategy, path = ProgramEvolution(popsize=4), tmp_path / "state.json"
+    run(strategy, 4, checkpoint=path)
+    for other in (strategy.init(bb.key(6), START), strategy.init(bb.key(5), START + "\n")):
+        with pytest.raises(bb.CheckpointError, match="must be of the same start and key"):
+            search_programs(strategy, other, distance, evaluations=8, checkpoint=path)  # type: ignore[arg-type]

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from blackbox.errors import CheckpointError
 from blackbox.kernels import noise
 from blackbox.llm.program.constants import constants, tune_constants
 from blackbox.llm.program.evaluation import ProgramEvaluator
@@ -72,11 +75,13 @@ def search_programs(
 
     Raises:
         BudgetExhausted: a client's budget is spent; the state so far is in ``checkpoint``.
-        CheckpointError: ``checkpoint`` is no state of a search.
+        CheckpointError: ``checkpoint`` is no state of a search, or one of another start or key.
     """
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
-        state = from_json(path.read_text())
+        begun, state = state, from_json(path.read_text())
+        if state.start != begun.start or not np.array_equal(state.key, begun.key):
+            raise CheckpointError(f"{path} must be of the same start and key as state; it is of another search")
     idle = 0
     while state.evaluations < evaluations:
         before = state
