@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from blackbox.optimizer import Optimizer
 from blackbox.shell.settings import fingerprint
 from blackbox.shell.told import read_value
 from blackbox.space import Space
+from blackbox.whole_file import write_whole
 
 try:
     import ray
@@ -174,9 +174,7 @@ class BlackboxSearch(Searcher):  # type: ignore[misc]  # Ray's classes are not t
     def save(self, checkpoint_path: str) -> None:
         """Write the search to a file."""
         state = self._state(self._begun()[0])
-        temporary = f"{checkpoint_path}.tmp"
-        Path(temporary).write_text(json.dumps(state))
-        os.replace(temporary, checkpoint_path)
+        write_whole(Path(checkpoint_path), [json.dumps(state).encode()])
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on with the search that was saved; this one must have its arguments.

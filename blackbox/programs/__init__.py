@@ -6,12 +6,11 @@ __all__, __getattr__ = lazy_exports(
     __name__,
     {
         "abstract": ["Analysis", "analysis"],
-        "draws": ["Draws"],
         "execution": ["descend", "start", "step"],
         "functions": ["FUNCTIONS", "Function"],
         "selection": ["Finalist", "funnel"],
         "language": ["Program", "Statement", "parse"],
-        "mutation": ["mutate"],
+        "mutation": ["Draws", "mutate"],  # of blackbox.draws
         "optimizers": ["ADAMW", "GRADIENT", "LION", "MOMENTUM"],
         "regularized_evolution": ["Member", "RegularizedEvolution", "SearchState", "search"],
         "stored": ["from_json", "to_json"],

@@ -16,8 +16,8 @@ fits; and of modified constants one in four becomes a random input.
 
 from __future__ import annotations
 
+from blackbox.draws import Draws
 from blackbox.errors import SettingError
-from blackbox.programs.draws import Draws
 from blackbox.programs.functions import FUNCTIONS, Slot, Type
 from blackbox.programs.language import INPUTS, MEMORY, UPDATE, Operand, Program, Statement, types_before
 

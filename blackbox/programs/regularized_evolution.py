@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from blackbox.arrays import Key
+from blackbox.draws import Draws
 from blackbox.errors import TellError
 from blackbox.programs.abstract import Analysis, analysis
-from blackbox.programs.draws import Draws
 from blackbox.programs.language import MEMORY, Program
 from blackbox.programs.mutation import mutate
 from blackbox.strategy import require_integer, require_key, require_number

@@ -8,7 +8,6 @@ file is executed.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from blackbox.errors import CheckpointError
 from blackbox.storage.checkpoint import Checkpoint, pack, unpack
+from blackbox.whole_file import write_whole
 
 T = TypeVar("T")
 
@@ -47,17 +47,7 @@ def save(path: str | os.PathLike[str], state: Any) -> None:
         arrays[str(i)] = _plain(array)
     manifest, data, digest = pack(0, arrays, {"leaves": names, "dtypes": dtypes})
     text = manifest.encode()
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.writelines([_HEAD, digest, len(text).to_bytes(_LENGTH, "little"), text, data])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), [_HEAD, digest, len(text).to_bytes(_LENGTH, "little"), text, data])
 
 
 def load(path: str | os.PathLike[str], like: T) -> T:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import blackbox as bb
+from blackbox.draws import Draws
 from blackbox.errors import SettingError
 from blackbox.llm.program import Bandit
 from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.bandit import Arm, pull
-from blackbox.llm.program.draws import Draws
 from blackbox.llm.program.elites import cell, features, insert
 from blackbox.problems.bin_packing import BEST_FIT
 

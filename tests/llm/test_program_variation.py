@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import blackbox as bb
+from blackbox.draws import Draws
 from blackbox.errors import SettingError
 from blackbox.llm.program import Primitives, digest, impure, regions, signature, similarity, tune_constants, vary
 from blackbox.llm.program.constants import constants, with_constants
-from blackbox.llm.program.draws import Draws
 from blackbox.llm.program.sites import size, unbound
 from blackbox.llm.program.variation import OPERATORS
 from blackbox.problems.bin_packing import BEST_FIT

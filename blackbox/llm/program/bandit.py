@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from blackbox.llm.program.draws import Draws
+from blackbox.draws import Draws
 from blackbox.strategy import require_number
 
 

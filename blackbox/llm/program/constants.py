@@ -16,7 +16,7 @@ import numpy as np
 
 from blackbox.arrays import Key
 from blackbox.llm.program.genome import parsed, regions, rewrite_region
-from blackbox.llm.program.identity import statements
+from blackbox.llm.program.identity import changeable, statements
 from blackbox.llm.program.primitives import rounded
 from blackbox.strategy import create
 
@@ -118,6 +118,5 @@ def _mean(scores: Sequence[float]) -> float:
 
 def _literals(source: str) -> tuple[ast.Module, list[ast.Constant]]:
     tree = parsed(source)
-    inside = [node for region in regions(source) for node in statements(tree, region)]
-    nodes = [node for top in inside for node in ast.walk(top) if isinstance(node, ast.Constant)]
+    nodes = [node for top in changeable(source, tree) for node in ast.walk(top) if isinstance(node, ast.Constant)]
     return tree, [node for node in nodes if type(node.value) is float]

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from blackbox.arrays import Key
+from blackbox.draws import Draws
 from blackbox.errors import SettingError, TellError
 from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.bandit import Bandit
-from blackbox.llm.program.draws import Draws
 from blackbox.llm.program.elites import cell, features, insert
 from blackbox.llm.program.genome import regions
 from blackbox.llm.program.identity import digest

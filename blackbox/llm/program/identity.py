@@ -89,10 +89,15 @@ def statements(tree: ast.AST, region: Region) -> list[ast.stmt]:
     return found
 
 
+def changeable(source: str, tree: ast.AST) -> list[ast.stmt]:
+    """The outermost statements of a source's tree that lie inside any of its regions, in order."""
+    return [node for region in regions(source) for node in statements(tree, region)]
+
+
 def _shingles(source: str) -> set[str]:
     try:
         tree = canonical(source)
-        code = "\n".join(ast.unparse(node) for region in regions(source) for node in statements(tree, region))
+        code = "\n".join(map(ast.unparse, changeable(source, tree)))
     except SyntaxError:
         code = source
     tokens = _TOKEN.findall(code)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from blackbox.llm.program.draws import Draws
+from blackbox.draws import Draws
 
 
 def temperature(count: int, first: float, period: int) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blackbox.draws import Draws
 from blackbox.llm.program import islands as of_islands
-from blackbox.llm.program.draws import Draws
 from blackbox.llm.program.sites import size
 from blackbox.llm.program.state import EvolutionState
 

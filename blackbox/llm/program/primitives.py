@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from blackbox.draws import Draws
 from blackbox.errors import SettingError
-from blackbox.llm.program.draws import Draws
 from blackbox.strategy import require_integer, require_number
 
 NUMPY = {

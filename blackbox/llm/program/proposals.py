@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from blackbox.draws import Draws
 from blackbox.errors import ProviderError
 from blackbox.llm.budget import UNIT
 from blackbox.llm.client import Client
 from blackbox.llm.program.bandit import pull
-from blackbox.llm.program.draws import Draws
 from blackbox.llm.program.parents import draw_parent, inspirations
 from blackbox.llm.program.prompts import Shown, child, messages
 from blackbox.llm.program.refusals import Refusals

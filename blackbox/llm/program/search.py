@@ -17,6 +17,7 @@ from blackbox.llm.program.evolution import TUNE, ProgramEvolution
 from blackbox.llm.program.identity import digest
 from blackbox.llm.program.state import EvolutionState, Program, from_json, to_json
 from blackbox.strategy import require_integer, require_number
+from blackbox.whole_file import write_whole
 
 _IDLE = 20  # generations without a program, after which there is nothing to be hoped for
 _TUNING = 0x74756E65  # a word that keeps the noise of tuning apart from that of generations
@@ -92,7 +93,8 @@ def search_programs(
         if tuning is not None and state.evaluations // tuning.every > before.evaluations // tuning.every:
             state = tune(strategy, state, evaluate, tuning)
         if path is not None:
-            _store(path, to_json(state))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, [to_json(state).encode()])
         if callback is not None:
             callback(state)
         idle = 0 if programs else idle + 1
@@ -123,14 +125,3 @@ def tune(
         told = Program(done.source, TUNE, "", (number,), program.island)
         return strategy.tell(state, [told], [done.scores], evaluations=done.evaluations)
     return state
-
-
-def _store(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.new")
-    with open(draft, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)

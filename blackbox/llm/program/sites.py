@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from blackbox.llm.program.draws import Draws
+from blackbox.draws import Draws
 from blackbox.llm.program.genome import parsed, regions, rewrite_region
-from blackbox.llm.program.identity import statements
+from blackbox.llm.program.identity import changeable, statements
 from blackbox.llm.program.primitives import Primitives
 
 
@@ -142,6 +142,5 @@ def unbound(source: str) -> set[str]:
 
 def size(source: str) -> int:
     """Number of nodes of the syntax trees of the regions: a program's length, whatever its layout."""
-    tree = parsed(source)
-    inside = [node for region in regions(source) for node in statements(tree, region)]
+    inside = changeable(source, parsed(source))
     return sum(not isinstance(node, ast.expr_context | ast.operator) for top in inside for node in ast.walk(top))

@@ -12,7 +12,7 @@ import ast
 import copy
 from collections.abc import Callable, Mapping
 
-from blackbox.llm.program.draws import Draws
+from blackbox.draws import Draws
 from blackbox.llm.program.primitives import ARITHMETIC, COMPARISONS, Primitives, rounded
 from blackbox.llm.program.sites import Part, Site, take, unbound
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from blackbox.llm.text.proposals import Proposals, ReplyCounts, counts_of
 from blackbox.llm.text.rollouts import Rollout, Rollouts
 from blackbox.llm.text.stored import from_json, to_json
 from blackbox.strategy import require_integer
+from blackbox.whole_file import write_whole
 
 _FORMAT = "blackbox text search checkpoint 1"
 SILENCE = 3  # proposals without a reply, one after another, after which the optimizer is down
@@ -182,20 +182,10 @@ def _restored(path: Path, description: str, rollouts: Rollouts[Any]) -> tuple[An
 
 
 def _write(path: Path | None, description: str, sound: tuple[Any, int, int], rollouts: Rollouts[Any]) -> None:
-    """Whole or not at all."""
     if path is None:
         return
     state, idle, made = sound
     fields = {"search": description, "state": to_json(state), "idle": idle, "made": made}
     text = json.dumps({"format": _FORMAT, **fields, "rollouts": rollouts.stored()}, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, [text.encode()])
