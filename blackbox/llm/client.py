@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from blackbox.errors import BlackboxError, BudgetExhausted, ProviderError, SettingError
 from blackbox.llm.budget import UNIT, Bill, Budget
@@ -281,6 +282,18 @@ def require_provider(provider: object) -> None:
     named = isinstance(getattr(provider, "model", None), str) and callable(getattr(provider, "complete", None))
     if not (named or isinstance(provider, Client)):
         raise SettingError(f"provider must be a Client, or a provider such as OpenAI(...); got {provider!r}")
+
+
+def without_client(strategy: object) -> dict[str, Any]:
+    """What is pickled and copied of a strategy: all but the client that it made itself, which holds locks."""
+    return {name: value for name, value in vars(strategy).items() if name != "client"}
+
+
+def require_an_answer(outcomes: Sequence[Reply | ProviderError]) -> None:
+    """Raise the first error of :meth:`Client.complete_all` where there is no answer beside it."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderError)]
+    if errors and len(errors) == len(outcomes):
+        raise errors[0]
 
 
 def _complaint(request: Request, reply: Reply) -> str:

@@ -122,32 +122,40 @@ def _separable(
     return slope, curvature, minimum
 
 
-def initial(rng: np.random.Generator, width: int, layers: int) -> dict[str, Float[ndarray, "..."]]:
-    """Random parameters; those of the bins begin smooth along them."""
-
-    def matrix(fan_in: int, fan_out: int, scale: float = 1.0) -> ndarray:
-        return rng.standard_normal((fan_in, fan_out)) * scale * fan_in**-0.5
-
-    waves = np.cos(np.pi * np.arange(24)[:, None] * (np.arange(BINS) + 0.5) / BINS)
-    residual = (2 * max(layers, 1)) ** -0.5
-    parameters = {
-        "read": matrix(FEATURES, width),
-        "read.bias": np.zeros(width),
-        "norm": np.ones(width),
-        "bins": matrix(width, 24) @ waves * 0.02,
-        "bins.bias": np.zeros(BINS),
-    }
+def shapes(width: int, layers: int) -> dict[str, tuple[int, ...]]:
+    """Names of the parameters with their shapes."""
+    found = {"read": (FEATURES, width), "read.bias": (width,), "norm": (width,)}
+    found |= {"bins": (width, BINS), "bins.bias": (BINS,)}
     for layer in range(layers):
-        parameters |= {
-            f"{layer}.attention.norm": np.ones(width),
-            f"{layer}.attention.in": matrix(width, 3 * width),
-            f"{layer}.attention.out": matrix(width, width, residual),
-            f"{layer}.mlp.norm": np.ones(width),
-            f"{layer}.mlp.in": matrix(width, 3 * width),
-            f"{layer}.mlp.bias": np.zeros(3 * width),
-            f"{layer}.mlp.out": matrix(3 * width, width, residual),
+        found |= {
+            f"{layer}.attention.norm": (width,),
+            f"{layer}.attention.in": (width, 3 * width),
+            f"{layer}.attention.out": (width, width),
+            f"{layer}.mlp.norm": (width,),
+            f"{layer}.mlp.in": (width, 3 * width),
+            f"{layer}.mlp.bias": (3 * width,),
+            f"{layer}.mlp.out": (3 * width, width),
         }
-    return {name: value.astype(np.float32) for name, value in parameters.items()}
+    return found
+
+
+def initial(rng: np.random.Generator, width: int, layers: int) -> dict[str, Float[ndarray, "..."]]:
+    """Random parameters; those of the bins begin smooth along them, and what is added to ``h`` begins small."""
+    waves = np.cos(np.pi * np.arange(24)[:, None] * (np.arange(BINS) + 0.5) / BINS)
+    parameters = {}
+    for name, shape in shapes(width, layers).items():
+        if name.endswith("norm"):
+            value = np.ones(shape)
+        elif name.endswith("bias"):
+            value = np.zeros(shape)
+        elif name == "bins":
+            value = rng.standard_normal((width, 24)) * width**-0.5 @ waves * 0.02
+        else:
+            value = (
+                rng.standard_normal(shape) * ((2 * layers) ** -0.5 if name.endswith("out") else 1.0) * shape[0] ** -0.5
+            )
+        parameters[name] = value.astype(np.float32)
+    return parameters
 
 
 def logits(xp: Any, parameters: Mapping[str, Any], features: Any) -> Any:

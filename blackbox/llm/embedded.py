@@ -39,15 +39,10 @@ def _parsed(content: bytes) -> _Weights:
     from safetensors.numpy import load
 
     stored = {name: value.astype(np.float32) for name, value in load(content).items()}
-    expected = {name: value.shape for name, value in network.initial(np.random.default_rng(0), *_sizes(stored)).items()}
-    if {name: value.shape for name, value in stored.items()} != expected:
+    width, layers = stored["norm"].shape[0], sum(name.endswith("attention.in") for name in stored)
+    if {name: value.shape for name, value in stored.items()} != network.shapes(width, layers):
         raise ValueError("its tensors have other names or shapes")
     return _Weights(stored, hashlib.sha256(content).hexdigest()[:12])
-
-
-def _sizes(stored: dict[str, Float[ndarray, "..."]]) -> tuple[int, int]:
-    """Width and number of layers."""
-    return stored["norm"].shape[0], sum(name.endswith("attention.in") for name in stored)
 
 
 def weights_of(path: Path) -> _Weights:

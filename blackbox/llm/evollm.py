@@ -32,7 +32,7 @@ from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
 from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import normal, uniform
-from blackbox.llm.client import Client, client_of, require_provider
+from blackbox.llm.client import Client, client_of, require_an_answer, require_provider, without_client
 from blackbox.llm.elite_history import Elites, no_elites, recombined, spread, with_generation
 from blackbox.llm.provider import Reply, Request, prompt
 from blackbox.llm.scored_list import Answer, Asked, Window, parse, render, window_of
@@ -231,9 +231,8 @@ class EvoLLM:
     def _bought(self, requests: list[Request]) -> list[Reply | ProviderError]:
         """What the client gives; its error where that is nothing for the first questions of a generation."""
         outcomes = self.client.complete_all(requests)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderError)]
-        if len(errors) == len(outcomes) and requests[0].sample == 0:
-            raise errors[0]
+        if requests[0].sample == 0:
+            require_an_answer(outcomes)
         return outcomes
 
     def _asked(
@@ -248,8 +247,7 @@ class EvoLLM:
         return Request(prompt(render(asked)), temperature=temperature, max_tokens=self.max_tokens, sample=int(again))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the client, which is made anew where it is needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "client"}
+        return without_client(self)
 
 
 def _answer(outcome: Reply | ProviderError | None, asked: Asked) -> Answer | None:

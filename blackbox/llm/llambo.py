@@ -29,7 +29,7 @@ from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
 from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import uniform
-from blackbox.llm.client import Client, client_of, require_provider
+from blackbox.llm.client import Client, client_of, require_provider, without_client
 from blackbox.llm.provider import Reply, Request, prompt
 from blackbox.llm.scored_list import written
 from blackbox.llm.scored_pairs import Pairs, no_pairs, with_results
@@ -137,8 +137,8 @@ class LLAMBO:
         """Never asks the model."""
         missed = 0
         if self._asks(state):
-            asked = [m for m in range(self.popsize) if None not in self.client.stored(self._sampling(state, m))]
-            missed = sum(not self._candidates(state, m, self.client.stored) for m in asked)
+            outcomes = self.client.stored([self._sampling(state, member) for member in range(self.popsize)])
+            missed = sum(outcome is not None and not self._candidates(state, outcome) for outcome in outcomes)
         return LLAMBOState(
             key=state.key,
             generation=state.generation + 1,
@@ -151,23 +151,16 @@ class LLAMBO:
         return state.best.x
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the client, which is made anew where it is needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "client"}
+        return without_client(self)
 
     def _asks(self, state: LLAMBOState) -> bool:
         return int(state.generation) * self.popsize >= self.start and state.pairs.used >= 2
 
     def _chosen(self, state: LLAMBOState, member: int, taken: list[Float[ndarray, "d"]]) -> Float[ndarray, "d"] | None:
-        request = self._sampling(state, member)
-        (outcome,) = self.client.complete_all(request)
+        (outcome,) = self.client.complete_all([self._sampling(state, member)])
         if isinstance(outcome, ProviderError):
             raise outcome
-        others = {self._described(state, point) for point in taken}
-        candidates = [
-            point
-            for point in self._candidates(state, member, self.client.stored)
-            if self._described(state, point) not in others
-        ]
+        candidates = self._candidates(state, outcome, taken)
         if not candidates:
             return None
         questions = [self._predicting(state, member, number, point) for number, point in enumerate(candidates)]
@@ -176,11 +169,12 @@ class LLAMBO:
         gains = np.array([expected_improvement(_losses(reply), float(least)) for reply in replies])
         return candidates[int(np.argmax(np.where(np.isfinite(gains), gains, -np.inf)))]
 
-    def _candidates(self, state: LLAMBOState, member: int, complete: Any) -> list[Float[ndarray, "d"]]:
-        """The new configurations among the sampler's answers."""
-        replies = complete(self._sampling(state, member))
-        texts = [text for reply in replies if isinstance(reply, Reply) for text in reply.texts]
-        seen = {self._described(state, point) for point in state.pairs.points[: state.pairs.used]}
+    def _candidates(
+        self, state: LLAMBOState, outcome: Reply | ProviderError, taken: Sequence[Float[ndarray, "d"]] = ()
+    ) -> list[Float[ndarray, "d"]]:
+        """The configurations among the sampler's answers that are new, and none of those ``taken``."""
+        texts = outcome.texts if isinstance(outcome, Reply) else ()
+        seen = {self._described(state, point) for point in (*state.pairs.points[: state.pairs.used], *taken)}
         found = []
         for text in texts:
             point = self._configuration(text, state.pairs.points.shape[1])
@@ -189,16 +183,13 @@ class LLAMBO:
                 found.append(point)
         return found
 
-    def _sampling(self, state: LLAMBOState, member: int) -> list[Request]:
+    def _sampling(self, state: LLAMBOState, member: int) -> Request:
         values = state.pairs.values[: state.pairs.used]
         target = values[0] - self.alpha * (values[-1] - values[0])
         text = f"{self._history(state, 2 * member)}\nloss {written(np.append(values, target))[-1]}:"
         text = f"{self._preamble()} Complete the last line with a configuration that has its loss.\n\n{text}"
         tokens = 16 * (1 + state.pairs.points.shape[1])
-        request = Request(
-            prompt(text), temperature=self.temperature, max_tokens=tokens, n=self.candidates, sample=member
-        )
-        return [request]
+        return Request(prompt(text), temperature=self.temperature, max_tokens=tokens, n=self.candidates, sample=member)
 
     def _predicting(self, state: LLAMBOState, member: int, number: int, point: Float[ndarray, "d"]) -> Request:
         history = self._history(state, 2 * member + 1)
@@ -215,8 +206,8 @@ class LLAMBO:
     def _history(self, state: LLAMBOState, order: int) -> str:
         """The pairs in a random order, as the paper has it: a model makes much of what comes last."""
         count = state.pairs.used
-        u = uniform(state.key, state.generation, (order + 1, count), leaf=1, like=state.pairs.values)[-1]
-        rows = np.argsort(u)
+        u = uniform(state.key, state.generation, (1, count), leaf=1, first=order, like=state.pairs.values)
+        rows = np.argsort(u[0])
         losses = written(state.pairs.values[:count])
         return "\n".join(f"loss {losses[row]}: {self._described(state, state.pairs.points[row])}" for row in rows)
 

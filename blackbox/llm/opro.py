@@ -24,7 +24,7 @@ from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
 from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import uniform
-from blackbox.llm.client import Client, client_of, require_provider
+from blackbox.llm.client import Client, client_of, require_an_answer, require_provider, without_client
 from blackbox.llm.provider import Reply, Request, prompt
 from blackbox.llm.scored_list import written
 from blackbox.llm.scored_pairs import Pairs, no_pairs, with_results
@@ -145,9 +145,8 @@ class OPRO:
     def _bought(self, requests: list[Request]) -> list[Reply | ProviderError]:
         """What the client gives; its error where that is nothing for a whole generation."""
         outcomes = self.client.complete_all(requests)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderError)]
-        if len(errors) == len(outcomes) == self.popsize:
-            raise errors[0]
+        if len(outcomes) == self.popsize:
+            require_an_answer(outcomes)
         return outcomes
 
     def _solutions(self, state: OPROState, first: int, complete: Any) -> dict[int, tuple[int, ...]]:
@@ -168,8 +167,7 @@ class OPRO:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the client, which is made anew where it is needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "client"}
+        return without_client(self)
 
     def _requests(self, state: OPROState, members: Any, again: int) -> list[Request]:
         messages = prompt(self.prompt(state))

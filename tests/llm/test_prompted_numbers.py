@@ -105,11 +105,11 @@ def test_llambo_asks_for_the_target_in_random_order_with_the_names() -> None:
     state = strategy.init(bb.key(0), np.full(2, 0.5))
     population = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     state = strategy.tell(state, population, np.array([4.0, 2.0, 3.0]))._replace(generation=np.asarray(3)[()])
-    (request,) = strategy._sampling(state, 0)
+    request = strategy._sampling(state, 0)
     text = request.messages[-1].content
     assert text.endswith("\nloss 1.000:")  # 2 - 0.5 (4 - 2)
     assert text.count("depth = ") == 3
-    orders = {strategy._sampling(state, member)[0].messages[-1].content for member in range(8)}
+    orders = {strategy._sampling(state, member).messages[-1].content for member in range(8)}
     assert len(orders) > 1
     assert request.n == 3
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from blackbox.arrays import Key
-from blackbox.llm.client import Client, client_of
+from blackbox.llm.client import Client, client_of, without_client
 from blackbox.llm.provider import Message, prompt
 from blackbox.llm.text.proposals import (
     SYSTEM,
@@ -17,7 +17,6 @@ from blackbox.llm.text.proposals import (
     propose,
     require_model_settings,
     require_texts,
-    without_client,
 )
 from blackbox.llm.text.replies import delimited
 from blackbox.llm.text.scored import Scored, ranked
@@ -58,7 +57,7 @@ class EvoPrompt:
         """Whom the questions go to."""
         return client_of(self.provider)
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, Any]:
         return without_client(self)
 
     def init(self, key: Key, seeds: str | Sequence[str]) -> EvoPromptState:

@@ -27,10 +27,9 @@ from blackbox.errors import TellError
 from blackbox.llm.provider import Message
 from blackbox.llm.text.draws import Draws
 from blackbox.llm.text.evoprompt import EvoPrompt, EvoPromptState, after_example, paraphrase
-from blackbox.llm.text.losses import mean_losses, told_losses
 from blackbox.llm.text.proposals import Proposals, counts_of
 from blackbox.llm.text.replies import delimited
-from blackbox.llm.text.scored import Scored
+from blackbox.llm.text.scored import told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +80,15 @@ class EvoPromptDE(EvoPrompt):
         Raises:
             TellError: scores of another shape, or more genomes than places.
         """
-        means = mean_losses(told_losses(genomes, scores, len(self.instances)), self.worst)
-        told = [Scored(text, loss) for text, loss in zip(genomes, means, strict=True)]
+        new = told(genomes, scores, len(self.instances), self.worst)
         population = list(state.population)
         if not population:
-            population = told[: self.popsize]
-        elif len(told) > max(self.popsize, len(population)):
-            raise TellError(f"genomes must be at most one for each of the {self.popsize} places, got {len(told)}")
-        for i, (child, member) in enumerate(zip(told, population, strict=False)):
+            population = new[: self.popsize]
+        elif len(new) > max(self.popsize, len(population)):
+            raise TellError(f"genomes must be at most one for each of the {self.popsize} places, got {len(new)}")
+        for i, (child, member) in enumerate(zip(new, population, strict=False)):
             population[i] = child if child.loss < member.loss else member
-        population += told[len(population) :]
+        population += new[len(population) :]
         return state._replace(
             generation=state.generation + 1,
             population=tuple(population),

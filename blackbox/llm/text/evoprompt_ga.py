@@ -22,10 +22,9 @@ from typing import Any
 from blackbox.llm.provider import Message
 from blackbox.llm.text.draws import Draws
 from blackbox.llm.text.evoprompt import EvoPrompt, EvoPromptState, after_example
-from blackbox.llm.text.losses import mean_losses, told_losses
 from blackbox.llm.text.proposals import Proposals, counts_of
 from blackbox.llm.text.replies import delimited
-from blackbox.llm.text.scored import Scored, ranked
+from blackbox.llm.text.scored import Scored, ranked, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +65,10 @@ class EvoPromptGA(EvoPrompt):
         Raises:
             TellError: scores of another shape.
         """
-        means = mean_losses(told_losses(genomes, scores, len(self.instances)), self.worst)
-        told = [Scored(text, loss) for text, loss in zip(genomes, means, strict=True)]
+        new = told(genomes, scores, len(self.instances), self.worst)
         return state._replace(
             generation=state.generation + 1,
-            population=ranked([*state.population, *told])[: self.popsize],
+            population=ranked([*state.population, *new])[: self.popsize],
             counts=state.counts.plus(counts_of(genomes)),
         )
 

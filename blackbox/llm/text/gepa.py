@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError, TellError
-from blackbox.llm.client import Client, client_of
+from blackbox.llm.client import Client, client_of, without_client
 from blackbox.llm.provider import Message, prompt
 from blackbox.llm.text.draws import MERGES, Draws, minibatch
 from blackbox.llm.text.lineage import Candidate, Merge, items_led, merged, possible_merges, telling_instances
@@ -47,7 +47,6 @@ from blackbox.llm.text.proposals import (
     require_instances,
     require_model_settings,
     require_text,
-    without_client,
 )
 from blackbox.llm.text.replies import delimited, shortened
 from blackbox.strategy import require_integer, require_key
@@ -135,7 +134,7 @@ class GEPA:
         """Whom the questions go to."""
         return client_of(self.provider)
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, Any]:
         return without_client(self)
 
     def init(self, key: Key, seed: Mapping[str, str]) -> GEPAState:

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError
-from blackbox.llm.client import Client, client_of
+from blackbox.llm.client import Client, client_of, without_client
 from blackbox.llm.provider import prompt
 from blackbox.llm.text.draws import Draws
-from blackbox.llm.text.losses import mean_losses, shown_score, told_losses
+from blackbox.llm.text.losses import shown_score
 from blackbox.llm.text.proposals import (
     SYSTEM,
     Proposals,
@@ -36,10 +36,9 @@ from blackbox.llm.text.proposals import (
     require_model_settings,
     require_text,
     require_texts,
-    without_client,
 )
 from blackbox.llm.text.replies import delimited
-from blackbox.llm.text.scored import Scored, ranked
+from blackbox.llm.text.scored import Scored, ranked, told
 from blackbox.strategy import require_integer, require_key, require_number
 
 
@@ -108,7 +107,7 @@ class TextOPRO:
         """Whom the questions go to."""
         return client_of(self.provider)
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, Any]:
         return without_client(self)
 
     def init(self, key: Key, seeds: str | Sequence[str]) -> OPROState:
@@ -145,11 +144,10 @@ class TextOPRO:
         Raises:
             TellError: scores of another shape.
         """
-        means = mean_losses(told_losses(genomes, scores, len(self.instances)), self.worst)
-        told = [Scored(text, loss) for text, loss in zip(genomes, means, strict=True)]
+        new = told(genomes, scores, len(self.instances), self.worst)
         return state._replace(
             generation=state.generation + 1,
-            scored=ranked([*state.scored, *told]),
+            scored=ranked([*state.scored, *new]),
             counts=state.counts.plus(counts_of(genomes)),
         )
 

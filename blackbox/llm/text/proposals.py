@@ -103,11 +103,6 @@ def propose(
     return Proposals(texts, ReplyCounts(replies, unparsed, failed, texts.count(None)), error)
 
 
-def without_client(strategy: object) -> dict[str, object]:
-    """What is pickled and copied of a strategy: all but the client that it made itself, which holds locks."""
-    return {name: value for name, value in vars(strategy).items() if name != "client"}
-
-
 def require_model_settings(
     provider: object, instances: Sequence[int], temperature: float, max_tokens: int, longest: int, worst: float
 ) -> None:
