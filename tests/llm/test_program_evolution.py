@@ -26,6 +26,7 @@ from blackbox.llm.program import (
     to_json,
 )
 from blackbox.llm.program.prompts import Shown
+from blackbox.llm.program.search import tune
 from blackbox.llm.program.state import EvolutionState
 
 START = "import numpy as np\n\n\ndef f(x):\n    # EVOLVE-BLOCK-START\n    return x\n    # EVOLVE-BLOCK-END\n"
@@ -120,9 +121,12 @@ def test_a_search_is_its_key_and_a_stored_state_goes_on_with_the_same_bits(tmp_p
         "{}",
         "[]",
         text[:-9],
-        text.replace("evolution 1", "evolution 9"),
+        text.replace("evolution 2", "evolution 9"),
         text.replace('"archive"', '"x"'),
+        text.replace('"best": ', '"best": 9'),
+        text.replace("np.", "npp.", 1),
     ):
+        assert broken != text
         with pytest.raises(CheckpointError, match="program evolution"):
             from_json(broken)
 
@@ -137,13 +141,51 @@ def test_asking_again_changes_nothing_and_later_members_are_others() -> None:
     assert to_json(state) == stored
 
 
-def test_a_form_is_tuned_once_whatever_signs_its_constants_get() -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_form_is_tuned_once_whatever_signs_its_constants_get(sign: int) -> None:
+    told: list[str] = []
+
+    def evaluate(sources: Any) -> list[Evaluation]:
+        told.extend(sources)
+        factors = [float(source.split("x * ")[1].split()[0].strip("()")) for source in sources]
+        return [Evaluation((sign * factor,), "", "") for factor in factors]
+
     strategy = ProgramEvolution(popsize=2)
-    first, turned = START.replace("return x", "return x * 2.0"), START.replace("return x", "return x * -2.0")
-    state = strategy.tell(strategy.init(bb.key(0), START), [Program(first)], [3.0])
-    state = strategy.tell(state, [Program(turned, "tune", "", (0,))], [2.0])
-    assert state.tuned == {digest(first, constants=False), digest(turned, constants=False)}
-    assert len(state.tuned) == 2
+    first = START.replace("return x", "return x * 0.1")
+    failed = Program(START.replace("return x", "return y"), "diff", "model")
+    state = strategy.tell(strategy.init(bb.key(0), START), [Program(first), failed], [sign * 0.1, math.nan])
+    after = tune(strategy, state, evaluate, Tuning(spread=3.0))  # type: ignore[arg-type]
+    best = after.members[after.best]
+    assert best.score < sign * 0.1
+    assert best.program.operator == "tune"
+    assert after.tuned == {digest(first, constants=False), digest(best.program.source, constants=False)}
+    assert len(after.tuned) == (2 if sign == 1 else 1)  # a negative number is another form
+    assert after.evaluations - state.evaluations == len(told) == 64
+    assert after.seen == state.seen | {digest(source) for source in told}
+    assert after.broken == state.broken != ()  # models may still repair what failed before
+    assert tune(strategy, after, evaluate, Tuning()) == after  # type: ignore[arg-type]
+
+
+def test_tuning_without_gain_tells_no_program() -> None:
+    strategy = ProgramEvolution(popsize=2)
+    first = START.replace("return x", "return x * 0.1")
+    state = strategy.tell(strategy.init(bb.key(0), START), [Program(first)], [0.0])
+    after = tune(
+        strategy,
+        state,
+        lambda sources: [Evaluation((1.0,), "", "")] * len(sources),  # type: ignore[arg-type]
+        Tuning(),
+    )
+    assert (after.told, after.evaluations, after.members) == (1, 65, state.members)
+    assert after.tuned == {digest(first, constants=False)}
+
+
+def test_an_offline_operator_that_finds_nothing_is_a_pull_without_reward() -> None:
+    strategy = ProgramEvolution(popsize=8, offline={"delete": 1.0, "constants": 1.0})  # START has neither to work on
+    state = run(strategy, 2)
+    assert state.arms["offline/delete"] == (state.arms["offline/delete"].pulls, 0.0, 0.0)
+    assert state.arms["offline/delete"].pulls > 2
+    assert state.counts["idle"] > 2
 
 
 def test_a_provider_that_is_down_is_pulled_for_nothing_and_asked_less() -> None:
@@ -378,3 +420,9 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     for other in (strategy.init(bb.key(6), START), strategy.init(bb.key(5), START + "\n")):
         with pytest.raises(bb.CheckpointError, match="must be of the same start and key"):
             search_programs(strategy, other, distance, evaluations=8, checkpoint=path)  # type: ignore[arg-type]
+    fewer = ProgramEvolution(popsize=4, islands=3)
+    with pytest.raises(bb.CheckpointError, match="has 4 islands, and the strategy 3"):
+        run(fewer, 8, checkpoint=path)
+    path.write_text(path.read_text().replace('"told": 4', '"told": 5'))
+    with pytest.raises(bb.CheckpointError, match="its digest differs"):
+        run(strategy, 8, checkpoint=path)

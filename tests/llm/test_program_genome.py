@@ -8,8 +8,19 @@ import textwrap
 import numpy as np
 import pytest
 
+import blackbox as bb
 from blackbox.errors import SettingError
-from blackbox.llm.program import Edit, apply_edits, code_block, digest, impure, parse_edits, regions, rewrite_region
+from blackbox.llm.program import (
+    Edit,
+    ProgramEvolution,
+    apply_edits,
+    code_block,
+    digest,
+    impure,
+    parse_edits,
+    regions,
+    rewrite_region,
+)
 from blackbox.llm.program.feedback import shown
 from blackbox.llm.program.genome import parsed, region_text
 from blackbox.llm.program.prompts import child
@@ -279,3 +290,27 @@ def test_code_at_column_0_does_not_leave_its_function() -> None:
 def test_a_region_within_an_expression_may_change() -> None:
     source = "TABLE = {\n    # EVOLVE-BLOCK-START\n    1: 2,\n    # EVOLVE-BLOCK-END\n}\n"
     assert not apply_edits(source, [Edit("    1: 2,", "    1: 3,\n    2: 4,")]).reason
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_may_end_as_on_any_machine(end: str) -> None:
+    parent = "def f(x):\n    # EVOLVE-BLOCK-START\n    a = 1\n    return x\n    # EVOLVE-BLOCK-END\n"
+    wanted = parent.replace("a = 1", "a = 2\n    a = 3\n    a = 4")
+    assert apply_edits(parent, [Edit("    a = 1", f"    a = 2{end}    a = 3{end}    a = 4")]).source == wanted
+    assert rewrite_region(parent, end.join(["a = 2", "a = 3", "a = 4", "return x"])).source == wanted
+    assert code_block(end.join(["```", "a = 2", "```"])) == ("a = 2\n", "")
+    assert parse_edits(end.join(["<<<<<<< SEARCH", "a", "=======", "b", ">>>>>>> REPLACE"]))[0] == (Edit("a", "b"),)
+    started = ProgramEvolution().init(bb.key(0), parent.replace("\n", end))
+    assert started.start == parent
+
+
+def test_names_of_inner_scopes_are_not_those_around() -> None:
+    def same(one: str, other: str) -> bool:
+        both = [f"LOW = 1\nHIGH = 2\n\n\ndef f(x):\n    {line}\n" for line in (one, other)]
+        return digest(both[0]) == digest(both[1])
+
+    assert same("a = x; return a", "b = x; return b")
+    assert same("a = x; return [a for a in a]", "b = x; return [b for b in b]")
+    assert not same("return [LOW for LOW in x] + [LOW]", "return [HIGH for HIGH in x] + [HIGH]")
+    assert not same("g = lambda LOW: x; return LOW", "g = lambda HIGH: x; return HIGH")
+    assert not same("return [a for a in x]", "return [LOW for a in x]")

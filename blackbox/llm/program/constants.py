@@ -28,7 +28,8 @@ class Tuned(NamedTuple):
     """The best program of those tried; the given one if none is better."""
     scores: tuple[float, ...]
     """Of it, one for each instance; empty if nothing was evaluated."""
-    evaluations: int
+    tried: tuple[str, ...]
+    """All programs that were evaluated."""
 
 
 def constants(source: str) -> tuple[float, ...]:
@@ -79,23 +80,24 @@ def tune_constants(
     """
     start = np.array(constants(source))
     if start.size == 0:
-        return Tuned(source, (), 0)
+        return Tuned(source, (), ())
     scale = np.maximum(np.abs(start), 0.1)
     strategy = create(method, popsize=popsize, sigma0=spread)
     state = strategy.init(key, np.zeros(start.size))
-    best, best_scores, best_mean, used = source, tuple(scores), _mean(scores), 0
-    while used + popsize <= evaluations:
+    best, best_scores, best_mean = source, tuple(scores), _mean(scores)
+    tried: list[str] = []
+    while len(tried) + popsize <= evaluations:
         points = strategy.ask(state)
         sources = [with_constants(source, start + scale * z) for z in points]
         rows = [tuple(row) for row in evaluate(sources)]
-        used += popsize
+        tried += sources
         fitness = np.array([_mean(row) for row in rows])
         state = strategy.tell(state, points, fitness)
         if np.isfinite(fitness).any():
             first = int(np.nanargmin(fitness))
             if not fitness[first] >= best_mean:
                 best, best_scores, best_mean = sources[first], rows[first], float(fitness[first])
-    return Tuned(best, best_scores, used)
+    return Tuned(best, best_scores, tuple(tried))
 
 
 class _Replaced(ast.NodeTransformer):

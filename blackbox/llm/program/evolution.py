@@ -29,7 +29,7 @@ from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.bandit import Bandit
 from blackbox.llm.program.elites import cell, features, insert
-from blackbox.llm.program.genome import regions
+from blackbox.llm.program.genome import lines_of, regions
 from blackbox.llm.program.identity import digest
 from blackbox.llm.program.primitives import Primitives
 from blackbox.llm.program.prompts import OPERATORS as ONLINE
@@ -38,9 +38,6 @@ from blackbox.llm.program.sites import size
 from blackbox.llm.program.state import EvolutionState, Member, Program
 from blackbox.llm.program.variation import OPERATORS
 from blackbox.strategy import require_integer, require_key, require_number
-
-TUNE = "tune"
-"""Operator of programs whose constants were tuned."""
 
 _KEPT = 4000  # characters of what an evaluation said
 
@@ -149,12 +146,13 @@ class ProgramEvolution:
         return arms_of(models, dict(self.online), dict(self.offline), share)
 
     def init(self, key: Key, source: str) -> EvolutionState:
-        """The state before the first evaluation, which is that of ``source``.
+        """The state before the first evaluation, which is that of ``source``; its lines end as Unix has them.
 
         Raises:
             SettingError: ``source`` has no marked region, or is no Python.
         """
         require_key(key)
+        source = "\n".join(lines_of(source))
         regions(source)
         try:
             size(source)
@@ -219,7 +217,9 @@ class ProgramEvolution:
             counts["programs"] += 1
             counts.update(_kind(one.reason) for one in program.rejected)
             pulls += [
-                (one.arm, 0.0, one.cost) for one in program.rejected if one.tokens or _kind(one.reason) == "provider"
+                (one.arm, 0.0, one.cost)
+                for one in program.rejected
+                if one.tokens or _kind(one.reason) in ("provider", "idle")
             ]
             if program.operator == "repair":
                 counts["repaired" if valid else "not repaired"] += 1
@@ -228,7 +228,7 @@ class ProgramEvolution:
                 if program.model not in ("", OFFLINE) and program.operator != "repair":
                     broken.append(member._replace(scores=()))
             else:
-                home = program.island % self.islands
+                home = program.island % len(islands)
                 members[number] = member._replace(program=program._replace(rejected=()))  # that is counted, and long
                 known[number] = member.score
                 islands[home].append(number)
@@ -242,9 +242,9 @@ class ProgramEvolution:
                 gain = max(0.0, base - member.score) / unit if base is not None and valid else 0.0
                 pulls.append((program.arm, gain / (1 + gain), program.cost))
         generation = state.generation + 1
-        if self.islands > 1 and self.migrate_every and generation % self.migrate_every == 0:
+        if len(islands) > 1 and self.migrate_every and generation % self.migrate_every == 0:
             of_islands.migrate(islands, known)
-        if self.islands > 1 and self.reset_every and generation % self.reset_every == 0:
+        if len(islands) > 1 and self.reset_every and generation % self.reset_every == 0:
             for i in of_islands.restart(islands, known, Draws(state.key, generation, 0, self.tries + 1)):
                 arrivals[i] = 0
         for i, island in enumerate(islands):
@@ -263,7 +263,6 @@ class ProgramEvolution:
             archive=archive,
             best=best,
             seen=state.seen | {digest(program.source) for program in programs},
-            tuned=state.tuned | _forms(state, programs),
             broken=tuple(broken),
             arms=self.bandit.update(state.arms, pulls) if pulls else state.arms,
             counts=dict(sorted(counts.items())),
@@ -278,10 +277,9 @@ class ProgramEvolution:
 
     def finalists(self, state: EvolutionState, n: int) -> list[Member]:
         """The best members, at most ``n``, best first, one of each cluster: to choose among by other instances."""
-        found: dict[tuple[float, ...], Member] = {}
-        for member in sorted(state.members.values(), key=lambda member: (member.score, size(member.program.source))):
-            found.setdefault(member.scores, member)
-        return list(found.values())[:n]
+        ordered = sorted(state.members.values(), key=lambda member: (member.score, size(member.program.source)))
+        groups = of_islands.clusters([member.scores for member in ordered])
+        return [ordered[group[0]] for group in groups[:n]]
 
     def report(self, state: EvolutionState) -> dict[str, Any]:
         """What the search took and gained: evaluations, tokens and cost, in all and for each accepted improvement.
@@ -299,13 +297,6 @@ class ProgramEvolution:
             "cost per improvement": state.cost / each,
             **{f"proposals: {reason}": count for reason, count in state.counts.items()},
         }
-
-
-def _forms(state: EvolutionState, programs: Sequence[Program]) -> set[str]:
-    """Digests without constants of tuned programs and of what they were: another sign of a constant is another form."""
-    tuned = [program for program in programs if program.operator == TUNE]
-    before = [state.members[n].program.source for p in tuned for n in p.parents[:1] if n in state.members]
-    return {digest(source, constants=False) for source in [*before, *(program.source for program in tuned)]}
 
 
 def _kind(reason: str) -> str:

@@ -83,6 +83,11 @@ def regions(source: str) -> tuple[Region, ...]:
     return tuple(found)
 
 
+def lines_of(text: str) -> list[str]:
+    """Its lines as Python counts them, whatever ends them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def parsed(source: str) -> ast.Module:
     """The syntax tree of a source that anybody may have written.
 
@@ -114,7 +119,7 @@ def parse_edits(text: str) -> tuple[tuple[Edit, ...], str]:
     edits: list[Edit] = []
     search: list[str] | None = None
     replace: list[str] | None = None
-    for line in text.replace("\r\n", "\n").split("\n"):
+    for line in lines_of(text):
         if _SEARCH.fullmatch(line):
             if search is not None:
                 return (), "a SEARCH block begins before the last one has ended"
@@ -148,7 +153,7 @@ def apply_edits(source: str, edits: Sequence[Edit]) -> Edited:
 
 def rewrite_region(source: str, body: str, region: int = 0) -> Edited:
     """The source with the whole code of a region replaced; ``body`` is indented as the region is."""
-    lines = body.replace("\r\n", "\n").split("\n")
+    lines = lines_of(body)
     starts = [number for number, line in enumerate(lines) if _START.match(line)]
     ends = [number for number, line in enumerate(lines) if _END.match(line)]
     if len(starts) == len(ends) == 1 and starts[0] < ends[0]:  # the marks were repeated around the new code
@@ -166,14 +171,14 @@ def rewrite_region(source: str, body: str, region: int = 0) -> Edited:
 
 def code_block(text: str) -> tuple[str, str]:
     """The one fenced block of an answer, and why there is none if so."""
-    blocks = _FENCED.findall(text.replace("\r\n", "\n"))
+    blocks = _FENCED.findall("\n".join(lines_of(text)))
     if len(blocks) == 1:
         return blocks[0], ""
     return "", f"the answer must have one block of code between lines of ```, it has {len(blocks)}"
 
 
 def _apply(source: str, edit: Edit) -> Edited:
-    lines, wanted = source.split("\n"), edit.search.replace("\r\n", "\n").split("\n")
+    lines, wanted = source.split("\n"), lines_of(edit.search)
     if not edit.search.strip():
         return Edited(source, "there is nothing to search for")
     if _MARK.search(edit.replace):
@@ -186,7 +191,7 @@ def _apply(source: str, edit: Edit) -> Edited:
     begin, end = places[0], places[0] + len(wanted)
     if not any(region.first <= begin and end <= region.last for region in regions(source)):
         return Edited(source, f"lines {begin + 1} to {end} are not inside a region that may change")
-    new = edit.replace.split("\n") if edit.replace else []
+    new = lines_of(edit.replace) if edit.replace else []
     return Edited("\n".join([*lines[:begin], *new, *lines[end:]]), "")
 
 

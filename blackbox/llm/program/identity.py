@@ -11,6 +11,7 @@ import ast
 import hashlib
 import re
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -25,6 +26,10 @@ _MULTIPLY, _ADD = (
 )
 _TOKEN = re.compile(r"\d+\.?\d*(?:e[+-]?\d+)?|\w+|[^\w\s]")
 _WIDTH = 4  # tokens of a shingle
+_SCOPES = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
+    ast.GeneratorExp,
+)  # fmt: skip
 
 
 @lru_cache(4096)
@@ -105,7 +110,10 @@ def _shingles(source: str) -> set[str]:
 
 
 def _rename(tree: ast.Module) -> None:
-    """Give the local variables of each outermost function names that no program can have."""
+    """Give the local variables of each outermost function names that no program can have.
+
+    What only a function, a lambda or a comprehension inside it binds keeps its name: beside it, the name is another's.
+    """
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     inner = {id(node) for function in functions for node in ast.walk(function) if node is not function}
     for function in functions:
@@ -115,7 +123,7 @@ def _rename(tree: ast.Module) -> None:
         shared = {name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
         shared |= {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}  # names of parameters
         names: dict[str, str] = {}
-        for node in nodes:
+        for node in _own(function):
             if isinstance(node, ast.arg):
                 names.setdefault(node.arg, f"·{len(names)}")
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -127,3 +135,11 @@ def _rename(tree: ast.Module) -> None:
                 node.arg = names.get(node.arg, node.arg)
             elif isinstance(node, ast.Name):
                 node.id = names.get(node.id, node.id)
+
+
+def _own(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
+    """The nodes of a function that are in no scope inside it, breadth first."""
+    level: list[ast.AST] = [function.args, *function.body]
+    while level:
+        yield from level
+        level = [child for node in level if not isinstance(node, _SCOPES) for child in ast.iter_child_nodes(node)]

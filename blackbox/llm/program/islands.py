@@ -20,7 +20,7 @@ def temperature(count: int, first: float, period: int) -> float:
 
 
 def spread(scores: Sequence[float]) -> float:
-    """A scale of the better half of scores: the median less the best; 1 if they are all alike."""
+    """The median less the best; where half are as good as the best, the next score less it; 1 if they are all alike."""
     ordered = sorted(scores)
     positive = [score - ordered[0] for score in ordered[len(ordered) // 2 :] if score > ordered[0]]
     return positive[0] if positive else 1.0

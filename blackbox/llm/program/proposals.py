@@ -134,7 +134,9 @@ class Proposals:
         assert primitives is not None
         weights = self.strategy.offline
         for attempt in range(_VARIANTS):
-            if not operator or attempt >= _VARIANTS // 4:  # this one finds nothing new here
+            if operator and attempt == _VARIANTS // 4:
+                place.rejected.append(Rejected(f"{OFFLINE}/{operator}", "idle"))  # it finds nothing new here
+            if not operator or attempt >= _VARIANTS // 4:
                 operator = draws.weighted(tuple(weights), tuple(weights.values()))
             parent, source = self._parent(place, draws)
             donor, other = self._parent(place, draws) if operator == "crossover" else (None, "")

@@ -13,7 +13,7 @@ from blackbox.errors import CheckpointError
 from blackbox.kernels import noise
 from blackbox.llm.program.constants import constants, tune_constants
 from blackbox.llm.program.evaluation import ProgramEvaluator
-from blackbox.llm.program.evolution import TUNE, ProgramEvolution
+from blackbox.llm.program.evolution import ProgramEvolution
 from blackbox.llm.program.identity import digest
 from blackbox.llm.program.state import EvolutionState, Program, from_json, to_json
 from blackbox.strategy import require_integer, require_number
@@ -76,13 +76,16 @@ def search_programs(
 
     Raises:
         BudgetExhausted: a client's budget is spent; the state so far is in ``checkpoint``.
-        CheckpointError: ``checkpoint`` is no state of a search, or one of another start or key.
+        CheckpointError: ``checkpoint`` is no state of a search, is damaged, or has another start, key or number of
+            islands.
     """
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         begun, state = state, from_json(path.read_text())
         if state.start != begun.start or not np.array_equal(state.key, begun.key):
             raise CheckpointError(f"{path} must be of the same start and key as state; it is of another search")
+        if len(state.islands) != strategy.islands:
+            raise CheckpointError(f"{path} has {len(state.islands)} islands, and the strategy {strategy.islands}")
     idle = 0
     while state.evaluations < evaluations:
         before = state
@@ -122,6 +125,9 @@ def tune(
             popsize=tuning.popsize,
             spread=tuning.spread,
         )
-        told = Program(done.source, TUNE, "", (number,), program.island)
-        return strategy.tell(state, [told], [done.scores], evaluations=done.evaluations)
+        told = [Program(done.source, "tune", "", (number,), program.island)] if done.source != program.source else []
+        after = strategy.tell(state, told, [done.scores][: len(told)], evaluations=len(done.tried))
+        forms = {digest(source, constants=False) for source in (program.source, done.source)}  # a sign is of the form
+        tried = {digest(source) for source in done.tried}
+        return after._replace(tuned=state.tuned | forms, seen=after.seen | tried, broken=state.broken)
     return state

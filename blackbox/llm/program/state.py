@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -10,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blackbox.arrays import Key
-from blackbox.errors import CheckpointError, SettingError
+from blackbox.errors import CheckpointError
 from blackbox.llm.program.bandit import Arm
 from blackbox.llm.program.elites import Cell
-from blackbox.llm.program.genome import regions
 
-_FORMAT = "blackbox program evolution 1"
+_FORMAT = "blackbox program evolution 2"
 
 
 class Rejected(NamedTuple):
@@ -23,7 +23,8 @@ class Rejected(NamedTuple):
 
     arm: str
     reason: str
-    """"duplicate", "similar", "long", "edit: ...", "provider: ..." or "nothing"."""
+    """"duplicate", "similar", "long", "nothing", "edit: ..." or "provider: ..."; "idle" after attempts of an offline
+    operator in turn, and "fallback" where such had to stand in for a model."""
     tokens: int = 0
     cost: float = 0.0
 
@@ -109,7 +110,6 @@ def to_json(state: EvolutionState) -> str:
     """The state as text; equal states give equal texts."""
     fields: dict[str, Any] = {
         **state._asdict(),
-        "format": _FORMAT,
         "key": [int(word) for word in state.key],
         "members": [[number, _row(member)] for number, member in sorted(state.members.items())],
         "archive": [[list(place), number] for place, number in sorted(state.archive.items())],
@@ -118,7 +118,7 @@ def to_json(state: EvolutionState) -> str:
         "broken": [_row(member) for member in state.broken],
         "arms": {name: list(arm) for name, arm in state.arms.items()},
     }
-    return json.dumps(fields, sort_keys=True)
+    return json.dumps({"format": _FORMAT, "sha256": _sha256(fields), "state": fields}, sort_keys=True)
 
 
 def from_json(text: str) -> EvolutionState:
@@ -128,10 +128,12 @@ def from_json(text: str) -> EvolutionState:
         CheckpointError: the text is none of its kind, or damaged.
     """
     try:
-        fields: dict[str, Any] = json.loads(text)
-        if (kind := fields.pop("format")) != _FORMAT:
+        stored = json.loads(text)
+        if (kind := stored["format"]) != _FORMAT:
             raise CheckpointError(f"program evolution: format {kind!r} is none that this version reads")
-        regions(fields["start"])
+        fields: dict[str, Any] = stored["state"]
+        if _sha256(fields) != stored["sha256"]:
+            raise CheckpointError("program evolution: the state is not the one that was stored: its digest differs")
         return EvolutionState(**{
             **fields,
             "key": np.asarray(fields["key"], np.uint32).reshape(2),
@@ -146,8 +148,12 @@ def from_json(text: str) -> EvolutionState:
         })  # fmt: skip
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SettingError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"program evolution: the text is no stored state: {error}") from error
+
+
+def _sha256(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _row(member: Member) -> list[Any]:
