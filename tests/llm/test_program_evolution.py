@@ -211,6 +211,8 @@ def test_failed_programs_are_worst_and_never_parents() -> None:
             strategy.tell(state, programs, wrong)
     with pytest.raises(TellError, match="feedback must have"):
         strategy.tell(state, programs, scores, ["x"])
+    with pytest.raises(TellError, match="must be Python"):
+        strategy.tell(state, [Program(START.replace("return x", "return ("))], [1.0])
     assert strategy.recommend(strategy.init(bb.key(0), START)).source == START
 
 

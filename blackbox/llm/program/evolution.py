@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +22,12 @@ from typing import Any
 import numpy as np
 
 from blackbox.arrays import Key
-from blackbox.draws import Draws
 from blackbox.errors import SettingError, TellError
 from blackbox.llm.client import Client, client_of, require_provider
 from blackbox.llm.program import islands as of_islands
+from blackbox.llm.program.arrivals import Arrivals
 from blackbox.llm.program.bandit import Bandit
-from blackbox.llm.program.elites import cell, features, insert
 from blackbox.llm.program.genome import lines_of, regions
-from blackbox.llm.program.identity import digest
 from blackbox.llm.program.primitives import Primitives
 from blackbox.llm.program.prompts import OPERATORS as ONLINE
 from blackbox.llm.program.proposals import OFFLINE, Proposals, arms_of
@@ -38,8 +35,6 @@ from blackbox.llm.program.sites import size
 from blackbox.llm.program.state import EvolutionState, Member, Program
 from blackbox.llm.program.variation import OPERATORS
 from blackbox.strategy import require_integer, require_key, require_number
-
-_KEPT = 4000  # characters of what an evaluation said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +186,7 @@ class ProgramEvolution:
             evaluations: how many the scores took, by default one for each program.
 
         Raises:
-            TellError: scores or feedback of another length.
+            TellError: scores or feedback of another length; a program with scores that is no Python.
         """
         try:
             rows = np.asarray(scores, float)
@@ -204,72 +199,10 @@ class ProgramEvolution:
         if feedback and len(feedback) != len(programs):
             raise TellError(f"feedback must have one text for each of {len(programs)} programs, got {len(feedback)}")
         rows = rows[:, None] if rows.ndim == 1 else rows
-        members, islands = dict(state.members), [list(island) for island in state.islands]
-        archive, arrivals, counts = dict(state.archive), list(state.arrivals), Counter(state.counts)
-        known = {number: member.score for number, member in members.items()}
-        best, improvements, broken = state.best, state.improvements, []
-        pulls: list[tuple[str, float, float]] = []
-        unit = of_islands.spread(list(known.values())) if known else 1.0
+        arrivals = Arrivals(self, state)
         for i, program in enumerate(programs):
-            number = state.told + i
-            member = Member(program, tuple(rows[i].tolist()), feedback[i][:_KEPT] if feedback else "")
-            valid = bool(np.isfinite(rows[i]).all()) and rows.shape[1] > 0
-            counts["programs"] += 1
-            counts.update(_kind(one.reason) for one in program.rejected)
-            pulls += [
-                (one.arm, 0.0, one.cost)
-                for one in program.rejected
-                if one.tokens or _kind(one.reason) in ("provider", "idle")
-            ]
-            if program.operator == "repair":
-                counts["repaired" if valid else "not repaired"] += 1
-            if not valid:
-                counts["failed"] += 1
-                if program.model not in ("", OFFLINE) and program.operator != "repair":
-                    broken.append(member._replace(scores=()))
-            else:
-                home = program.island % len(islands)
-                members[number] = member._replace(program=program._replace(rejected=()))  # that is counted, and long
-                known[number] = member.score
-                islands[home].append(number)
-                arrivals[home] += 1
-                place = cell(features(program.source, state.start, self.longest), self.bins)
-                archive = insert(archive, place, number, known)
-                if best < 0 or member.score < known[best]:
-                    best, improvements = number, improvements + (best >= 0)
-            if program.arm:
-                base = known.get(program.parents[0]) if program.parents else None
-                gain = max(0.0, base - member.score) / unit if base is not None and valid else 0.0
-                pulls.append((program.arm, gain / (1 + gain), program.cost))
-        generation = state.generation + 1
-        if len(islands) > 1 and self.migrate_every and generation % self.migrate_every == 0:
-            of_islands.migrate(islands, known)
-        if len(islands) > 1 and self.reset_every and generation % self.reset_every == 0:
-            for i in of_islands.restart(islands, known, Draws(state.key, generation, 0, self.tries + 1)):
-                arrivals[i] = 0
-        for i, island in enumerate(islands):
-            lengths = [size(members[number].program.source) for number in island]
-            told = [members[number].scores for number in island]
-            order = of_islands.survivors(told, lengths, self.cluster_size)[: self.island_size]
-            islands[i] = [island[one] for one in order]
-        kept = {best, *archive.values(), *(number for island in islands for number in island)}
-        return state._replace(
-            generation=generation,
-            told=state.told + len(programs),
-            evaluations=state.evaluations + (len(programs) if evaluations is None else evaluations),
-            members={number: member for number, member in members.items() if number in kept},
-            islands=tuple(tuple(island) for island in islands),
-            arrivals=tuple(arrivals),
-            archive=archive,
-            best=best,
-            seen=state.seen | {digest(program.source) for program in programs},
-            broken=tuple(broken),
-            arms=self.bandit.update(state.arms, pulls) if pulls else state.arms,
-            counts=dict(sorted(counts.items())),
-            improvements=improvements,
-            tokens=state.tokens + sum(p.tokens + sum(one.tokens for one in p.rejected) for p in programs),
-            cost=state.cost + math.fsum(p.cost + math.fsum(one.cost for one in p.rejected) for p in programs),
-        )
+            arrivals.add(program, tuple(rows[i].tolist()), feedback[i] if feedback else "")
+        return arrivals.state(len(programs) if evaluations is None else evaluations)
 
     def recommend(self, state: EvolutionState) -> Program:
         """The best program told; the start if none has succeeded."""
@@ -297,7 +230,3 @@ class ProgramEvolution:
             "cost per improvement": state.cost / each,
             **{f"proposals: {reason}": count for reason, count in state.counts.items()},
         }
-
-
-def _kind(reason: str) -> str:
-    return reason.partition(":")[0]
