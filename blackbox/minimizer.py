@@ -20,7 +20,7 @@ from blackbox.box import Box
 from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
 from blackbox.cluster import Ray
 from blackbox.dimensions import show
-from blackbox.errors import SettingError, TellError, WorkerError
+from blackbox.errors import BudgetExhausted, NonFinite, SettingError, TellError, WorkerError
 from blackbox.evaluation import describe
 from blackbox.journal import Journal
 from blackbox.optimizer import Optimizer
@@ -52,7 +52,8 @@ class Result:
         evaluations: results told, those before a resume or of a warm start included.
         seconds: duration of this call.
         stopped: from each reason that ended the run ("budget", "seconds", "target", "patience", "errors",
-            "method", "callback") to a sentence.
+            "method", "callback") to a sentence. "method": it has converged, or a budget of its own is spent, such as
+            that of its language model.
         seed: with the same settings gives the same run again (with one evaluation at a time).
         method: name of the method used.
         failures: evaluations without a value.
@@ -278,6 +279,7 @@ class _Run:
         self._start = time.monotonic()
         self._stopped: dict[str, str] = {}
         self._ending: dict[str, str] = {}  # what it will have stopped for after its finals
+        self._exhausted = ""  # why the method asks for nothing more: a budget of its own, not that of evaluations
         self._told = self._errors = 0  # in this call
         self._best = optimizer.best
         self._improved_at = optimizer.evaluations
@@ -310,14 +312,21 @@ class _Run:
             is_over = self._is_over()
             # Members of the open generation are needed anyway and may queue; others would only get stale.
             spare = min(pool.slots, optimizer.left_in_generation) if pool.slots > 1 else 0
-            while len(running) < pool.slots + spare and optimizer.left > 0 and not is_over:
+            while len(running) < pool.slots + spare and optimizer.left > 0 and not (is_over or self._exhausted):
                 if synchronous and running and optimizer.left_in_generation == 0:
                     break
-                candidate = optimizer.ask()
+                try:
+                    candidate = optimizer.ask()
+                except BudgetExhausted as error:
+                    self._exhausted = str(error)
+                    break
                 running[submitted] = candidate
                 pool.submit(submitted, candidate.x if candidate.budget is None else (candidate.x, candidate.budget))
                 submitted += 1
                 spare = min(spare, optimizer.left_in_generation)
+            if not running and self._exhausted and optimizer.left > 0:
+                self._end_exhausted()
+                continue
             if not running:
                 full = " full" if optimizer.settings.fidelity is not None else ""
                 self._stopped |= self._ending or {"budget": f"all {optimizer.budget}{full} evaluations are done"}
@@ -351,7 +360,14 @@ class _Run:
             if count == 0 or self._is_over():
                 self._stopped |= self._ending or {"budget": f"all {optimizer.budget} evaluations are done"}
                 break
-            candidates = optimizer.ask(count)
+            if self._exhausted:
+                self._end_exhausted()
+                continue
+            try:
+                candidates = optimizer.ask(count)
+            except BudgetExhausted as error:
+                self._exhausted = str(error)
+                continue
             points = [candidate.x for candidate in candidates]
             begin = time.perf_counter()
             try:
@@ -363,7 +379,12 @@ class _Run:
             else:
                 seconds = (time.perf_counter() - begin) / count
                 values, constraints = self._parts(values)
-                optimizer.tell(candidates, values, constraints=constraints, seconds=seconds)
+                try:
+                    optimizer.tell(candidates, values, constraints=constraints, seconds=seconds)
+                except BudgetExhausted:  # nothing is told yet, and all but the last result can be
+                    pairs = values if constraints is None else zip(values, constraints, strict=True)
+                    for candidate, value in zip(candidates, pairs, strict=True):
+                        self._keep(candidate, Outcome(0, value, "ok", "", seconds))
                 for candidate in candidates:
                     self._after(candidate)
             self._check_time()
@@ -375,12 +396,7 @@ class _Run:
                 raise error
             if error is None and not self._limits.catch:
                 raise WorkerError(f"the objective raised in its worker: {outcome.reason}")
-        seconds = None if math.isnan(outcome.seconds) else outcome.seconds
-        if outcome.status == "ok":
-            value, constraints = self._parts(outcome.value)
-            self._optimizer.tell(candidate, value, constraints=constraints, seconds=seconds)
-        else:
-            self._optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
+        self._keep(candidate, outcome)
         self._errors += outcome.status in ("failed", "crashed")
         self._after(candidate)
         least = ALL_FAILED if self._errors == self._told else MIN_EVALUATIONS
@@ -389,6 +405,32 @@ class _Run:
                 f"{self._errors} of {self._told} evaluations raised or crashed, the last one with: {outcome.reason}"
             )
             warnings.warn(self._stopped["errors"], RuntimeWarning, stacklevel=4)
+
+    def _keep(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Tell a result.
+
+        The last one of a generation begins the next, for which the method may have no budget. Then it is told as that
+        of a point from outside, which begins none; with a fidelity only if it is of the full budget, as those are.
+        """
+        optimizer, settings = self._optimizer, self._optimizer.settings
+        seconds = None if math.isnan(outcome.seconds) else outcome.seconds
+        value, constraints = self._parts(outcome.value) if outcome.status == "ok" else (None, None)
+        try:
+            if outcome.status == "ok":
+                optimizer.tell(candidate, value, constraints=constraints, seconds=seconds)
+            else:
+                optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
+        except BudgetExhausted as error:
+            self._exhausted = str(error)
+            optimizer.forget([candidate])
+            if settings.fidelity is None or candidate.budget == settings.fidelity.most:
+                with contextlib.suppress(NonFinite):  # a failed one, where values must be finite
+                    optimizer.tell(candidate.x, value, constraints=constraints, seconds=seconds)
+            if outcome.status == "ok":
+                numbers = settings.goals.read(settings.policy, value, constraints)
+            else:
+                numbers = settings.goals.failure(outcome.status)
+            candidate.take(*numbers, settings.objectives)
 
     def _parts(self, returned: Any) -> tuple[Any, Any]:
         """Value and constraints of what the objective returned; a failed evaluation has None."""
@@ -444,6 +486,14 @@ class _Run:
         elif not (self._ending or optimizer.in_finals):
             self._ending[reason] = why
             optimizer.begin_finals()
+
+    def _end_exhausted(self) -> None:
+        """Stop because the method can propose nothing more, under noise after finals, which need no proposals."""
+        why, self._exhausted = self._exhausted, ""
+        has_finals = bool(self._ending) or self._optimizer.in_finals
+        self._end("method", why)
+        if has_finals and not self._stopped:  # these were asked for in vain
+            self._stopped |= self._ending or {"method": why}
 
     def _is_over(self) -> bool:
         """Whether the finals are over with which this run was to end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -392,3 +393,98 @@ def test_the_papers_step_size_is_constant() -> None:
     assert strategy.ask(state).std(axis=0) == pytest.approx([0.01, 0.01], rel=0.2)
     assert int(state.stats.fallbacks) == 0
     assert "semicolon" not in script.requests[-1].messages[-1].content
+
+
+# Behind minimize
+
+
+def words(request: Request) -> Any:
+    """An answer that each of the three methods can read, another one to each question."""
+    text, number = request.messages[-1].content, 5 + 7 * request.sample % 90
+    if "Solutions of" in text:
+        return "500 500; 90 90"
+    if "A solution is" in text:
+        return f"[{number}, {len(text) % 100}]"
+    return [f"x1 = 0.{i + number}, x2 = 0.5" if "Complete" in text else f"{i}" for i in range(request.n)]
+
+
+MODES: list[dict[str, Any]] = [
+    {}, {"vectorized": True}, {"workers": 3, "kind": "thread"}, {"workers": 3, "kind": "thread", "synchronous": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode)) or "serial")
+@pytest.mark.parametrize("kind", [bb.llm.EvoLLM, bb.llm.OPRO, bb.llm.LLAMBO])
+def test_minimize_ends_with_what_was_found_when_the_models_budget_is_spent(kind: Any, mode: dict[str, Any]) -> None:
+    """The latest evaluation is always the best, so that none may be missing."""
+    numbers = itertools.count()
+
+    def latest(x: Any) -> Any:
+        values = [-float(next(numbers)) for _ in range(len(x) if "vectorized" in mode else 1)]
+        return values if "vectorized" in mode else values[0]
+
+    seen: list[float] = []
+    client = bb.llm.Client(bb.llm.Scripted(words), budget=bb.llm.Budget(calls=23))
+    result = bb.minimize(
+        latest, bb.Box([0.0] * 2, [1.0] * 2), method=kind(provider=client, popsize=4), budget=1000, seed=0,
+        callbacks=[lambda snapshot: seen.append(snapshot.candidate.value)], **mode,
+    )  # fmt: skip
+    assert list(result.stopped) == ["method"]
+    assert "the budget of calls has no room for another attempt" in result.stopped["method"]
+    assert sorted(seen, reverse=True) == [-float(i) for i in range(next(numbers))]
+    assert result.evaluations == len(seen)
+    assert result.value == min(seen)
+    assert client.spent.calls == 23
+    with pytest.raises(BudgetExhausted, match="calls"):
+        go_on(result.optimizer)
+    assert result.optimizer.best.value == result.value
+
+
+def go_on(optimizer: Any) -> None:
+    for _ in range(100):
+        optimizer.tell(optimizer.ask(), 0.0)
+
+
+def test_the_budget_of_evaluations_is_the_reason_where_both_are_spent() -> None:
+    client = bb.llm.Client(bb.llm.Scripted(words), budget=bb.llm.Budget(calls=3))
+    result = bb.minimize(
+        sphere, bb.Box([0.0] * 2, [1.0] * 2), method=bb.llm.EvoLLM(provider=client, popsize=4), budget=20, seed=0
+    )
+    assert result.stopped == {"budget": "all 20 evaluations are done"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_under_noise_finals_follow_a_spent_budget_of_the_model(fails: bool) -> None:
+    client = bb.llm.Client(bb.llm.Scripted(words), budget=bb.llm.Budget(calls=10))
+    rng = np.random.default_rng(0)
+
+    def noisy(x: np.ndarray) -> float:
+        return np.nan if fails and rng.uniform() < 0.3 else sphere(x) + 0.01 * rng.standard_normal()
+
+    result = bb.minimize(
+        noisy, bb.Box([0.0] * 2, [1.0] * 2), method=bb.llm.EvoLLM(provider=client, popsize=5), noise=True, budget=500,
+        seed=0,
+    )  # fmt: skip
+    assert list(result.stopped) == ["method"]
+    assert result.best.n_evaluations > 1
+    assert 60 < result.evaluations < 80  # 12 generations, and as many finals as belong to them
+
+
+@pytest.mark.parametrize("nonfinite", ["fail", "raise"])
+def test_failed_evaluations_count_where_the_models_budget_is_spent(nonfinite: str) -> None:
+    client = bb.llm.Client(bb.llm.Scripted(words), budget=bb.llm.Budget(calls=4))
+    calls: list[Any] = []
+
+    def every_fourth_fails(x: np.ndarray) -> float:
+        calls.append(x)
+        if len(calls) % 4 == 0:
+            raise ValueError("a generation's last")
+        return sphere(x)
+
+    method = bb.llm.EvoLLM(provider=client, popsize=4)
+    box = bb.Box([0.0] * 2, [1.0] * 2)
+    result = bb.minimize(every_fourth_fails, box, method=method, budget=99, seed=0, nonfinite=nonfinite)
+    assert list(result.stopped) == ["method"]
+    left_out = int(nonfinite == "raise")  # the last one, which nothing but a value could be told of
+    assert result.evaluations == len(calls) - left_out
+    assert result.failures == len(calls) // 4 - left_out
