@@ -9,9 +9,10 @@ Source: Liu, Astorga, Seedat & van der Schaar 2024, "Large language models to en
     next         the x'_k of greatest expected improvement, E max(0, s_min - s), s normal by the answers' moments
 
 The first ``start`` points are uniform: the paper's warm start by knowledge of the problem is what ``x0`` and injected
-points bring, and its jitter of the target and second template are left out. Candidates that are none, those known, and
-other members are dropped; if none is left, the member is uniform and the state counts it. A candidate without two
-readable predictions has no improvement. The provider's error is raised where it proposes nothing for any member.
+points bring, and its jitter of the target and second template are left out. Candidates that are none, those shown, and
+the members before in the generation are dropped; if none is left, the member is uniform and the state counts it. A
+candidate without two readable predictions has no improvement. The provider's error is raised where it proposes nothing
+for any member.
 """
 
 from __future__ import annotations
@@ -117,6 +118,9 @@ class LLAMBO:
     def ask(self, state: LLAMBOState, first: int = 0) -> Float[ndarray, "n d"]:
         """The members of most expected improvement; may ask the model, whose answers the client keeps.
 
+        They are none of those before ``first``, for which it is asked, too, if it was not. Where the provider has
+        failed to answer, another call asks it again, and may give other members.
+
         Raises:
             BudgetExhausted: the client has no room for the questions.
             ProviderError: the provider proposed nothing.
@@ -124,11 +128,12 @@ class LLAMBO:
         members = self._uniform(state, first)
         if self._asks(state):
             taken: list[Float[ndarray, "d"]] = []
-            for place in range(self.popsize):
-                chosen = self._chosen(state, first + place, taken)
+            for member in range(first + self.popsize):
+                chosen = self._chosen(state, member, taken)
                 if chosen is not None:
-                    members[place] = chosen
                     taken.append(chosen)
+                    if member >= first:
+                        members[member - first] = chosen
         elif state.generation == 0 and first == 0:
             members[0] = state.best.x
         return members.astype(state.best.x.dtype)

@@ -6,9 +6,10 @@ Source: Yang et al. 2023, "Large language models as optimizers" (arXiv:2309.0340
     prompt      what a solution is, the pairs, "another one that differs from all of them and has a lower loss"
     x_1..x_8    eight answers at temperature 1; of each the last list in brackets
 
-A solution that is none, is listed, or is another member's, is asked for once more; then a uniform point stands in its
-place, and the state counts it. The provider's error is raised where it gives no answer at all. The first generation is
-x0 and uniform points. For texts there is :class:`TextOPRO`.
+A solution that is none, is listed, or is that of a member before it in the generation, is asked for once more; then a
+uniform point stands in its place, and the state counts it. One that was told and is no longer among the best may come
+again: the state keeps no others. The provider's error is raised where it gives no answer at all. The first generation
+is x0 and uniform points. For texts there is :class:`TextOPRO`.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class OPRO:
         return OPROState(np.asarray(key), zero, no_pairs(self.shown, len(start)), none_yet(start), zero)
 
     def ask(self, state: OPROState, first: int = 0) -> Float[ndarray, "n d"]:
-        """New solutions; may ask the model, whose answers the client keeps.
+        """New solutions, also to those before ``first``; may ask the model, whose answers the client keeps.
+
+        Where the provider has failed to answer, another call asks it again, and may give other solutions.
 
         Raises:
             BudgetExhausted: the client has no room for the questions.
@@ -153,17 +156,19 @@ class OPRO:
         """By the member's place, counted from ``first``, the new solutions among the answers."""
         known = {tuple(row) for row in self._integers(state.pairs.points[: state.pairs.used]).tolist()}
         found: dict[int, tuple[int, ...]] = {}
-        open_ = list(range(self.popsize))
-        for again in (0, 1):
-            replies = complete(self._requests(state, [first + slot for slot in open_], again))
-            for slot, reply in zip(list(open_), replies, strict=True):
-                solution = self._parsed(reply, state.pairs.points.shape[1])
-                if solution is not None and solution not in known:
-                    known.add(solution)
-                    found[slot] = solution
-                    open_.remove(slot)
-            if not open_:
-                break
+        for page in range(first % self.popsize, first + 1, self.popsize):  # the earlier ones cost nothing once asked
+            found.clear()
+            open_ = list(range(self.popsize))
+            for again in (0, 1):
+                replies = complete(self._requests(state, [page + slot for slot in open_], again))
+                for slot, reply in zip(list(open_), replies, strict=True):
+                    solution = self._parsed(reply, state.pairs.points.shape[1])
+                    if solution is not None and solution not in known:
+                        known.add(solution)
+                        found[slot] = solution
+                        open_.remove(slot)
+                if not open_:
+                    break
         return found
 
     def __getstate__(self) -> dict[str, Any]:

@@ -76,6 +76,30 @@ def test_opro_repeats_no_solution_and_counts_what_was_none() -> None:
     assert len(script.requests) == 4 + 3
 
 
+@pytest.mark.parametrize("kind", [bb.llm.OPRO, bb.llm.LLAMBO])
+def test_no_member_of_a_generation_is_that_of_another_page(kind: Any) -> None:
+    """Few solutions are answered, so that pages would meet; and a page is the same whether others were asked or not."""
+
+    def answer(request: bb.llm.Request) -> Any:
+        if kind is bb.llm.OPRO:
+            return f"[{request.sample // 2 % 3 + 3 * (request.sample % 2)}, 3]"
+        asked = "Complete" in request.messages[-1].content
+        return [f"x1 = 0.{1 + i}, x2 = 0.5" if asked else "1" for i in range(request.n)]
+
+    def begun() -> tuple[Any, Any]:
+        strategy = kind(provider=bb.llm.Scripted(answer), popsize=3)
+        state = strategy.init(bb.key(1), np.full(2, 0.5))
+        state = strategy.tell(state, np.array([[0.9, 0.9], [0.8, 0.9]]), np.array([1.0, 2.0]))
+        return strategy, state._replace(generation=np.asarray(9)[()])
+
+    strategy, state = begun()
+    pages = [strategy.ask(state, first) for first in (0, 3)]
+    proposed = [tuple(x) for x in np.concatenate(pages).tolist() if x[1] in (0.03, 0.5)]
+    assert len(set(proposed)) == len(proposed) == 6
+    other, state = begun()
+    assert other.ask(state, 3).tobytes() == pages[1].tobytes()
+
+
 def by_distance(request: bb.llm.Request) -> list[str]:
     """What a model might answer to LLAMBO: configurations near the best, and losses like the nearest one's."""
     text = request.messages[-1].content
