@@ -95,6 +95,9 @@ class OpenAI:
             raise answer
         return answer
 
+    def __reduce__(self) -> tuple[type[OpenAI], tuple[Any, ...]]:
+        return OpenAI, (self.model, self.base_url, self.key, self.stream)  # connections and locks are of this process
+
     def close(self) -> None:
         """Close idle connections; the next request opens new ones."""
         with self._mutex:

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from blackbox.errors import BlackboxError, BudgetExhausted, ProviderError, SettingError
 from blackbox.llm.budget import UNIT, Bill, Budget
@@ -38,7 +38,9 @@ _GRACE = 1.0  # seconds reserved beyond the timeout, for noticing it on a busy m
 
 
 class Client:
-    """Answers of one model, bought within a budget and never twice. For any thread; a forked child makes its own.
+    """Answers of one model, bought within a budget and never twice. For any thread; another process makes its own.
+
+    A deep copy of what holds a client, such as a strategy, holds the same one: there is one budget. It is not pickled.
 
     Args:
         provider: whom to ask.
@@ -164,6 +166,15 @@ class Client:
     def close(self) -> None:
         """Let go of the file."""
         self._ledger.close()
+
+    def __deepcopy__(self, memo: object) -> Client:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise SettingError(
+            "provider must be no Client where a strategy is pickled: a client holds locks and a file that are of this"
+            " process. Make it there, with the same path; a provider such as OpenAI(...) can be sent"
+        )
 
     def __enter__(self) -> Client:
         return self

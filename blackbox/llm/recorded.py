@@ -70,6 +70,9 @@ class Recorded:
                 self._replies[key] = reply
             return self._replies[key]
 
+    def __reduce__(self) -> tuple[type[Recorded], tuple[Path, Provider | None]]:
+        return Recorded, (self.path, self.provider)
+
     def _load(self) -> None:
         content = self.path.read_bytes()
         lines = content.split(b"\n")[:-1]  # without what follows the last line's end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from blackbox.errors import ProviderError
 from blackbox.llm.provider import Reply, Request
@@ -60,6 +61,13 @@ class Scripted:
         tokens_in = min(most_in, sum(_tokens(content) for _, content in request.messages))
         tokens_out = min(most_out, sum(map(_tokens, texts)))
         return Reply(texts, tokens_in, tokens_out, ("stop",) * len(texts), self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_mutex"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._mutex = threading.Lock()
 
 
 def _tokens(text: str) -> int:

@@ -198,6 +198,29 @@ def test_a_used_strategy_can_be_copied_and_sent() -> None:
         assert np.array_equal(other.ask(state), strategy.ask(state))
 
 
+def test_every_provider_can_be_copied_and_sent(tmp_path: Path) -> None:
+    providers = [
+        bb.llm.OpenAI("m", base_url="http://localhost:1/v1", key=None),
+        bb.llm.Scripted(["500 500; 9 9"] * 3),
+        bb.llm.Recorded(tmp_path / "tape.jsonl", bb.llm.Scripted(["500 500; 9 9"] * 3)),
+    ]
+    for provider in providers:
+        strategy = bb.llm.EvoLLM(provider=provider)
+        others = [copy.deepcopy(strategy), pickle.loads(pickle.dumps(strategy))]  # noqa: S301
+        assert [other.client.provider.model for other in others] == [provider.model] * 2
+        if not isinstance(provider, bb.llm.OpenAI):
+            states = [run(other, sphere, 2, 4) for other in [*others, strategy]]
+            assert len({state.best.x.tobytes() for state in states}) == 1
+
+
+def test_a_client_is_shared_by_copies_and_stays_in_its_process() -> None:
+    client = bb.llm.Client(bb.llm.Scripted([]))
+    for strategy in (bb.llm.EvoLLM(provider=client), bb.llm.GEPA(provider=client, instances=[1], validation=[2])):
+        assert copy.deepcopy(strategy).client is client
+        with pytest.raises(SettingError, match="provider must be no Client where a strategy is pickled"):
+            pickle.dumps(strategy)
+
+
 def test_weights_have_names_of_their_own(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
