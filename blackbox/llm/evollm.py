@@ -55,6 +55,8 @@ class Stats(NamedTuple):
     """Those whose first answer was none."""
     fallbacks: Int[Array, ""]
     """Those whose second answer was none either, or of which the provider gave none."""
+    clipped: Int[Array, ""]
+    """Those whose answer was outside of the box, and the mean its nearest point."""
 
 
 class EvoLLMState(NamedTuple):
@@ -148,11 +150,13 @@ class EvoLLM:
             elites=no_elites(self.generations, min(self.members, self.popsize), len(start)),
             former=np.asarray(start, np.float64),
             best=none_yet(start),
-            stats=Stats(zero, zero, zero),
+            stats=Stats(zero, zero, zero, zero),
         )
 
     def ask(self, state: EvoLLMState, first: int = 0) -> Float[ndarray, "n d"]:
         """The next members; may ask the model, whose answers the client keeps.
+
+        Where the provider has failed to answer for a block, another call asks it again, and may give other members.
 
         Raises:
             BudgetExhausted: the client has no room for the question.
@@ -204,7 +208,7 @@ class EvoLLM:
         sigma = np.full(len(mean), max(step, _LEAST_STEP * self.sigma0))
         blocks = [slice(start, start + self.block) for start in range(0, len(mean), self.block)]
         asked = [self._asked(window, solutions[:, block], losses, block) for block in blocks]
-        repeated = fallbacks = 0
+        repeated = fallbacks = clipped = 0
         due = list(range(len(blocks)))
         for again in (False, True):
             outcomes = complete([self._request(asked[i], again) for i in due])
@@ -214,7 +218,9 @@ class EvoLLM:
             for i, outcome in zip(due, outcomes, strict=True):
                 answer = _answer(outcome, asked[i])
                 if answer is not None:
-                    mean[blocks[i]] = window._replace(center=window.center[blocks[i]]).points(answer.integers)
+                    answered = window._replace(center=window.center[blocks[i]]).points(answer.integers)
+                    mean[blocks[i]] = np.clip(answered, self.low, self.high)
+                    clipped += int(np.any(mean[blocks[i]] != answered))
                     if answer.spread is not None and self.step_size == "asked":
                         widest = (self.high - self.low) / 2
                         sigma[blocks[i]] = np.minimum(window.lengths(np.maximum(answer.spread, 0.5)), widest)
@@ -225,7 +231,7 @@ class EvoLLM:
             if again or not unread:
                 break
             repeated, due = len(unread), unread
-        counts = np.asarray([len(blocks), repeated, fallbacks])
+        counts = np.asarray([len(blocks), repeated, fallbacks, clipped])
         return _Proposal(np.clip(mean, self.low, self.high), sigma, Stats(*counts))
 
     def _bought(self, requests: list[Request]) -> list[Reply | ProviderError]:

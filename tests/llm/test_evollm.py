@@ -165,8 +165,7 @@ def test_without_answers_it_is_an_evolution_strategy_and_counts() -> None:
     strategy = bb.llm.EvoLLM(provider=script, step_size="elites")
     state = run(strategy, sphere, 3, 30)
     assert state.best.fitness < 1e-3 * sphere(HALVES)
-    blocks, repeated, fallbacks = map(int, state.stats)
-    assert (blocks, repeated, fallbacks) == (28, 28, 28)  # of 30 generations less two to warm up
+    assert tuple(map(int, state.stats)) == (28, 28, 28, 0)  # of 30 generations less two to warm up
     assert len(script.requests) == 56  # each asked twice, at two temperatures
     assert {request.temperature for request in script.requests} == {1.0, 1.2}
 
@@ -181,14 +180,14 @@ def test_a_provider_without_answers_is_an_error_and_one_block_of_it_a_fallback()
 
     script = bb.llm.Scripted(half)
     state = run(bb.llm.EvoLLM(provider=script, block=2), sphere, 3, 5)
-    assert tuple(map(int, state.stats)) == (6, 0, 3)
+    assert tuple(map(int, state.stats)) == (6, 0, 3, 0)
     assert len(script.requests) == 6  # the client has tried as often as it may: it is not asked again
 
 
 def test_answers_that_are_cut_are_none() -> None:
     cut = bb.llm.Reply(("500 50",), 9, 9, ("length",), "m")
     state = run(bb.llm.EvoLLM(provider=bb.llm.Scripted(lambda request: cut)), sphere, 2, 4)
-    assert tuple(map(int, state.stats)) == (2, 2, 2)
+    assert tuple(map(int, state.stats)) == (2, 2, 2, 0)
 
 
 def test_a_used_strategy_can_be_copied_and_sent() -> None:
@@ -236,7 +235,19 @@ def test_weights_have_names_of_their_own(tmp_path: Path) -> None:
 def test_a_second_answer_counts_as_repeated_only() -> None:
     answers = ["no", "500 500 500; 9 9 9"] * 40
     state = run(bb.llm.EvoLLM(provider=bb.llm.Client(bb.llm.Scripted(answers))), sphere, 3, 6)
-    assert tuple(map(int, state.stats)) == (4, 4, 0)
+    assert tuple(map(int, state.stats)) == (4, 4, 0, 0)
+
+
+def test_answers_outside_of_the_box_are_counted() -> None:
+    script = bb.llm.Scripted(lambda request: "999 500" if "of 2 integers" in request.messages[-1].content else "500")
+    strategy = bb.llm.EvoLLM(provider=script, block=2, step_size="fixed", sigma0=1e-9)
+    state = strategy.init(bb.key(0), np.full(3, 0.5))
+    corner = np.array([[1.0, 0.5, 0.5], [0.9, 0.4, 0.4]])
+    state = strategy.tell(state, corner, np.array([0.0, 1.0]))._replace(generation=np.asarray(5)[()])
+    population = strategy.ask(state)
+    assert population[:, 0] == pytest.approx(1.0)
+    assert population.max() <= 1.0
+    assert tuple(map(int, strategy.tell(state, population, np.ones(10)).stats)) == (2, 0, 0, 1)
 
 
 def test_failed_members_never_reach_the_prompt() -> None:

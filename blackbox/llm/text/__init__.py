@@ -5,7 +5,8 @@ immutable state:
 
 * ``init(key, seeds) -> state``
 * ``ask(state) -> genomes``: the next ones. It may ask a language model through a :class:`blackbox.llm.Client`, whose
-  stored answers make it a pure function, too: asked again, it gives the same genomes and pays nothing.
+  stored answers make it a pure function, too: asked again, it gives the same genomes and pays nothing. Only where the
+  provider has failed to answer, the model is asked again, and there may be others.
 * ``batch(state)``: numbers of the task's instances on which each of them is evaluated, the same for all: paired.
 * ``tell(state, genomes, scores, feedback=()) -> state``: losses of shape ``(genomes, instances)``, lower is better, NaN
   = failed = worst; it never asks a model. Methods that go by means take shape ``(genomes,)`` as well. Told may be fewer
