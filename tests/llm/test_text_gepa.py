@@ -244,6 +244,16 @@ def test_a_minibatch_without_mistakes_is_passed_over() -> None:
     assert (after.phase, after.iteration, after.component) == ("trace", 2, "write")
 
 
+def test_no_failure_is_better_than_what_came_back() -> None:
+    """Losses may be above ``worst``: then failures are as bad as they are, and failing everywhere is worse than all."""
+    gepa = method(Client(Scripted(lambda request: "<prompt>better</prompt>")))
+    state = traced(gepa, begun(gepa), [3.0, 3.0, 2.0])
+    (child,) = gepa.ask(state)
+    assert gepa.tell(state, [child], [[3.0, 2.5, math.nan]]).phase == "trace"
+    assert gepa.tell(state, [child], [[math.nan] * 3]).phase == "trace"
+    assert gepa.tell(state, [child], [[3.0, 2.5, 2.0]]).phase == "validate"
+
+
 def test_a_reply_without_a_text_leaves_the_parent() -> None:
     script = Scripted(["no", "no"])
     gepa = method(Client(script))

@@ -18,7 +18,7 @@ import blackbox as bb
 from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError, SettingError, TellError
 from blackbox.llm import Client, EvoPromptGA, Reply, Rollout, Rollouts, Scripted, exemplar_pool, final_pick
 from blackbox.llm.text.draws import Draws, minibatch
-from blackbox.llm.text.losses import mean_losses, shown_score, told_losses
+from blackbox.llm.text.losses import filled_losses, mean_losses, shown_score, told_losses
 from blackbox.llm.text.replies import delimited, shortened, text_in
 from blackbox.llm.text.stored import from_json
 
@@ -114,6 +114,22 @@ def test_losses_that_are_not_finite_have_failed() -> None:
     with pytest.raises(TellError, match=r"\(2, 2\), genomes by instances; got \(2,\)"):
         told_losses("ab", [1, 2], 2, is_mean_enough=False)
     assert [shown_score(loss, 2.0) for loss in (0.0, 0.5, 2.0, 9.0, -1.0, math.inf)] == [100, 75, 0, 0, 100, 0]
+
+
+def test_a_failed_instance_counts_the_same_alone_and_among_others() -> None:
+    """In means, in the final choice and in GEPA; and losses may be as large as there are numbers."""
+    table = {"a": [0.0, math.nan, 0.5], "b": [9.0, 0.2, 0.2], "c": [math.nan] * 3, "d": [1e308, 1.7e308, math.nan]}
+    rows = told_losses(list(table), list(table.values()), 3)
+    filled = filled_losses(rows, 1.0)
+    assert filled.tolist() == [[0.0, 1.0, 0.5], [9.0, 0.2, 0.2], [1.0, 1.0, 1.0], [1e100, 1e100, 1e100]]
+    for i in range(4):
+        assert mean_losses(rows[i : i + 1], 1.0) == mean_losses(rows, 1.0)[i : i + 1]
+    assert mean_losses(rows, 1.0)[2:] == [math.inf, pytest.approx(1e100)]
+    pick = final_pick(Rollouts(lambda genome, instance: table[genome][instance]), list(table), range(3))
+    assert pick.genome == "a"
+    assert pick.means == tuple(mean_losses(rows, 1.0))
+    assert pick.behind == pytest.approx(tuple((filled - filled[0]).mean(axis=1)))
+    assert np.isfinite([*pick.standard_errors, *pick.behind_errors]).all()
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -13,7 +13,9 @@ immutable state:
   genomes than were asked, from the first on.
 * ``recommend(state)``, and ``finalists(state, n)``: the best genome, and the n best for a choice on held-out instances.
 
-Losses are between 0, as good as can be, and ``worst``, by default 1. Genomes and states are JSON values, see
-:mod:`blackbox.llm.text.stored`. What a model or a candidate wrote is data in every prompt, between tags that it cannot
-close.
+Losses are between 0, as good as can be, and ``worst``, by default 1. In comparisons a failed instance counts ``worst``,
+or the genome's worst loss if that is more, and a genome that failed on all is behind every other.
+
+Genomes and states are JSON values, see :mod:`blackbox.llm.text.stored`. What a model or a candidate wrote is data in
+every prompt, between tags that it cannot close.
 """

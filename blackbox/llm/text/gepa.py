@@ -9,7 +9,7 @@ Klein, Zaharia & Khattab 2025, "GEPA: reflective prompt evolution can outperform
     component   the parent's texts in turn
     minibatch   3 training instances, on which the parent runs, with feedback in words
     child       the parent with the component rewritten by the model, which is shown the text and the feedback
-    acceptance  if the child's losses on the same minibatch have a strictly smaller sum; then it is evaluated on all
+    acceptance  if the child's losses on the same minibatch have a strictly smaller mean; then it is evaluated on all
                 validation instances and becomes a candidate
 
 With ``merges``, two leaders with a common ancestor are merged after an accepted child: of each text the version of the
@@ -30,6 +30,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError, TellError
@@ -100,7 +102,7 @@ class GEPA:
         longest: most characters of a text; a longer one counts as a reply that cannot be parsed.
         longest_feedback: characters of the feedback on one instance that are shown; more are cut out of its middle.
         perfect: loss at which there is nothing to learn: a minibatch without more is passed over.
-        worst: loss of a failed instance, and what is shown as score 0, > 0.
+        worst: loss that a failed instance counts as, and what is shown as score 0, > 0.
 
     Raises:
         SettingError: an argument outside its range.
@@ -210,9 +212,9 @@ class GEPA:
             return state._replace(phase="propose", losses=tuple(row), feedback=words)
         if state.phase == "merge":
             rivals = [self._validated(state, number, batch) for number in state.parents]
-            is_accepted = self._total(row) <= min(map(self._total, rivals))
+            is_accepted = mean <= min(mean_losses(np.asarray(rivals), self.worst))
         else:
-            is_accepted = self._total(row) < self._total(state.losses)
+            is_accepted = mean < mean_losses(np.asarray([state.losses]), self.worst)[0]
         if is_accepted and all(genome != candidate.genome for candidate in state.pool):
             return state._replace(phase="validate", genome=genome, batch=(), losses=(), feedback=())
         return self._begin(state._replace(rejected=state.rejected + 1))
@@ -283,7 +285,3 @@ class GEPA:
         """A candidate's losses on some of the validation instances."""
         known = dict(zip(self.validation, state.pool[number].losses, strict=True))
         return [known[instance] for instance in batch]
-
-    def _total(self, losses: Sequence[float]) -> float:
-        """Their sum, in which failures count ``worst``."""
-        return sum(loss if loss < float("inf") else self.worst for loss in losses)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blackbox.errors import SettingError
-from blackbox.llm.text.losses import mean_losses, told_losses
+from blackbox.llm.text.losses import filled_losses, mean_losses, told_losses
 from blackbox.llm.text.proposals import require_instances
 from blackbox.llm.text.rollouts import Rollouts
 from blackbox.strategy import require_number
@@ -22,11 +22,12 @@ class FinalPick(NamedTuple):
     position: int
     """Its number among the candidates."""
     means: tuple[float, ...]
-    """Mean loss of each candidate on the held-out instances."""
+    """Mean loss of each candidate on the held-out instances; infinite if it failed on all."""
     standard_errors: tuple[float, ...]
     """Of these means over instances; NaN for a single instance."""
     behind: tuple[float, ...]
-    """How much more loss each candidate has than the pick, instance by instance, in the mean; 0 for the pick."""
+    """How much more loss each candidate has than the pick, instance by instance, in the mean; 0 for the pick. Failed
+    instances count as in the means, and ``worst`` where all failed."""
     behind_errors: tuple[float, ...]
     """Standard errors of these paired differences: smaller than those of two means where instances differ most. A
     difference of less than two of them tells nothing."""
@@ -44,7 +45,7 @@ def final_pick(
         rollouts: evaluations, which are made or known.
         genomes: candidates, best first, as ``strategy.finalists(state, n)`` gives them.
         instances: numbers of instances that no candidate was chosen by.
-        worst: loss that a failed instance counts as, > 0.
+        worst: loss that a failed instance counts as, or the candidate's worst loss if that is more, > 0.
 
     Raises:
         SettingError: no candidates, or no instances.
@@ -58,8 +59,7 @@ def final_pick(
     losses = told_losses(genomes, rollouts(genomes, instances).losses, len(instances))
     means = mean_losses(losses, worst)
     position = int(np.argmin(means))
-    finite = losses[np.isfinite(losses)]
-    filled = np.where(np.isfinite(losses), losses, max([worst, *finite.tolist()]))
+    filled = filled_losses(losses, worst)
     differences = filled - filled[position]
     return FinalPick(
         genome=genomes[position],

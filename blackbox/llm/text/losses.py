@@ -1,4 +1,4 @@
-"""Losses of genomes on instances, as they are told."""
+"""Losses of genomes on instances, as they are told, and what a failed one counts: everywhere :func:`filled_losses`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from blackbox.errors import TellError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+_LARGEST = 1e100  # losses beyond are taken as this large, so that sums and squares of them are finite
 
 
 def told_losses(
@@ -36,20 +38,24 @@ def told_losses(
     if losses.shape not in shapes and losses.size:
         allowed = " or ".join(map(str, shapes))
         raise TellError(f"scores must be of shape {allowed}, genomes by instances; got {losses.shape}")
-    return np.where(np.isfinite(losses), losses, np.inf).reshape(n, -1 if n else 0)
+    bounded = np.clip(losses, -_LARGEST, _LARGEST)
+    return np.where(np.isfinite(losses), bounded, np.inf).reshape(n, -1 if n else 0)
+
+
+def filled_losses(losses: Float[np.ndarray, "n m"], worst: float) -> Float[np.ndarray, "n m"]:
+    """Losses in which a failed instance counts ``worst``, or the worst loss of the same genome if that is more.
+
+    So what a genome counts does not depend on which others it was told with.
+    """
+    failed = np.isinf(losses)
+    penalty = np.max(losses, axis=1, where=~failed, initial=worst, keepdims=True)
+    return np.where(failed, penalty, losses)
 
 
 def mean_losses(losses: Float[np.ndarray, "n m"], worst: float) -> list[float]:
-    """The mean of each row, in which a failed instance counts ``worst``, or the worst finite loss if that is more.
-
-    The mean is infinite where all instances failed.
-    """
-    found = []
-    for row in losses:
-        finite = row[np.isfinite(row)]
-        penalty = max([worst, *finite.tolist()])
-        found.append(float(np.where(np.isfinite(row), row, penalty).mean()) if len(finite) else float("inf"))
-    return found
+    """The mean of each row of :func:`filled_losses`; infinite, which is worse than any, where all instances failed."""
+    means = filled_losses(losses, worst).sum(axis=1) / max(1, losses.shape[1])
+    return np.where(np.isfinite(losses).any(axis=1), means, np.inf).tolist()
 
 
 def shown_score(loss: float, worst: float) -> int:
