@@ -15,6 +15,7 @@ from blackbox.llm.text.proposals import (
     Proposals,
     ReplyCounts,
     propose,
+    require_instances,
     require_model_settings,
     require_texts,
 )
@@ -47,9 +48,8 @@ class EvoPrompt:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_model_settings(
-            self.provider, self.instances, self.temperature, self.max_tokens, self.longest, self.worst
-        )
+        require_model_settings(self.provider, self.temperature, self.max_tokens, self.longest, self.worst)
+        object.__setattr__(self, "instances", require_instances("instances", self.instances))
         require_integer("popsize", self.popsize, low=2, optional=False)
 
     @functools.cached_property

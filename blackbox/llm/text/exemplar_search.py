@@ -65,7 +65,7 @@ class ExemplarSearch:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_instances("instances", self.instances)
+        object.__setattr__(self, "instances", require_instances("instances", self.instances))
         for name in ("k", "draws", "elites"):
             require_integer(name, getattr(self, name), low=1, optional=False)
         require_integer("minibatch", self.minibatch, low=1)
@@ -168,7 +168,7 @@ def exemplar_pool(
         BudgetExhausted: as the evaluation does.
         SettingError: no instance passed.
     """
-    numbers = list(instances)
+    numbers = require_instances("instances", list(instances))
     rollouts([genome], numbers)
     runs = [(number, rollouts.known(genome, number)) for number in numbers]
     pool = [render(number, run) for number, run in runs if run is not None and run.loss <= passing]

@@ -122,10 +122,9 @@ class GEPA:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_model_settings(
-            self.provider, self.instances, self.temperature, self.max_tokens, self.longest, self.worst
-        )
-        require_instances("validation", self.validation)
+        require_model_settings(self.provider, self.temperature, self.max_tokens, self.longest, self.worst)
+        object.__setattr__(self, "instances", require_instances("instances", self.instances))
+        object.__setattr__(self, "validation", require_instances("validation", self.validation))
         if both := set(self.instances) & set(self.validation):
             raise SettingError(f"validation must be other instances than the training instances; both have {both}")
         for name, low in (("minibatch", 1), ("merges", 0), ("merge_instances", 1), ("longest_feedback", 1)):

@@ -54,7 +54,7 @@ def final_pick(
     """
     if not len(genomes):
         raise SettingError("genomes must be at least one candidate; got none")
-    require_instances("instances", instances)
+    instances = require_instances("instances", instances)
     require_number("worst", worst, above=0.0)
     losses = told_losses(genomes, rollouts(genomes, instances).losses, len(instances))
     means = mean_losses(losses, worst)

@@ -33,6 +33,7 @@ from blackbox.llm.text.proposals import (
     ReplyCounts,
     counts_of,
     propose,
+    require_instances,
     require_model_settings,
     require_text,
     require_texts,
@@ -89,9 +90,8 @@ class TextOPRO:
     worst: float = 1.0
 
     def __post_init__(self) -> None:
-        require_model_settings(
-            self.provider, self.instances, self.temperature, self.max_tokens, self.longest, self.worst
-        )
+        require_model_settings(self.provider, self.temperature, self.max_tokens, self.longest, self.worst)
+        object.__setattr__(self, "instances", require_instances("instances", self.instances))
         require_text("task", self.task)
         for name, low in (("shown", 1), ("new", 1), ("exemplars_shown", 0)):
             require_integer(name, getattr(self, name), low=low, optional=False)

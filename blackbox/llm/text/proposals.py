@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from numbers import Integral
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
 
 from blackbox.arrays import Key
 from blackbox.errors import ProviderError, SettingError
@@ -103,27 +106,25 @@ def propose(
     return Proposals(texts, ReplyCounts(replies, unparsed, failed, texts.count(None)), error)
 
 
-def require_model_settings(
-    provider: object, instances: Sequence[int], temperature: float, max_tokens: int, longest: int, worst: float
-) -> None:
+def require_model_settings(provider: object, temperature: float, max_tokens: int, longest: int, worst: float) -> None:
     """Raise SettingError for a setting of those that ask a model which is outside its range."""
     require_provider(provider)
-    require_instances("instances", instances)
     require_number("temperature", temperature, low=0.0)
     require_integer("max_tokens", max_tokens, low=1, optional=False)
     require_integer("longest", longest, low=1, optional=False)
     require_number("worst", worst, above=0.0)
 
 
-def require_instances(name: str, instances: Sequence[int]) -> None:
-    """Raise SettingError unless they are different integers >= 0, at least one."""
-    given = list(instances) if isinstance(instances, Sequence) and not isinstance(instances, str) else []
-    if not given or any(type(i) is not int or i < 0 for i in given) or len(set(given)) < len(given):
-        hint = "; of an array take .tolist()" if hasattr(instances, "tolist") else ""
-        raise SettingError(
-            f"{name} must be different integers >= 0, at least one; got {instances!r}, which is no list, tuple or range"
-            f" of such numbers of Python's type int{hint}"
-        )
+def require_instances(name: str, instances: object) -> tuple[int, ...]:
+    """Different integers >= 0, at least one, of a list, tuple, range or array; SettingError for anything else."""
+    row: Any = instances
+    given = list(row) if isinstance(row, Sequence) or (isinstance(row, np.ndarray) and row.ndim == 1) else []
+    found = tuple(int(i) for i in given if isinstance(i, Integral) and not isinstance(i, bool))
+    if not found or len(found) < len(given) or min(found) < 0:
+        raise SettingError(f"{name} must be integers >= 0, at least one; got {instances!r}")
+    if len(set(found)) < len(found):
+        raise SettingError(f"{name} must be different integers; got {instances!r}")
+    return found
 
 
 def require_texts(name: str, texts: object) -> tuple[str, ...]:

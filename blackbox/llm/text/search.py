@@ -155,11 +155,7 @@ def search_text(
 def _description(strategy: Any, first: Any) -> str:
     """The search as JSON: its method with all settings, of the provider the model's name, and its first state."""
     settings = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
-    shown = {
-        name: list(value) if isinstance(value, range) else value
-        for name, value in settings.items()
-        if name != "provider"
-    }
+    shown = {name: value for name, value in settings.items() if name != "provider"}
     if hasattr(strategy, "client"):
         shown["model"] = strategy.client.provider.model
     return json.dumps([type(strategy).__name__, shown, to_json(first)], sort_keys=True, default=str)
