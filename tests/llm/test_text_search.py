@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import blackbox as bb
@@ -138,12 +140,52 @@ def test_a_checkpoint_is_of_one_search(tmp_path: Path) -> None:
         for name, settings in (("de", {}), ("ga", {"key": bb.key(5)})):
             with pytest.raises(CheckpointError, match="of a search with another method, model, key, seeds or settings"):
                 searched(name, client, checkpoint=path, **settings)
-        for text in ("", "[]", "{}", json.dumps({"format": "x"}), path.read_text()[:-9]):
+        head, *lines = path.read_text().splitlines(keepends=True)
+        made, told = lines[:2]
+        damaged = [head + made[:-9] + "\n" + told, head + told + made, head + "{}\n", head + made + told * 2]
+        for text in ("", "[]", "{}\n", json.dumps({"format": "x"}) + "\n", "7\n", head[:-1], *damaged):
             path.write_text(text)
             with pytest.raises(CheckpointError, match=r"search\.json"):
                 searched("ga", client, checkpoint=path)
         with pytest.raises(SettingError, match="evaluations"):
             searched("ga", client, evaluations=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_checkpoint_grows_and_may_be_cut_anywhere(name: str, tmp_path: Path) -> None:
+    path, contents = tmp_path / "search", [b""]
+
+    def run(checkpoint: Path | None, **settings: Any) -> tuple[Any, ...]:
+        with Client(Scripted(date_rewriting.simulated)) as client:
+            return outcome(searched(name, client, date_rewriting.by_simulation, checkpoint=checkpoint, **settings))
+
+    whole = run(None)
+    assert run(path, callback=lambda state, made: contents.append(path.read_bytes())) == whole
+    assert len(set(contents)) > 3
+    assert all(later.startswith(former) for former, later in itertools.pairwise(contents))
+    content = path.read_bytes()
+    head = content.index(b"\n") + 1
+    for size in {head, head + 1, *np.linspace(head, len(content), 12).astype(int).tolist(), len(content) - 1}:
+        path.write_bytes(content[:size])
+        assert run(path) == whole
+        assert path.read_bytes().count(b"\n") >= content.count(b"\n")
+
+
+def test_evaluations_that_were_made_elsewhere_are_kept_with_those_of_the_search(tmp_path: Path) -> None:
+    def run(evaluations: int, *prompts: str) -> TextSearch:
+        rollouts: Rollouts[Any] = Rollouts(date_rewriting.by_simulation)
+        rollouts(prompts, TRAINING)
+        with Client(Scripted(date_rewriting.simulated)) as client:
+            return searched("ga", client, rollouts, checkpoint=tmp_path / "search", evaluations=evaluations)
+
+    run(60)
+    run(70, "another", "one more")
+    found = run(90)
+    assert 80 < found.evaluations <= 90
+    lines = [json.loads(line) for line in (tmp_path / "search").read_text().splitlines()]
+    kept = {(name, instance) for line in lines for name, instance, *_ in line.get("rollouts", ())}
+    assert len(kept) == found.evaluations
+    assert ('"one more"', 0) in kept
 
 
 GARBAGE = [

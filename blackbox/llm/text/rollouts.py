@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -109,13 +110,12 @@ class Rollouts(Generic[G]):
         losses = np.array([[run.loss for run in row] for row in found], float).reshape(len(genomes), len(instances))
         return Evaluated(losses, tuple(tuple(run.feedback for run in row) for row in found))
 
-    def stored(self) -> list[list[Any]]:
-        """All evaluations as JSON values, but for the last ones without an answer: that may be an outage."""
-        left_out = set(self._unanswered)
+    def stored(self, first: int = 0) -> list[list[Any]]:
+        """Evaluations from number ``first`` on as JSON values, but for the last without an answer: maybe an outage."""
+        answered = len(self._kept) - len(self._unanswered)
         return [
             [*key, run.loss if math.isfinite(run.loss) else None, *run[1:]]
-            for key, run in self._kept.items()
-            if key not in left_out
+            for key, run in itertools.islice(self._kept.items(), first, max(first, answered))
         ]
 
     def restore(self, stored: Iterable[Sequence[Any]]) -> None:

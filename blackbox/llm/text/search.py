@@ -6,18 +6,16 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from blackbox.arrays import Key
-from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError
+from blackbox.errors import BudgetExhausted, ProviderError
+from blackbox.llm.text.checkpoint import Checkpoint, Progress, Told
 from blackbox.llm.text.proposals import Proposals, ReplyCounts, counts_of
 from blackbox.llm.text.rollouts import Rollout, Rollouts
-from blackbox.llm.text.stored import from_json, to_json
+from blackbox.llm.text.stored import to_json
 from blackbox.strategy import require_integer
-from blackbox.whole_file import write_whole
 
-_FORMAT = "blackbox text search checkpoint 1"
 SILENCE = 3  # proposals without a reply, one after another, after which the optimizer is down
 
 
@@ -79,7 +77,8 @@ def search_text(
         seeds: what ``strategy.init`` takes: instructions, a dictionary of texts, or a pool of exemplars.
         key: of the run, by ``bb.key(seed)``.
         evaluations: most evaluations of a genome on an instance, >= 1.
-        checkpoint: file for the state and all evaluations, written after each generation; None for none.
+        checkpoint: file of all evaluations and generations, to which each generation is added; None for none. One
+            search at a time may write it.
         stalled: generations without a new evaluation after which a search ends, >= 1: the model gives nothing new.
         finalists: how many of the best are returned, >= 1.
         callback: is given each state and the number of evaluations.
@@ -92,14 +91,11 @@ def search_text(
     for name, value in (("evaluations", evaluations), ("stalled", stalled), ("finalists", finalists)):
         require_integer(name, value, low=1, optional=False)
     rollouts = evaluate if isinstance(evaluate, Rollouts) else Rollouts(evaluate)
-    # made: evaluations when this generation began; what was made since belongs to it
-    state, idle, made = strategy.init(key, seeds), 0, len(rollouts)
-    path = None if checkpoint is None else Path(checkpoint)
-    description = _description(strategy, state)
-    if path is not None and path.exists():
-        state, idle, made = _restored(path, description, rollouts)
+    begin = strategy.init(key, seeds)
+    file = Checkpoint(checkpoint, _description(strategy, begin), rollouts)
+    sound = state, idle, made = file.restored(strategy, begin)  # sound: before an outage
+    since: list[Told] = []
     stopped, latest, silent = "", state, 0
-    sound = state, idle, made  # before an outage
     while not stopped:
         counts = getattr(state, "counts", ReplyCounts())
         if made >= evaluations or idle >= stalled:
@@ -136,12 +132,14 @@ def search_text(
             state = latest = strategy.tell(state, genomes, losses, feedback)
             idle = 0 if len(rollouts) > made else idle + (silent == 0)
             made = len(rollouts)
+            since.append(Told(genomes, idle, made))
             if rollouts.is_answered and not silent:
-                sound = state, idle, made
-                _write(path, description, sound, rollouts)
+                sound = Progress(state, idle, made)
+                file.append(since)
+                since = []
         if callback is not None:
             callback(latest, len(rollouts))
-    _write(path, description, sound, rollouts)
+    file.append([])
     return TextSearch(
         best=strategy.recommend(latest),
         finalists=strategy.finalists(latest, finalists),
@@ -159,29 +157,3 @@ def _description(strategy: Any, first: Any) -> str:
     if hasattr(strategy, "client"):
         shown["model"] = strategy.client.provider.model
     return json.dumps([type(strategy).__name__, shown, to_json(first)], sort_keys=True, default=str)
-
-
-def _restored(path: Path, description: str, rollouts: Rollouts[Any]) -> tuple[Any, int, int]:
-    try:
-        given = json.loads(path.read_bytes())
-        if given["format"] != _FORMAT:
-            raise CheckpointError(f"{path}: format {given['format']!r} is none that this version reads")
-        search, text = given["search"], given["state"]
-        idle, made, stored = int(given["idle"]), int(given["made"]), given["rollouts"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of a text search: {error}") from error
-    if search != description:
-        said = "another method, model, key, seeds or settings"
-        raise CheckpointError(f"{path} is of a search with {said}; it has {search}")
-    rollouts.restore(stored)
-    return from_json(text), idle, made
-
-
-def _write(path: Path | None, description: str, sound: tuple[Any, int, int], rollouts: Rollouts[Any]) -> None:
-    if path is None:
-        return
-    state, idle, made = sound
-    fields = {"search": description, "state": to_json(state), "idle": idle, "made": made}
-    text = json.dumps({"format": _FORMAT, **fields, "rollouts": rollouts.stored()}, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, [text.encode()])

@@ -27,7 +27,7 @@ _KINDS: dict[str, Any] = {
 
 def to_json(state: Any) -> str:
     """The state of a text search as text."""
-    return json.dumps({"format": _FORMAT, "state": _plain(state)}, allow_nan=False)
+    return json.dumps({"format": _FORMAT, "state": plain(state)}, allow_nan=False)
 
 
 def from_json(text: str) -> Any:
@@ -40,21 +40,21 @@ def from_json(text: str) -> Any:
         given = json.loads(text)
         if given["format"] != _FORMAT:
             raise CheckpointError(f"text search: format {given['format']!r} is none that this version reads")
-        return _built(given["state"])
+        return built(given["state"])
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"text search: the text is no stored state: {error}") from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON values: those that it has not are dictionaries of one entry, dictionaries lists of pairs."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {type(value).__name__: [_plain(part) for part in value]}
+        return {type(value).__name__: [plain(part) for part in value]}
     if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, Mapping):
-        return {"mapping": [[_plain(key), _plain(part)] for key, part in value.items()]}
+        return {"mapping": [[plain(key), plain(part)] for key, part in value.items()]}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if hasattr(value, "dtype"):
@@ -62,9 +62,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _built(value: Any) -> Any:
+def built(value: Any) -> Any:
+    """What :func:`plain` was given, with tuples for lists; ValueError, KeyError or TypeError for other values."""
     if isinstance(value, list):
-        return tuple(_built(part) for part in value)
+        return tuple(built(part) for part in value)
     if not isinstance(value, dict):
         return value
     ((kind, parts),) = value.items()
@@ -73,5 +74,5 @@ def _built(value: Any) -> Any:
     if kind == "key":
         return np.asarray(parts, np.uint32).reshape(2)
     if kind == "mapping":
-        return {_built(key): _built(part) for key, part in parts}
-    return _KINDS[kind](*_built(parts))
+        return {built(key): built(part) for key, part in parts}
+    return _KINDS[kind](*built(parts))
