@@ -62,7 +62,7 @@ def impure(source: str) -> str:
     functions = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     types = _annotations(tree)
     remarks = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    known = _known(tree)
+    strange = _strange(tree)
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Attribute)
@@ -74,7 +74,7 @@ def impure(source: str) -> str:
             return _at(node, f"{type(node).__name__} is not allowed")
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in remarks | types:
             return _at(node, "text is allowed in remarks and annotations only")
-        if isinstance(node, ast.Name) and node.id not in known:
+        if isinstance(node, ast.Name) and id(node) in strange:
             return _at(node, f"the name {node.id} is not allowed")
         reason = _reason(node, id(node) in functions)
         if reason:
@@ -106,7 +106,8 @@ def _reason(node: ast.AST, called: bool) -> str:
         if not isinstance(node.func, ast.Name | ast.Attribute):
             return "a call of what is no name is not allowed"
         if any(isinstance(argument, ast.Starred) for argument in node.args) or len(node.args) > _most(node.func):
-            return f"so many arguments of {ast.unparse(node.func)} are not allowed: one may be written to"
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            return f"so many arguments of {name} are not allowed: one may be written to"
     elif isinstance(node, ast.keyword):
         if node.arg not in _KEYWORDS:
             return f"the argument {node.arg} is not allowed"
@@ -128,25 +129,35 @@ def _most(function: ast.Name | ast.Attribute) -> int:
     return 2 if function.attr == "clip" else 1
 
 
-def _known(tree: ast.Module) -> set[str]:
-    """Names that a program may use: those listed, and its own."""
-    names = {*BUILTINS, *MODULES.values()}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.FunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-    return names
+def _strange(tree: ast.Module) -> set[int]:
+    """Identities of names that are neither listed nor bound where they stand: Python would look for them elsewhere."""
+    own = [_bound(statement) for statement in tree.body]
+    outer = {*BUILTINS, *MODULES.values()}
+    for statement, names in zip(tree.body, own, strict=True):
+        outer |= {statement.name} if isinstance(statement, ast.FunctionDef) else names
+    return {
+        id(node)
+        for statement, names in zip(tree.body, own, strict=True)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and node.id not in outer | names
+    }
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """Names that a statement, or what is in it, binds or takes as parameters."""
+    stored = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return stored | {n.arg for n in ast.walk(statement) if isinstance(n, ast.arg)}
 
 
 def _outermost(node: ast.stmt) -> str:
     """What a module does beside imports, functions and numbers could be kept from call to call."""
     if isinstance(node, ast.Assign | ast.AnnAssign):
-        return "" if node.value is None or _scalar(node.value) else "only numbers are allowed as a module's variables"
-    docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    if docstring or isinstance(node, ast.Import | ast.FunctionDef):
+        number = node.value is not None and _scalar(node.value)
+        return "" if number else "only numbers are allowed as a module's variables"
+    if isinstance(node, ast.FunctionDef):
+        inner = sum(isinstance(part, ast.FunctionDef) for part in ast.walk(node)) > 1
+        return f"a function in the function {node.name} is not allowed" if inner else ""
+    if isinstance(node, ast.Import) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
         return ""
     return f"{type(node).__name__} is not allowed outside of functions"
 
