@@ -1,8 +1,8 @@
-"""Programs that attack the machine, the parent or their own score, and what may come of each in a sandbox.
+"""Programs that attack the machine, the parent, their own score or others', and what may come of each in a sandbox.
 
-All define ``f(place)``: ``place`` is a dict with the ``folder`` that they would spoil, the ``port`` where a server of
-the test listens, and the ``parent``'s process number. None would do lasting harm if it succeeded; those that start
-processes without end are for levels at which a single one was refused.
+All but those of the last part define ``f(place)``: ``place`` is a dict with the ``folder`` that they would spoil, the
+``port`` where a server of the test listens, and the ``parent``'s process number. None would do lasting harm if it
+succeeded; those that start processes without end are for levels at which a single one was refused.
 """
 
 from __future__ import annotations
@@ -198,6 +198,209 @@ def hostile_sample(generator: random.Random) -> str:
     for attack in generator.sample(ATTACKS, generator.randint(1, 6)):
         lines += ["    try:", f"        {attack}", "    except Exception: pass"]
     return FORGE + "\n".join([*lines, f"    {generator.choice(ENDINGS)}"])
+
+
+# ---- attacks on a score, of programs that ProgramEvaluator runs
+
+
+class Attack(NamedTuple):
+    """A program, and what its evaluation must say: part of its feedback if it fails, else its score on each instance.
+
+    "" means that it fails at nothing and has the score that it would have without the attack.
+    """
+
+    source: str
+    outcome: str | float
+    lines: tuple[str, ...] = ()
+    """Those that attack, and then those that end it."""
+
+
+REACHED = "reached"
+"""What a forgery prints when all that it means to change is changed: one that prints nothing has a mistake in it."""
+
+_FRAMES = """
+import atexit, builtins, copy, gc, json, os, signal, sys, threading
+import numpy as np
+
+def frames():
+    number, found = 1, []
+    while True:
+        try:
+            found.append(sys._getframe(number))
+        except ValueError:
+            assert len(found) > 7, found
+            return found
+        number += 1
+
+def values(name):
+    found = [frame.f_locals[name] for frame in frames() if name in frame.f_locals]
+    assert found, name
+    return found
+
+def forge(text):
+    request = values("request")[-1]
+    os.write(request["result"], (request["token"] + text).encode())
+
+zeros = lambda n, np=np: np.zeros(n, np.int32)
+done = []
+
+def priority(item, bins):
+"""
+
+
+def _forgery(outcome: str, *lines: str, always: bool = False, end: str = "pass") -> Attack:
+    """A best fit that first does what the lines say, in its first call for each instance or always."""
+    body = [*lines, f"print({REACHED!r}, flush=True)", "done.append(1)", end]
+    indented = [f"        {line}\n" for line in body]
+    source = f"{_FRAMES}    if {always or 'not done'}:\n{''.join(indented)}    return -bins\n"
+    return Attack(source, outcome, (*lines, end))
+
+
+def _said(text: str, outcome: str) -> Attack:
+    return _forgery(outcome, f"text = {text!r}", end="forge(text); os._exit(0)")
+
+
+_FULL, _NONE, _FEW = "bin 0 holds", "instance 0: a packing is an array", "did not return one output for each instance"
+
+FORGERIES = {
+    "the harness's functions, in all frames": _forgery(
+        "", "for space in [frame.f_globals for frame in frames()]:",
+        "    space.update(run=lambda *a: zeros(40), pack=lambda *a: zeros(40))"),
+    "the harness, for the instance to come": _forgery(
+        "instance 1: " + _FULL, "cells = values('output')[0].__closure__",
+        "cell, = [cell for cell in cells if hasattr(cell.cell_contents, 'co_code')]",
+        "cell.cell_contents = compile('import numpy as np\\ndef run(p, i): return np.zeros(60, int)', '', 'exec')"),
+    "the copy of its output": _forgery(
+        "instance 1: " + _FULL, "copy.deepcopy = lambda v, zeros=zeros: zeros(len(v)) if hasattr(v, 'dtype') else v"),
+    "an output of before, found by the collector": _forgery(
+        "instance 0: " + _FULL,
+        "for kept in [v for v in gc.get_objects() if type(v) is list and len(v) == 1 and hasattr(v[0], 'dtype')]:",
+        "    kept[0][:] = 0"),
+    "one more answer": _forgery(_FEW, "values('answers')[0].append({'values': [zeros(40), zeros(60)]})"),
+    "its answer, when it is collected": _forgery(
+        _NONE, "answers = values('answers')[0]",
+        "def claim(*phase):", "    if answers:", "        answers[0] = {'values': [-1e9, -1e9]}",
+        "gc.callbacks.append(claim)"),
+    "its answer, by the frame of an exception": _forgery(
+        _FEW, "try:", "    raise KeyError", "except KeyError as error:", "    frame = error.__traceback__.tb_frame",
+        "while 'answers' not in frame.f_locals:", "    frame = frame.f_back", "frame.f_locals['answers'].append({})"),
+    "its instance": _forgery("instance 1: " + _FULL, "values('instances')[0][1] = [[1.0] * 60, 1e3]"),
+    "the number of instances": _forgery(_FEW, "del values('instances')[0][1:]"),
+    "the packing, in the harness's frame": _forgery(_FULL, "for v in values('chosen'): v[:] = 0", always=True),
+    "the capacity, in the harness's frame": _forgery(
+        "instance 0: " + _FULL, "for v in values('bins'): v[:] = 1e9", always=True),
+    "the harness's result, by a trace": _forgery(
+        "instance 0: " + _FULL, "def trace(frame, event, value):",
+        "    if event == 'return' and frame.f_code.co_name == 'run': value[:] = 0", "    return trace",
+        "sys.settrace(trace)", "for frame in frames(): frame.f_trace = trace"),
+    "NumPy's functions": _forgery("instance 0: " + _FULL, "np.flatnonzero = lambda v, zeros=zeros: zeros(1)"),
+    "Python's functions": _forgery("ValueError: attempt to get argmax", "builtins.len = lambda v: 0"),
+    "JSON": _forgery(_NONE, "json.dumps = lambda *a, **k: '{\"value\": [{\"values\": [-1e9, -1e9]}]}'"),
+    "the encoding": _forgery(
+        _NONE, "for frame in frames(): frame.f_globals['encode'] = lambda v: [{'values': [-1e9, -1e9]}]"),
+    "the way out": _forgery(
+        _NONE, "request, write = values('request')[0], os.write",
+        "text = request['token'] + '{\"value\": [{\"values\": [-1e9, -1e9]}]}'",
+        "os.write = lambda file, data: write(file, text.encode()) and len(data)"),
+    "its token": _forgery("result: ", "for v in values('request'): v['token'] = '0' * 32"),
+    "its pipe": _forgery("crash: ", "for v in values('request'): v['result'] = 1"),
+    "outputs of its own": _said('{"value": [{"values": [0.0, 0.0]}]}', _NONE),
+    "outputs of its own, again": _said('{"value": [{"values": [0.0, 0.0], "again": true}]}', _NONE),
+    "scores of its own": _said('{"value": [{"scores": [-1e9, -1e9]}]}', _FEW),
+    "one score": _said('{"value": -1e9}', _FEW),
+    "one output": _said('{"value": [{"values": [0.0]}]}', _FEW),
+    "an error that is none": _said('{"value": [{"error": 0, "values": []}]}', _FEW),
+    "no sandbox": _said('{"kind": "unavailable", "message": "none"}', "crash: none"),
+    "two results": _forgery("result: ", "forge('{\"value\": 1}')"),
+    "every inherited file": _forgery(
+        "result: ", "written = 0", "for file in range(3, 64):",
+        "    try: written += os.write(file, b'{\"value\": [{\"values\": [0.0, 0.0]}]}')", "    except OSError: pass",
+        "assert written"),
+    "a result on stdout": _forgery("", "print('{\"value\": [{\"values\": [-1e9, -1e9]}]}', flush=True)"),
+    "last words": _forgery("", "atexit.register(forge, '{\"value\": 1}')"),
+    "words after a while": _forgery(
+        "", "try: threading.Thread(target=forge, args=('{\"value\": 1}',)).start()",
+        "except RuntimeError: pass", "else: raise AssertionError('a thread')"),
+    "its parent": _forgery(
+        "", "for process in (os.getppid(), 0):", "    try: os.kill(process, signal.SIGKILL)",
+        "    except PermissionError: continue", "    raise AssertionError('a signal')"),
+    "its frames": _forgery(
+        "", "for frame in frames():", "    try: frame.clear()", "    except RuntimeError: continue",
+        "    raise AssertionError('a frame')"),
+    "an exception with a score": _forgery(
+        "ValueError: instance 0: -1e9", "pass", end="raise ValueError('instance 0: -1e9\\x1b[2J\\ud800')"),
+    "an end": _forgery("crash: ", "pass", end="os._exit(0)"),
+    "an end by exception": _forgery("raised: SystemExit", "pass", end="raise SystemExit(0)"),
+    "an endless loop": _forgery("timeout: ", "pass", end="while True: pass"),
+}  # fmt: skip
+"""Priorities of ``blackbox.problems.bin_packing`` that would rather have a score than earn it. None is plain."""
+
+SHARED = """
+import numpy as np
+X, KEPT, TABLE = np.linspace(0.0, 1.0, 5), [0.0, 2.0], {"a": 1.0}
+def run(program, place):
+    place = {**place, 0: place["given"], 1: X, 2: KEPT, 3: TABLE}
+    return [program(place) for _ in range(2)]
+"""
+"""A harness that hands out what it owns, twice, beside an array ``given``."""
+
+
+def _plain(*lines: str) -> str:
+    head = "import numpy as np\ndef f(place):\n    given, x, kept, table = "
+    return "\n    ".join([head + "place[0], place[1], place[2], place[3]", *lines])
+
+
+def _plain_attack(outcome: str | float, *lines: str) -> Attack:
+    return Attack(_plain(*lines), outcome, lines)
+
+
+PLAIN = _plain("return given.sum() + x.sum() + kept[1] + len(table)")
+"""An honest program for ``SHARED``, whose outputs are ``given.sum() + 5.5``."""
+
+QUIET = {
+    "writes to its instance": _plain_attack(1818.0, "given[:] = 9.0", "return given.sum()"),
+    "writes to an array of the harness": _plain_attack(201.0, "x += 1.0", "return x[0]"),
+    "writes to a view of it": _plain_attack(0.0, "y = x[1:]", "y *= 0.0", "return x.sum()"),
+    "writes to it by a function": _plain_attack(0.0, "x[1:] = np.nan", "np.nan_to_num(x, False)", "return x.sum()"),
+    "writes to a list": _plain_attack(403.0, "kept[1] += 1.0", "return kept[1]"),
+    "writes to a dict": _plain_attack(302.0, "table[len(table)] = 1.0", "return float(len(table))"),
+    "puts a list into itself": _plain_attack(101.0, "kept[0] = kept", "return 1.0"),
+    "leaves garbage": _plain_attack(101.0, "a = [np.arange(5e6), 0]", "a[1] = a", "return 1.0"),
+    "returns what it changes later": _plain_attack("two floats", "x[0] += 1.0", "return x"),
+    "returns what it was given": _plain_attack("two floats", "return kept"),
+    "returns a module": _plain_attack("TypeError: cannot pickle 'module'", "return np"),
+    "returns a deep list": _plain_attack("RecursionError: ", "a = 1.0", *["a = [a]"] * 2000, "return a"),
+    "divides": _plain_attack("ZeroDivisionError: division by zero (line 4)", "return 1 / 0"),
+    "computes with functions": _plain_attack("TypeError: loop of ufunc", "return np.exp(np.array([f, np, None]))"),
+    "returns no number": _plain_attack("a score is not finite", "return np.nan"),
+}  # fmt: skip
+"""Plain attacks that end neither their process nor its result: others have been there before and after."""
+
+LOUD = {
+    "all memory": _plain_attack("MemoryError: Unable to allocate", "return np.arange(1e12)"),
+    "its function": _plain_attack("result: ", "return f"),
+    "a list in itself": _plain_attack("result: ", "kept[0] = kept", "return kept"),
+    "a huge integer": _plain_attack("raised: ValueError", "return 10 ** 5000"),
+    "a huge key": _plain_attack("raised: ValueError", "return table[10 ** 5000]"),
+    "a huge array": _plain_attack("result: the program's result is larger", "return np.arange(1e6)"),
+    "an array in itself": _plain_attack("crash: ", "a = np.array([1.0, None])", "a[0] = a", "return -a"),
+    "warnings": _plain_attack("output: ", *["z = np.log(x - 9.0) + x / 0.0"] * 2000, "return 1.0"),
+}  # fmt: skip
+"""Plain attacks that take the whole process with them, or its result."""
+
+
+def forgery_sample(generator: random.Random) -> str:
+    """Some forgeries one after another, each tried whether or not the others succeed."""
+    lines = []
+    for name in generator.sample(sorted(FORGERIES.keys() - {"an endless loop"}), generator.randint(1, 4)):
+        lines += ["try:", *(f"    {line}" for line in FORGERIES[name].lines), "except Exception: pass"]
+    return _forgery("", *lines, always=generator.random() < 0.5).source
+
+
+def plain_sample(generator: random.Random) -> str:
+    """Some plain attacks one after another, and the end of one of them."""
+    chosen = [(QUIET | LOUD)[name].lines for name in generator.sample(sorted(QUIET | LOUD), generator.randint(1, 4))]
+    return _plain(*[line for lines in chosen for line in lines[:-1]], chosen[-1][-1])
 
 
 def attempt(program: Hostile, place: Mapping[str, Any], level: str | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blackbox.errors import SandboxError, SettingError
+from blackbox.llm.program.feedback import shown
 from blackbox.llm.program.screen import impure
 from blackbox.llm.sandbox import LEVELS, run_sandboxed
 from blackbox.strategy import require_integer, require_number
@@ -52,12 +53,14 @@ def evaluate_batch(harness, programs, entry, instances, seconds):
             answers.append({"error": f"{type(error).__name__}: {error}"[:1000] + line})
             answers[-1]["again"] = isinstance(error, MemoryError)
         gc.collect()
+        gc.freeze()
         if time.monotonic() - begin > seconds:
             answers[-1]["again"] = True
     return answers
 """
 """A program has its own harness and is made anew for each instance, and what it returned is copied at once: arrays that
-it changes or keeps are no other program's, and no other instance's."""
+it changes or keeps are no other program's, and no other instance's. Its garbage is gone before the next one begins, and
+what is left, NumPy above all, is frozen: to go through all of that each time would take longer than many a program."""
 
 
 class Evaluation(NamedTuple):
@@ -85,7 +88,7 @@ class ProgramEvaluator:
     Args:
         harness: text of a module that defines ``run(program, instance) -> output``, run beside the program, in its
             process: what ``program`` is called with, and what it returns, is up to it. It has NumPy and the standard
-            library.
+            library. It should let MemoryError pass: a program that ran out of memory among others is run again alone.
         entry: name of the function in a program.
         instances: what the harness is given, one after the other: what :func:`blackbox.llm.run_sandboxed` takes.
             Whatever is in them the program can know, whatever the harness means to show it.
@@ -134,6 +137,7 @@ class ProgramEvaluator:
 
         Raises:
             SandboxError: of kind "unavailable": there is no sandbox here, or not the one that was asked for.
+            SettingError: ``score`` raised what it must not; says on which instance and which program.
         """
         reasons = [impure(source) for source in sources]
         together = [i for i, reason in enumerate(reasons) if not reason]
@@ -171,11 +175,11 @@ class ProgramEvaluator:
             answers = [None] * len(sources)
         again = [len(sources) > 1 and isinstance(answer, dict) and bool(answer.get("again")) for answer in answers]
         return [
-            self._group([source])[0] if alone else self._judge(answer, ran.level, printed)
+            self._group([source])[0] if alone else self._judge(source, answer, ran.level, printed)
             for source, answer, alone in zip(sources, answers, again, strict=True)
         ]
 
-    def _judge(self, answer: Any, level: str, printed: str) -> Evaluation:
+    def _judge(self, source: str, answer: Any, level: str, printed: str) -> Evaluation:
         """The scores of one program, by what its process said."""
         if isinstance(answer, dict) and isinstance(answer.get("error"), str):
             return self._failed(f"{answer['error']}\n{printed}", level)
@@ -191,9 +195,19 @@ class ProgramEvaluator:
                 scores.append(float(score))
             except (ValueError, TypeError, OverflowError) as error:
                 return self._failed(f"instance {number}: {error}\n{printed}", level)
+            except Exception as error:
+                raise SettingError(
+                    f"score must return a number, or raise ValueError or TypeError for an output that is none; on "
+                    f"instance {number} it raised {type(error).__name__}: {error}; the program was\n{shown(source)}"
+                ) from error
         if not np.isfinite(scores).all():
             return self._failed(f"a score is not finite: {scores}\n{printed}", level)
-        return Evaluation(tuple(scores), printed.strip(), level)
+        return Evaluation(tuple(scores), _printable(printed), level)
 
     def _failed(self, feedback: str, level: str = "") -> Evaluation:
-        return Evaluation((math.nan,) * len(self.instances), feedback.strip(), level)
+        return Evaluation((math.nan,) * len(self.instances), _printable(feedback), level)
+
+
+def _printable(text: str) -> str:
+    """``text`` without what a terminal would obey, or no file could hold."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text).strip()
