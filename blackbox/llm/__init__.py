@@ -17,7 +17,7 @@ __all__, __getattr__ = lazy_exports(
         "program.search": ["search_programs"],
         "llambo": ["LLAMBO"],
         "opro": ["OPRO"],
-        "provider": ["AttemptFailed", "Message", "Provider", "Reply", "Request", "prompt"],
+        "provider": ["AttemptFailed", "Message", "Provider", "Refused", "Reply", "Request", "prompt"],
         "recorded": ["Recorded"],
         "sandbox": ["Sandboxed", "run_sandboxed", "sandbox_levels"],
         "scripted": ["Scripted"],

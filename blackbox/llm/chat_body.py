@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from blackbox.llm.provider import AttemptFailed, Reply, Request
+from blackbox.llm.provider import AttemptFailed, Refused, Reply, Request
 
 _UNKNOWN = re.compile(r"support|unknown|unrecogni|unexpected|permitted|allowed|available|extra", re.IGNORECASE)
 
@@ -84,14 +84,15 @@ def as_reply(body: Mapping[str, Any], request: Request, model: str) -> Reply:
     """The body of an answer as a reply.
 
     Raises:
-        AttemptFailed: it holds no text.
+        AttemptFailed: it holds no text; Refused if the model or a filter says so.
         TypeError, LookupError, AttributeError: it has another form.
     """
     choices = sorted(body["choices"], key=lambda choice: choice.get("index") or 0)
     for choice in choices:
         if not isinstance(choice["message"].get("content"), str):
-            said = choice["message"].get("refusal") or choice.get("finish_reason")
-            raise AttemptFailed(f"the answer holds no text: {str(said)[:300]}", retry=False)
+            refusal, finish = choice["message"].get("refusal"), choice.get("finish_reason")
+            said = f"the answer holds no text: {str(refusal or finish)[:300]}"
+            raise Refused(said) if refusal or finish == "content_filter" else AttemptFailed(said, retry=False)
     usage = body.get("usage") or {}
     counts: Any = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
     estimated = not all(type(count) is int and count >= 0 for count in counts)

@@ -27,9 +27,10 @@ from typing import Any
 
 from blackbox.errors import ProviderError, SettingError, missing_extra
 from blackbox.llm.chat_body import as_reply, chat_body, joined, parsed, refused_setting
-from blackbox.llm.provider import AttemptFailed, Reply, Request
+from blackbox.llm.provider import AttemptFailed, Refused, Reply, Request
 
 _BUSY = (408, 409, 425, 429)  # statuses that pass; so do all from 500
+_FILTERS = ("content_filter", "content_policy_violation")  # codes of errors that other requests do not have
 _REASON_LENGTH = 300  # characters of what a server says
 
 
@@ -120,6 +121,8 @@ class OpenAI:
             pieces = chat.create(**fields, extra_headers=headers, timeout=seconds)
             with pieces:
                 return as_reply(joined(pieces, request.n, deadline), request, self.model)
+        except Refused as error:
+            return Refused(_clean(str(error), key))
         except AttemptFailed as error:
             return AttemptFailed(_clean(str(error), key), retry=error.retry)
         except openai.APIStatusError as error:
@@ -144,6 +147,8 @@ class OpenAI:
         if status in (400, 422) and (name := refused_setting(said, fields)):
             self._refused.add(name)
             return AttemptFailed(f"HTTP {status}: the server takes no {name}", retry=True, after=0.0, unpaid=True)
+        if getattr(error, "code", None) in _FILTERS:
+            return Refused(f"HTTP {status}: {said}", unpaid=True)
         quota = getattr(error, "code", None) == "insufficient_quota"
         passes = (status in _BUSY or status >= 500) and not quota
         return AttemptFailed(

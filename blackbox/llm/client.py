@@ -30,7 +30,7 @@ from blackbox.errors import BlackboxError, BudgetExhausted, ProviderError, Setti
 from blackbox.llm.budget import UNIT, Bill, Budget
 from blackbox.llm.json_schema import extract
 from blackbox.llm.ledger import Call, Ledger, Spent
-from blackbox.llm.provider import AttemptFailed, Provider, Reply, Request
+from blackbox.llm.provider import AttemptFailed, Provider, Refused, Reply, Request
 from blackbox.llm.rate import Rate
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds, of exponential backoff
@@ -112,6 +112,7 @@ class Client:
 
         Raises:
             ProviderError: no attempt gave an answer (with a schema: one that fits it). Says what happened how often.
+                It is a :class:`Refused` where the last one was.
             BudgetExhausted: a limit has no room for another attempt; says which one.
             JournalError: the file could not be read or written.
         """
@@ -213,7 +214,8 @@ class Client:
                 wait += outcome.after  # jitter on top: not all of them at the same moment
             self._sleep(wait)
         counted = ", ".join(f"{reason} ({_times(times)})" for reason, times in Counter(failures).items())
-        raise ProviderError(f"model {self.provider.model!r} did not answer request {key[:12]}: {counted}")
+        kind = Refused if isinstance(outcome, Refused) else ProviderError
+        raise kind(f"model {self.provider.model!r} did not answer request {key[:12]}: {counted}")
 
     def _attempt(self, request: Request, key: str, number: int) -> Reply | AttemptFailed:
         """Make one attempt, and settle it whatever happens."""

@@ -159,6 +159,20 @@ class AttemptFailed(ProviderError):
         self.retry, self.after, self.unpaid = retry, after, unpaid
 
 
+class Refused(AttemptFailed):
+    """The model is there and does not answer this request, as a content filter has it.
+
+    Other requests it may answer, so this is no sign of an outage. An evaluation may raise it, too.
+
+    Args:
+        reason: what happened, without keys.
+        unpaid: as for :class:`AttemptFailed`.
+    """
+
+    def __init__(self, reason: str, *, unpaid: bool = False) -> None:
+        super().__init__(reason, retry=False, unpaid=unpaid)
+
+
 class Provider(Protocol):
     """A language model: one attempt at one request, from any thread."""
 
@@ -175,6 +189,7 @@ class Provider(Protocol):
 
         Raises:
             AttemptFailed: no answer this time.
+            Refused: no answer to this request.
             ProviderError: no answer at any time.
         """
 

@@ -11,12 +11,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chat_server import Answer, chat, error, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 import blackbox as bb
 from blackbox.errors import BudgetExhausted, CheckpointError, ProviderError, SettingError, TellError
-from blackbox.llm import Client, EvoPromptGA, Reply, Rollout, Rollouts, Scripted, exemplar_pool, final_pick
+from blackbox.llm import (
+    Client,
+    EvoPromptGA,
+    OpenAI,
+    Refused,
+    Reply,
+    Request,
+    Rollout,
+    Rollouts,
+    Scripted,
+    exemplar_pool,
+    final_pick,
+    prompt,
+)
 from blackbox.llm.text.draws import Draws, minibatch
 from blackbox.llm.text.losses import filled_losses, mean_losses, shown_score, told_losses
 from blackbox.llm.text.replies import delimited, shortened, text_in
@@ -206,6 +220,56 @@ def test_an_outage_is_of_several_genomes_or_of_one_that_had_answers(workers: int
     with pytest.raises(ProviderError, match="20 evaluations one after another"):
         rollouts(["x"], range(30, 60))
     assert len(rollouts) == 60
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("by_client", [False, True])
+def test_refusals_are_no_outage_however_many(workers: int, by_client: bool) -> None:
+    def answer(request: Request) -> Any:
+        return Refused("content filter") if "x" in request.messages[0].content else "yes"
+
+    client = Client(Scripted(answer))
+
+    def evaluate(genome: str, instance: int) -> float:
+        if by_client:
+            client.complete(Request(prompt(f"{genome} {instance}")))
+        elif "x" in genome:
+            raise Refused("my filter")
+        return 0.0
+
+    rollouts = Rollouts(evaluate, workers=workers)
+    assert np.isnan(rollouts([f"x{i}" for i in range(9)], range(30)).losses).all()
+    assert rollouts.is_answered
+    assert len(rollouts.stored()) == 270
+    run = rollouts.known("x0", 0)
+    assert run is not None
+    assert "Refused" in run.feedback
+    assert "filter" in run.feedback
+
+
+def test_a_server_says_what_it_refuses() -> None:
+    """A filter or the model itself; not an error that passes, nor one that all requests have."""
+    pytest.importorskip("openai")
+
+    def answered(text: str | None, **message: Any) -> Answer:
+        answer = chat("", finish="content_filter" if text is None else "length")
+        answer.body["choices"][0]["message"] = {"content": None, **message}
+        return answer
+
+    def status(code: str, number: int = 400) -> Answer:
+        answer = error(number, "no")
+        answer.body["error"]["code"] = code
+        return answer
+
+    refusals = [answered(None), answered("", refusal="I would rather not"), status("content_filter")]
+    others = [answered(""), status("invalid_api_key", 401), status("context_length_exceeded")]
+    with serving([*refusals, *others]) as server:
+        client = Client(OpenAI("small", base_url=server.url, key=None))
+        for number in range(6):
+            with pytest.raises(ProviderError) as raised:
+                client.complete(Request(prompt(str(number))))
+            assert isinstance(raised.value, Refused) == (number < 3)
+        assert len(server.bodies) == 6  # none was tried again
 
 
 def test_the_final_pick_compares_in_pairs() -> None:

@@ -25,6 +25,7 @@ from blackbox.llm import (
     EvoPromptGA,
     ExemplarSearch,
     Recorded,
+    Refused,
     Request,
     Rollout,
     Rollouts,
@@ -252,6 +253,38 @@ def test_a_proposal_without_a_reply_now_and_then_stops_nothing() -> None:
     for name in METHODS:
         found = searched(name, Client(Scripted(answer), concurrency=1), date_rewriting.by_simulation)
         assert found.stopped == "evaluations", name
+
+
+@pytest.mark.parametrize("name", ["opro", "ga", "de", "gepa"])
+def test_an_optimizer_whose_filter_refuses_all_is_not_down(name: str) -> None:
+    client = Client(Scripted(lambda request: Refused("content filter")), concurrency=1)
+    found = searched(name, client, date_rewriting.by_simulation, evaluations=400, stalled=5)
+    assert found.stopped == "stalled"
+    assert found.counts.failed == 0
+    assert found.counts.replies == found.counts.unparsed > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluations_are_counted_exactly_across_an_outage(name: str, tmp_path: Path) -> None:
+    """Also those of generations that the search goes back over: they were made, and are not made again."""
+    made: Counter[tuple[str, int]] = Counter()
+    left = [12]
+
+    def evaluate(genome: Any, instance: int) -> Rollout:
+        made[json.dumps(genome), instance] += 1
+        return date_rewriting.by_simulation(genome, instance)
+
+    def answer(request: Request) -> Any:
+        left[0] -= 1
+        return bb.ProviderError("HTTP 503") if left[0] < 0 else date_rewriting.simulated(request)
+
+    for more in (0, 5, 10**6):
+        left[0] = more or left[0]
+        client = Client(Scripted(answer), concurrency=1)
+        found = searched(name, client, evaluate, evaluations=250, checkpoint=tmp_path / "search")
+        assert found.evaluations == sum(made.values()) <= 250
+    assert found.stopped == "evaluations"
+    assert max(made.values()) == 1
 
 
 @pytest.mark.parametrize("name", ["opro", "ga", "de", "gepa"])

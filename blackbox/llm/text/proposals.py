@@ -11,7 +11,7 @@ import numpy as np
 from blackbox.arrays import Key
 from blackbox.errors import ProviderError, SettingError
 from blackbox.llm.client import Client, require_provider
-from blackbox.llm.provider import Message, Request
+from blackbox.llm.provider import Message, Refused, Reply, Request
 from blackbox.llm.text.draws import SAMPLES, Draws
 from blackbox.llm.text.replies import text_in
 from blackbox.strategy import require_integer, require_number
@@ -29,7 +29,7 @@ class ReplyCounts(NamedTuple):
     """What became of the replies that a search asked for."""
 
     replies: int = 0
-    """How many came, those of second tries included."""
+    """How many came, those of second tries and refusals included."""
     unparsed: int = 0
     """How many of them held no text."""
     failed: int = 0
@@ -94,11 +94,12 @@ def propose(
         ]
         again = []
         for i, reply in zip(due, client.complete_all(requests), strict=True):
-            if isinstance(reply, ProviderError):
+            if isinstance(reply, ProviderError) and not isinstance(reply, Refused):
                 failed, error = failed + 1, reply  # after all attempts of the client: no more of them here
                 continue
             replies += 1
-            texts[i] = text_in(reply.texts[0], longest, is_cut=reply.finish[0] == "length")
+            if isinstance(reply, Reply):
+                texts[i] = text_in(reply.texts[0], longest, is_cut=reply.finish[0] == "length")
             if texts[i] is None:
                 unparsed += 1
                 again.append(i)

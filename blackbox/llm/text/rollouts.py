@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from blackbox.errors import BudgetExhausted, CheckpointError, JournalError, ProviderError, SettingError, TellError
+from blackbox.llm.provider import Refused
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -51,7 +52,8 @@ class Rollouts(Generic[G]):
     What ``evaluate`` raises is a failure: a loss of NaN with the error as its feedback. An exhausted budget and a file
     that cannot be written are no failures of the genome, and are raised; nor is a model that is down: when 20
     evaluations or more one after another end with a ProviderError, and they are of 5 genomes or of one that had an
-    answer before, it is raised and these evaluations are forgotten. A genome that a filter refuses has failed.
+    answer before, it is raised and these evaluations are forgotten. A genome that a filter refuses has failed, and
+    where the error says so, as :class:`blackbox.llm.Refused` does, that is never taken for an outage.
 
     Args:
         evaluate: a genome and the number of an instance to its loss, or to a :class:`Rollout`. It must give the same
@@ -177,7 +179,7 @@ class Rollouts(Generic[G]):
             raise
         except Exception as error:
             run = Rollout(math.nan, _sound(f"The evaluation failed: {type(error).__name__}: {error}"))
-            return run, isinstance(error, ProviderError)
+            return run, isinstance(error, ProviderError) and not isinstance(error, Refused)
         # Of one precision and without what JSON cannot hold, so that what is restored is what was made.
         return Rollout(float(loss) if math.isfinite(loss) else math.nan, _sound(feedback), _sound(output)), False
 

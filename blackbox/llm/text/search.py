@@ -65,7 +65,8 @@ def search_text(
     and not for the state, which a search with a larger budget goes on from as if it had never stopped.
 
     When the model that proposes is down, the search ends with its error, before the generations for which it gave no
-    reply: the same command goes on when it is back.
+    reply: the same command goes on when it is back. What was evaluated in these, as GEPA's minibatches, was made: it
+    counts, and is not made again.
 
     A search that was killed and begins again with the same ``checkpoint`` goes on after its last whole generation. With
     the same ``path`` of its clients, and a checkpoint or none, it pays for no answer twice and gives the same result.
