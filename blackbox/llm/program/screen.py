@@ -61,7 +61,7 @@ def impure(source: str) -> str:
             return _at(statement, reason)
     functions = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     types = _annotations(tree)
-    remarks = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    said = types | {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     strange = _strange(tree)
     for node in ast.walk(tree):
         if (
@@ -72,7 +72,7 @@ def impure(source: str) -> str:
             return _at(node, "np.ndarray is allowed in annotations only: it makes arrays of memory as it was left")
         if not isinstance(node, _NODES):
             return _at(node, f"{type(node).__name__} is not allowed")
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in remarks | types:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
             return _at(node, "text is allowed in remarks and annotations only")
         if isinstance(node, ast.Name) and id(node) in strange:
             return _at(node, f"the name {node.id} is not allowed")
@@ -139,7 +139,7 @@ def _strange(tree: ast.Module) -> set[int]:
         id(node)
         for statement, names in zip(tree.body, own, strict=True)
         for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and node.id not in outer | names
+        if isinstance(node, ast.Name) and node.id not in outer and node.id not in names
     }
 
 
