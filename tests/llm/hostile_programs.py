@@ -397,9 +397,18 @@ def forgery_sample(generator: random.Random) -> str:
     return _forgery("", *lines, always=generator.random() < 0.5).source
 
 
+def quiet_sample(generator: random.Random) -> str:
+    """Some of ``QUIET`` one after another, and the end of one of them."""
+    return _plain_sample(generator, QUIET)
+
+
 def plain_sample(generator: random.Random) -> str:
-    """Some plain attacks one after another, and the end of one of them."""
-    chosen = [(QUIET | LOUD)[name].lines for name in generator.sample(sorted(QUIET | LOUD), generator.randint(1, 4))]
+    """Some plain attacks of either kind one after another, and the end of one of them."""
+    return _plain_sample(generator, QUIET | LOUD)
+
+
+def _plain_sample(generator: random.Random, attacks: Mapping[str, Attack]) -> str:
+    chosen = [attacks[name].lines for name in generator.sample(sorted(attacks), generator.randint(1, 4))]
     return _plain(*[line for lines in chosen for line in lines[:-1]], chosen[-1][-1])
 
 

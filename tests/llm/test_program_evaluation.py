@@ -25,6 +25,7 @@ from hostile_programs import (
     forgery_sample,
     hostile_sample,
     plain_sample,
+    quiet_sample,
 )
 
 from blackbox.errors import SettingError
@@ -314,7 +315,7 @@ def test_combinations_of_attacks_change_no_score_but_their_own_and_that_not_for_
     (tmp_path / "kept").write_text("kept")
     generator = random.Random(7)
     instances = [{**instance, "parent": os.getpid(), "folder": str(tmp_path)} for instance in SUMS]
-    samples = [sample(generator) for sample in (hostile_sample, plain_sample) for _ in range(8)]
+    samples = [sample(generator) for sample in (hostile_sample, quiet_sample, plain_sample) for _ in range(6)]
     evaluate = ProgramEvaluator(SHARED, "f", instances, two_floats, timeout=20.0, workers=2)
     results = evaluate(between(samples, PLAIN))
     assert {result.scores for result in results[::2]} == {(101 * 12.5, 101 * 16.5)}
