@@ -370,6 +370,7 @@ QUIET = {
     "returns what it was given": _plain_attack("two floats", "return kept"),
     "returns a module": _plain_attack("TypeError: cannot pickle 'module'", "return np"),
     "returns a deep list": _plain_attack("RecursionError: ", "a = 1.0", *["a = [a]"] * 2000, "return a"),
+    "warns": _plain_attack(101.0, *["z = np.log(x - 9.0) + x / 0.0"] * 2000, "return 1.0"),
     "divides": _plain_attack("ZeroDivisionError: division by zero (line 4)", "return 1 / 0"),
     "computes with functions": _plain_attack("TypeError: loop of ufunc", "return np.exp(np.array([f, np, None]))"),
     "returns no number": _plain_attack("a score is not finite", "return np.nan"),
@@ -384,7 +385,6 @@ LOUD = {
     "a huge key": _plain_attack("raised: ValueError", "return table[10 ** 5000]"),
     "a huge array": _plain_attack("result: the program's result is larger", "return np.arange(1e6)"),
     "an array in itself": _plain_attack("crash: ", "a = np.array([1.0, None])", "a[0] = a", "return -a"),
-    "warnings": _plain_attack("output: ", *["z = np.log(x - 9.0) + x / 0.0"] * 2000, "return 1.0"),
 }  # fmt: skip
 """Plain attacks that take the whole process with them, or its result."""
 

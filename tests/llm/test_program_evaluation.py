@@ -138,10 +138,12 @@ def two_floats(output: Any, number: int) -> float:
 
 def test_plain_attacks_alter_no_output_before_or_after_them_in_their_process(processes: list[list[Any]]) -> None:
     evaluate = ProgramEvaluator(SHARED, "f", SUMS, two_floats, batch=99, plain=True)
-    sources = between([attack.source for attack in QUIET.values()], PLAIN)
+    honest = PLAIN.replace("return", "y = x / 0.0\n    return")  # of which NumPy warns
+    sources = between([attack.source for attack in QUIET.values()], honest)
     results = evaluate(sources)
     assert [call[1] for call in processes] == [sources]
-    assert {result.scores for result in results[::2]} == {(101 * 12.5, 101 * 16.5)}
+    assert results[0].scores == (101 * 12.5, 101 * 16.5)
+    assert set(results[::2]) == set(evaluate([honest]))
     assert missed(QUIET, results[1::2], (0.0, 0.0)) == {}
 
 
