@@ -20,7 +20,7 @@ from blackbox.box import Box
 from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
 from blackbox.cluster import Ray
 from blackbox.dimensions import show
-from blackbox.errors import BudgetExhausted, NonFinite, SettingError, TellError, WorkerError
+from blackbox.errors import BudgetExhausted, SettingError, TellError, WorkerError
 from blackbox.evaluation import describe
 from blackbox.journal import Journal
 from blackbox.optimizer import Optimizer
@@ -379,12 +379,7 @@ class _Run:
             else:
                 seconds = (time.perf_counter() - begin) / count
                 values, constraints = self._parts(values)
-                try:
-                    optimizer.tell(candidates, values, constraints=constraints, seconds=seconds)
-                except BudgetExhausted:  # nothing is told yet, and all but the last result can be
-                    pairs = values if constraints is None else zip(values, constraints, strict=True)
-                    for candidate, value in zip(candidates, pairs, strict=True):
-                        self._keep(candidate, Outcome(0, value, "ok", "", seconds))
+                optimizer.tell(candidates, values, constraints=constraints, seconds=seconds)
                 for candidate in candidates:
                     self._after(candidate)
             self._check_time()
@@ -396,7 +391,12 @@ class _Run:
                 raise error
             if error is None and not self._limits.catch:
                 raise WorkerError(f"the objective raised in its worker: {outcome.reason}")
-        self._keep(candidate, outcome)
+        seconds = None if math.isnan(outcome.seconds) else outcome.seconds
+        if outcome.status == "ok":
+            value, constraints = self._parts(outcome.value)
+            self._optimizer.tell(candidate, value, constraints=constraints, seconds=seconds)
+        else:
+            self._optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
         self._errors += outcome.status in ("failed", "crashed")
         self._after(candidate)
         least = ALL_FAILED if self._errors == self._told else MIN_EVALUATIONS
@@ -405,32 +405,6 @@ class _Run:
                 f"{self._errors} of {self._told} evaluations raised or crashed, the last one with: {outcome.reason}"
             )
             warnings.warn(self._stopped["errors"], RuntimeWarning, stacklevel=4)
-
-    def _keep(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Tell a result.
-
-        The last one of a generation begins the next, for which the method may have no budget. Then it is told as that
-        of a point from outside, which begins none; with a fidelity only if it is of the full budget, as those are.
-        """
-        optimizer, settings = self._optimizer, self._optimizer.settings
-        seconds = None if math.isnan(outcome.seconds) else outcome.seconds
-        value, constraints = self._parts(outcome.value) if outcome.status == "ok" else (None, None)
-        try:
-            if outcome.status == "ok":
-                optimizer.tell(candidate, value, constraints=constraints, seconds=seconds)
-            else:
-                optimizer.fail(candidate, outcome.reason, status=outcome.status, seconds=seconds)
-        except BudgetExhausted as error:
-            self._exhausted = str(error)
-            optimizer.forget([candidate])
-            if settings.fidelity is None or candidate.budget == settings.fidelity.most:
-                with contextlib.suppress(NonFinite):  # a failed one, where values must be finite
-                    optimizer.tell(candidate.x, value, constraints=constraints, seconds=seconds)
-            if outcome.status == "ok":
-                numbers = settings.goals.read(settings.policy, value, constraints)
-            else:
-                numbers = settings.goals.failure(outcome.status)
-            candidate.take(*numbers, settings.objectives)
 
     def _parts(self, returned: Any) -> tuple[Any, Any]:
         """Value and constraints of what the objective returned; a failed evaluation has None."""

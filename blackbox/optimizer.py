@@ -286,6 +286,8 @@ class Optimizer:
     def _candidates(self) -> Iterator[Candidate]:
         """The members of the open generation that are neither told nor waited for, without end."""
         search, waiting, owner = self._search, self._gate.waiting, self.settings.owner
+        if (closing := search.prepare(())) is not None:  # complete, and the method could not go on
+            self._take_in((), closing)
         generation, popsize, results = search.generation, search.popsize, search.results
         for page in itertools.count(self._member // popsize):
             rows = search.page(page)
@@ -398,7 +400,10 @@ class Optimizer:
         if not told:
             return
         search, start = self._search, time.perf_counter()
-        closing = search.prepare(told)
+        try:
+            closing = search.prepare(told)
+        except BudgetExhausted:  # the method's own, for the next generation: ask says so
+            closing = None
         self._strategy_seconds += time.perf_counter() - start
         popsize = search.popsize
         if self._journal is None:

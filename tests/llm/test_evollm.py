@@ -470,13 +470,31 @@ def test_minimize_ends_with_what_was_found_when_the_models_budget_is_spent(kind:
     assert result.value == min(seen)
     assert client.spent.calls == 23
     with pytest.raises(BudgetExhausted, match="calls"):
-        go_on(result.optimizer)
+        go_on(result.optimizer, [])
     assert result.optimizer.best.value == result.value
 
 
-def go_on(optimizer: Any) -> None:
-    for _ in range(100):
-        optimizer.tell(optimizer.ask(), 0.0)
+def test_tell_takes_all_results_and_ask_says_that_the_budget_is_spent() -> None:
+    client = bb.llm.Client(bb.llm.Scripted(words), budget=bb.llm.Budget(calls=3))
+    method = bb.llm.EvoLLM(provider=client, popsize=4)
+    optimizer = bb.Optimizer(bb.Box([0.0] * 2, [1.0] * 2), method=method, seed=0)
+    values: list[float] = []
+    with pytest.raises(BudgetExhausted, match="calls"):
+        go_on(optimizer, values)
+    assert optimizer.evaluations == len(values) > 4
+    assert optimizer.best.value == values[-1]
+    with pytest.raises(BudgetExhausted, match="calls"):
+        optimizer.ask(3)
+    client.budget = bb.llm.Budget(calls=99)
+    assert len(optimizer.ask(4)) == 4  # and it goes on where there is a budget again
+
+
+def go_on(optimizer: Any, values: list[float]) -> None:
+    """Each value told is lower than the one before."""
+    for number in range(100):
+        candidate = optimizer.ask()
+        values.append(-float(number))
+        optimizer.tell(candidate, values[-1])
 
 
 def test_the_budget_of_evaluations_is_the_reason_where_both_are_spent() -> None:
@@ -519,6 +537,5 @@ def test_failed_evaluations_count_where_the_models_budget_is_spent(nonfinite: st
     box = bb.Box([0.0] * 2, [1.0] * 2)
     result = bb.minimize(every_fourth_fails, box, method=method, budget=99, seed=0, nonfinite=nonfinite)
     assert list(result.stopped) == ["method"]
-    left_out = int(nonfinite == "raise")  # the last one, which nothing but a value could be told of
-    assert result.evaluations == len(calls) - left_out
-    assert result.failures == len(calls) // 4 - left_out
+    assert result.evaluations == len(calls)
+    assert result.failures == len(calls) // 4
