@@ -1,5 +1,6 @@
 """What every test may rely on."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_opt_preset=FAST_COMPILE"
 if FAST not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{FAST} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+# Traces of programs are long-lived garbage by the million; looking at them less often saves a twentieth of all time.
+gc.set_threshold(20_000, 20, 20)
 
 # A shell that starts the tests in the background lets them, and what they start, ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)

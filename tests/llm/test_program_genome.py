@@ -130,7 +130,7 @@ def test_an_ambiguous_edit_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     ["-" * 3000 + "1", "-" * 90 + "-" * 90 + "1", "not " * 100_000 + "1", "lambda: " * 3000 + "1", "1" + " + 1" * 400,
-     "\x00", "x = '" + "a" * 300_000 + "'", "\ud800"],
+     "\x00", "x = '" + "a" * 300_000 + "'", "\ud800", "x = 0x" + "f" * 5000],
 )  # fmt: skip
 def test_text_that_python_cannot_handle_is_no_program_and_nothing_worse(text: str) -> None:
     source = f"# EVOLVE-BLOCK-START\n{text}\n# EVOLVE-BLOCK-END\n"

@@ -30,6 +30,7 @@ _SEARCH, _DIVIDE, _REPLACE = (re.compile(rf"{sign}\s*") for sign in (r"<{5,9} ?S
 _FENCED = re.compile(r"^ *```[\w+-]*[ \t]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 _LONGEST, _DEEPEST = 200_000, 100  # of sources, in characters and levels of the syntax tree
+_WIDEST = 2048  # bits of a whole number: Python writes none of more than 640 digits where that is its limit
 
 
 class Region(NamedTuple):
@@ -92,7 +93,7 @@ def parsed(source: str) -> ast.Module:
     """The syntax tree of a source that anybody may have written.
 
     Raises:
-        SyntaxError: it is no Python, or longer or nested deeper than what is handled here.
+        SyntaxError: it is no Python, or longer, nested deeper or with larger numbers than what is handled here.
     """
     if len(source) > _LONGEST:
         raise SyntaxError(f"it is longer than {_LONGEST} characters")
@@ -105,7 +106,13 @@ def parsed(source: str) -> ast.Module:
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return tree
+        if any(isinstance(node, ast.Constant) and _is_huge(node.value) for node in level):
+            raise SyntaxError(f"it has a whole number of more than {_WIDEST} bits")
     raise SyntaxError(f"it is nested more than {_DEEPEST} deep")
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > _WIDEST
 
 
 def region_text(source: str, region: int = 0) -> str:
