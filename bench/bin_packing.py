@@ -1,15 +1,15 @@
 """Heuristics for online bin packing, evolved without a language model, beside first fit, best fit and FunSearch's.
 
-    python bench/bin_packing.py                              a quarter of an hour of processor time; writes
+    python bench/bin_packing.py                              some 25 minutes of processor time; writes
                                                              bench/results/bin_packing.md and .json
     python bench/bin_packing.py --seeds 0 --evaluations 200  less, and no file
 
 For each kind of instances and each seed a search of its own begins with best fit and evaluates some 1,500 programs,
-those of tuned constants included, by the offline operators of `blackbox.llm.program`. Training: 4 uniform instances of
-120 items and 3 of 500, or 2 Weibull ones of 1,000. Of the eight best clusters the program is taken that is best on
-`CHOICE`, other instances of several sizes. The tests are instances that neither has seen: 20 of each size, 5 of Weibull
-with 5,000 items. All programs run in the sandbox, which is in the note; packings are checked and counted in this
-process.
+those of tuned constants included, by the offline operators of `blackbox.llm.program`. Training: `TRAIN`, some 8,000
+items of either kind, short instances more often than long ones, as one bin more or less is 2 % of 120 items. Of the
+eight best clusters the program is taken that is best on `CHOICE`, other instances of several sizes. `TESTS` are
+instances that neither has seen, as many as make about 20,000 items of each size. All programs run in the sandbox, which
+is in the note; packings are checked and counted in this process.
 
 FunSearch's heuristics are those of its paper (Romera-Paredes et al. 2024, Nature 625), one for each kind, with all bins
 offered from the beginning, as its loop does. A language model wrote them.
@@ -35,15 +35,20 @@ from blackbox.problems.bin_packing import BEST_FIT, HARNESS, Instance, excess, u
 
 EVALUATIONS, SEEDS = 1500, [0, 1, 2]
 TRAIN = {
-    "uniform": [uniform(n, seed) for n, count in ((120, 4), (500, 3)) for seed in range(count)],
-    "weibull": [weibull(1000, seed) for seed in range(2)],
+    "uniform": [uniform(n, seed) for n, count in ((120, 20), (250, 8), (500, 4), (1000, 2)) for seed in range(count)],
+    "weibull": [weibull(n, seed) for n, count in ((500, 4), (1000, 4), (2000, 1)) for seed in range(count)],
 }
 CHOICE = {
-    "uniform": [uniform(n, 100 + seed) for n, count in ((120, 6), (500, 4), (1000, 2)) for seed in range(count)],
+    "uniform": [
+        uniform(n, 100 + seed) for n, count in ((120, 60), (250, 24), (500, 12), (1000, 6)) for seed in range(count)
+    ],
     "weibull": [weibull(n, 100 + seed) for n, count in ((1000, 6), (5000, 2)) for seed in range(count)],
 }
 TESTS = {
-    "uniform": {f"u{n}": [uniform(n, 1000 + seed) for seed in range(20)] for n in (120, 250, 500, 1000)},
+    "uniform": {
+        f"u{n}": [uniform(n, 1000 + seed) for seed in range(count)]
+        for n, count in ((120, 200), (250, 80), (500, 40), (1000, 20))
+    },
     "weibull": {
         f"Weibull {n // 1000}k": [weibull(n, 1000 + seed) for seed in range(count)]
         for n, count in ((1000, 20), (5000, 5))

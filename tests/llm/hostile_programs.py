@@ -99,7 +99,7 @@ MACHINE = {
     "reads the parent's memory": Hostile(
         _f("return open(f'/proc/{place[\"parent\"]}/maps').read()"), "forbidden raised"),
     "finds inherited files": Hostile(
-        _f("found = []", "for number in range(3, 64):", "    try: os.fstat(number); found.append(number)",
+        _f("found = []", "for number in range(3, 4096):", "    try: os.fstat(number); found.append(number)",
            "    except OSError: pass", "return len(found)"), "value", 1),
     "connects": _refused("import socket", "socket.create_connection(('127.0.0.1', place['port']), 1).close()"),
     "sends a datagram": _refused(
@@ -124,7 +124,7 @@ RESULTS = {
     "closes its pipes": Hostile(_f("os.closerange(0, 64)", "return 1"), "crash"),
     "closes its pipes and stays": Hostile(_f("os.closerange(0, 64)", "time.sleep(60)"), "timeout"),
     "writes without the token": Hostile(
-        _f("for number in range(3, 64):", "    try: os.write(number, b'{\"value\": 1}')", "    except OSError: pass",
+        _f("for number in range(3, 4096):", "    try: os.write(number, b'{\"value\": 1}')", "    except OSError: pass",
            "os._exit(0)"), "result"),
     "writes with the token": Hostile(_f("forge('{\"value\": 9}')", "os._exit(0)", before=FORGE), "value", 9),
     "two results": Hostile(_f("forge('{\"value\": 9}')", "return 9", before=FORGE), "result"),

@@ -169,7 +169,7 @@ ESCAPES = [
     "np.max(x, 0, x)", "np.clip(x, 0, 1, x)", "x.clip(0, 1, x)", "x.sum(out=x)", "x.tofile(x)", "x.ctypes", "x.base",
     "x.flat", "x.dtype", "x.view(int)", "x.setflags(1)", "x.tobytes()", "np.array(x, 'O')", "np.array(x, object)",
     "x.astype(str)", "x.astype('V8')", "open", "eval", "globals()", "vars", "getattr(x, y)", "type(x)", "print(x)",
-    "__import__", "__builtins__", "(0x" + 5000 * "f" + ").clip(1, 2, 3)", "1j", "b''", "...",
+    "__import__", "__builtins__", "1j", "b''", "...",
 ]  # fmt: skip
 STATEMENTS = [
     "global x", "nonlocal x", "del x", "raise x", "assert x", "x.y = 1", "np.sum = x", "max = x", "np = x",
