@@ -166,6 +166,21 @@ def test_a_form_is_tuned_once_whatever_signs_its_constants_get(sign: int) -> Non
     assert tune(strategy, after, evaluate, Tuning()) == after  # type: ignore[arg-type]
 
 
+def test_of_programs_with_equal_scores_one_is_tuned() -> None:
+    strategy = ProgramEvolution(popsize=3)
+    same = [Program(START.replace("return x", f"return x * 0.1{extra}")) for extra in ("", " + 0.0", " - 0.0")]
+    state = strategy.tell(strategy.init(bb.key(0), START), same, [1.0, 1.0, 1.0])
+    told: list[str] = []
+
+    def evaluate(sources: Any) -> list[Evaluation]:
+        told.extend(sources)
+        return [Evaluation((2.0,), "", "")] * len(sources)
+
+    after = tune(strategy, state, evaluate, Tuning(best=2))  # type: ignore[arg-type]
+    assert len(told) == 64
+    assert tune(strategy, after, evaluate, Tuning(best=2)) == after  # type: ignore[arg-type]
+
+
 def test_tuning_without_gain_tells_no_program() -> None:
     strategy = ProgramEvolution(popsize=2)
     first = START.replace("return x", "return x * 0.1")

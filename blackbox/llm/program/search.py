@@ -11,6 +11,7 @@ import numpy as np
 
 from blackbox.errors import CheckpointError
 from blackbox.kernels import noise
+from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.constants import constants, tune_constants
 from blackbox.llm.program.evaluation import ProgramEvaluator
 from blackbox.llm.program.evolution import ProgramEvolution
@@ -33,7 +34,8 @@ class Tuning:
         method: name of a registered strategy with ``popsize`` and ``sigma0``.
         popsize: programs of one of its generations, >= 3.
         spread: first standard deviation of a constant, as a share of its size.
-        best: it is one of so many best members, the first whose form was not tuned before.
+        best: it is the first of so many best clusters whose form was not tuned before; of programs with equal scores
+            one is enough.
     """
 
     every: int = 128
@@ -111,7 +113,8 @@ def tune(
 ) -> EvolutionState:
     """The state after the constants of one of the best programs were tuned; the same state if all of them have been."""
     order = sorted(state.members, key=lambda number: (state.members[number].score, number))
-    for number in order[: tuning.best]:
+    alike = of_islands.clusters([state.members[number].scores for number in order])
+    for number in (order[cluster[0]] for cluster in alike[: tuning.best]):
         program, scores, _ = state.members[number]
         if digest(program.source, constants=False) in state.tuned or not constants(program.source):
             continue
