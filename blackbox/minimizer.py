@@ -20,7 +20,7 @@ from blackbox.box import Box
 from blackbox.callbacks import CallbackEvent, Callbacks, Snapshot, Stop
 from blackbox.cluster import Ray
 from blackbox.dimensions import show
-from blackbox.errors import BudgetExhausted, SettingError, TellError, WorkerError
+from blackbox.errors import BudgetExhausted, ProviderError, SettingError, TellError, WorkerError
 from blackbox.evaluation import describe
 from blackbox.journal import Journal
 from blackbox.optimizer import Optimizer
@@ -52,8 +52,8 @@ class Result:
         evaluations: results told, those before a resume or of a warm start included.
         seconds: duration of this call.
         stopped: from each reason that ended the run ("budget", "seconds", "target", "patience", "errors",
-            "method", "callback") to a sentence. "method": it has converged, or a budget of its own is spent, such as
-            that of its language model.
+            "method", "callback") to a sentence. "method": it has converged, or its language model's budget is spent
+            or its server down.
         seed: with the same settings gives the same run again (with one evaluation at a time).
         method: name of the method used.
         failures: evaluations without a value.
@@ -279,7 +279,7 @@ class _Run:
         self._start = time.monotonic()
         self._stopped: dict[str, str] = {}
         self._ending: dict[str, str] = {}  # what it will have stopped for after its finals
-        self._exhausted = ""  # why the method asks for nothing more: a budget of its own, not that of evaluations
+        self._exhausted = ""  # why the method proposes nothing more: its language model is down, or not to be paid
         self._told = self._errors = 0  # in this call
         self._best = optimizer.best
         self._improved_at = optimizer.evaluations
@@ -312,13 +312,15 @@ class _Run:
             is_over = self._is_over()
             # Members of the open generation are needed anyway and may queue; others would only get stale.
             spare = min(pool.slots, optimizer.left_in_generation) if pool.slots > 1 else 0
-            while len(running) < pool.slots + spare and optimizer.left > 0 and not (is_over or self._exhausted):
+            while len(running) < pool.slots + spare and optimizer.left > 0 and not is_over:
+                if running and self._exhausted:  # once it is idle, promotions may be due
+                    break
                 if synchronous and running and optimizer.left_in_generation == 0:
                     break
                 try:
                     candidate = optimizer.ask()
-                except BudgetExhausted as error:
-                    self._exhausted = str(error)
+                except (BudgetExhausted, ProviderError) as error:
+                    self._exhausted = self._why(error)
                     break
                 running[submitted] = candidate
                 pool.submit(submitted, candidate.x if candidate.budget is None else (candidate.x, candidate.budget))
@@ -365,8 +367,8 @@ class _Run:
                 continue
             try:
                 candidates = optimizer.ask(count)
-            except BudgetExhausted as error:
-                self._exhausted = str(error)
+            except (BudgetExhausted, ProviderError) as error:
+                self._exhausted = self._why(error)
                 continue
             points = [candidate.x for candidate in candidates]
             begin = time.perf_counter()
@@ -460,6 +462,12 @@ class _Run:
         elif not (self._ending or optimizer.in_finals):
             self._ending[reason] = why
             optimizer.begin_finals()
+
+    def _why(self, error: BudgetExhausted | ProviderError) -> str:
+        """What an error of ``ask`` says; a language model that is down is warned of, as nobody has planned it."""
+        if isinstance(error, ProviderError) and not self._exhausted:
+            warnings.warn(f"the run ends early: {error}", RuntimeWarning, stacklevel=5)
+        return str(error)
 
     def _end_exhausted(self) -> None:
         """Stop because the method can propose nothing more, under noise after finals, which need no proposals."""

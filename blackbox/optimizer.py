@@ -191,7 +191,9 @@ class Optimizer:
 
         Raises:
             SettingError: ``n`` is no integer >= 1.
-            BudgetExhausted: more than :attr:`left`; with a fidelity the last one may cost more than that.
+            BudgetExhausted: more than :attr:`left`, with a fidelity the last one may cost more than that; or the
+                budget of the method's language model is spent.
+            ProviderError: the method's language model does not answer.
         """
         count = 1 if n is None else positive_integer("n", n)
         with self._lock:
@@ -286,8 +288,7 @@ class Optimizer:
     def _candidates(self) -> Iterator[Candidate]:
         """The members of the open generation that are neither told nor waited for, without end."""
         search, waiting, owner = self._search, self._gate.waiting, self.settings.owner
-        if (closing := search.prepare(())) is not None:  # complete, and the method could not go on
-            self._take_in((), closing)
+        search.page(0)  # raises if the method's language model gives none
         generation, popsize, results = search.generation, search.popsize, search.results
         for page in itertools.count(self._member // popsize):
             rows = search.page(page)
@@ -400,10 +401,7 @@ class Optimizer:
         if not told:
             return
         search, start = self._search, time.perf_counter()
-        try:
-            closing = search.prepare(told)
-        except BudgetExhausted:  # the method's own, for the next generation: ask says so
-            closing = None
+        closing = search.prepare(told)
         self._strategy_seconds += time.perf_counter() - start
         popsize = search.popsize
         if self._journal is None:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from blackbox.errors import BudgetExhausted, ProviderError
 from blackbox.pareto import Front
 from blackbox.shell.constraints import AugmentedLagrangian, FeasibleFirst
 from blackbox.shell.finals import Beginning, Finals
@@ -115,8 +116,8 @@ class Closing(NamedTuple):
 
     turn: int
     lanes: tuple[Lane | None, ...]
-    population: Float[np.ndarray, "popsize d"]
-    """The first members of the next generation."""
+    population: Float[np.ndarray, "popsize d"] | None
+    """The first members of the next generation; None if the method's language model gives none now."""
     is_elsewhere: bool
     """Whether the next generation is of another run or method."""
     barren: tuple[int, int]
@@ -161,20 +162,30 @@ class Search:
         self.stopped: str | None = None
         lane = plan.begin(0, Run(), 0)
         population = lane.strategy.ask(lane.state)
-        self._open(0, (_sized(lane, population), *[None] * (len(plan.members) - 1)), population)
+        self._open(0, (lane, *[None] * (len(plan.members) - 1)), population)
 
-    def _open(self, turn: int, lanes: tuple[Lane | None, ...], population: Float[np.ndarray, "popsize d"]) -> None:
-        self.turn, self.lanes, self.population = turn, lanes, population
+    def _open(
+        self, turn: int, lanes: tuple[Lane | None, ...], population: Float[np.ndarray, "popsize d"] | None
+    ) -> None:
+        self.turn, self.lanes = turn, lanes
         strategy = self.lane.strategy
         self._positional: bool = getattr(strategy, "positional", False)
         self._injectable: bool = getattr(strategy, "injectable", False)
         self.results: dict[int, tuple[Row, float]] = {}
         self.outside: dict[tuple[int, int], tuple[Row, float]] = {}
-        self._pages: list[list[Row]] = [list(population)]
-        self.popsize = len(population)
+        self._pages: list[list[Row]] = []
+        if population is not None:
+            self._begin(population)
         self._used = 0  # evaluations told since the generation was opened, and
         self._lowest = math.inf  # the least value among those of this run
         self._begun = len(self.rungs.rows)  # configurations before it
+
+    def _begin(self, population: Float[np.ndarray, "popsize d"]) -> None:
+        """Let the open generation have its first members, without which it has no results and cannot close."""
+        self.population, self.popsize = population, len(population)
+        self._pages = [list(population)]
+        sized = _sized(self.lane, population)
+        self.lanes = tuple(sized if turn == self.turn else lane for turn, lane in enumerate(self.lanes))
 
     @property
     def lane(self) -> Lane:
@@ -189,13 +200,20 @@ class Search:
         return sum(lane.run.number for lane in self.lanes if lane is not None)
 
     def page(self, number: int) -> list[Row]:
-        """The vectors of popsize members of the open generation, from ``number * popsize`` on."""
+        """The vectors of popsize members of the open generation, from ``number * popsize`` on.
+
+        Raises:
+            BudgetExhausted, ProviderError: the method's language model gives none.
+        """
+        if not self._pages:
+            self._begin(self.lane.strategy.ask(self.lane.state))
         while number >= len(self._pages):
             self._pages.append(list(self.lane.strategy.ask(self.lane.state, first=len(self._pages) * self.popsize)))
         return self._pages[number]
 
     def row(self, member: int) -> Row:
         """The vector of a member of the open generation."""
+        self.page(0)  # from which on popsize is that of the open generation
         page, slot = divmod(member, self.popsize)
         return self.page(page)[slot]
 
@@ -286,9 +304,8 @@ class Search:
         bests = [None if other is None else other.best for other in lanes]
         turn = next_turn(self.turn, totals, bests, len(plan.x0), has_converged)
         due = lanes[turn] or plan.begin(turn, Run(), evaluations, self._best_with(told).row)
-        population = due.strategy.ask(due.state)
-        lanes[turn] = _sized(due, population)
-        return Closing(turn, tuple(lanes), population, has_ended or turn != self.turn, barren, stopped)
+        lanes[turn] = due
+        return Closing(turn, tuple(lanes), _asked(due), has_ended or turn != self.turn, barren, stopped)
 
     def _lowest_of(self, told: Sequence[Told]) -> float:
         """The least of these values that are of this run and turn; infinite where values do not say which is better."""
@@ -437,7 +454,6 @@ class Search:
         turn = manifest["turn"]
         if (due := lanes[turn]) is None:
             raise ValueError(f"turn is of a method without a state: {turn}")
-        population = due.strategy.ask(due.state)
         for name in _COUNTERS:
             value = manifest[name]
             setattr(self, name, list(value) if isinstance(value, list) else value)
@@ -451,7 +467,20 @@ class Search:
             self.rungs = unflatten(self.rungs, arrays, "rungs")
         if self.plan.noise:
             self.finals = unflatten(self.finals, arrays, "finals")
-        self._open(turn, tuple(lanes), population)
+        self._open(turn, tuple(lanes), _asked(due))
+
+
+def _asked(lane: Lane) -> Float[np.ndarray, "popsize d"] | None:
+    """The next members; None if there are none now, and whoever needs them is told so by :meth:`Search.page`.
+
+    A generation must close by what is told alone, and no result may be lost by what a language model's budget or
+    server does.
+    """
+    try:
+        population: Float[np.ndarray, "popsize d"] = lane.strategy.ask(lane.state)
+    except (BudgetExhausted, ProviderError):
+        return None
+    return population
 
 
 def _sized(lane: Lane, population: Float[np.ndarray, "popsize d"]) -> Lane:

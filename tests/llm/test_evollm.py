@@ -489,6 +489,53 @@ def test_tell_takes_all_results_and_ask_says_that_the_budget_is_spent() -> None:
     assert len(optimizer.ask(4)) == 4  # and it goes on where there is a budget again
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_generation_closes_by_what_is_told_whether_the_model_can_be_paid_or_not(late: bool) -> None:
+    """Results that come while the budget is spent are of the next generation, as they are where it is not."""
+    box = bb.Box([0.0] * 2, [1.0] * 2)
+    points = []
+    for paid in (True, False):
+        client = bb.llm.Client(bb.llm.Scripted(words))
+        optimizer = bb.Optimizer(box, method=bb.llm.EvoLLM(provider=client, popsize=4), seed=0)
+        while optimizer.generation < 4:
+            candidates = optimizer.ask(6)
+            if not paid and optimizer.generation == 3:
+                client.budget = bb.llm.Budget(calls=client.spent.calls)
+            for candidate in candidates if late else candidates[:4]:
+                optimizer.tell(candidate, sphere(candidate.x))
+        if not paid:
+            with pytest.raises(BudgetExhausted, match="calls"):
+                optimizer.ask()
+        optimizer.tell([0.31, 0.3], 0.1)
+        client.budget = bb.llm.Budget()
+        points.append([candidate.x.tolist() for candidate in optimizer.ask(6)])
+        assert optimizer.generation == 4
+    assert points[0] == points[1]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode)) or "serial")
+def test_a_provider_that_goes_down_ends_the_run_with_what_was_found(mode: dict[str, Any]) -> None:
+    def until_eight(request: Request) -> Any:
+        return words(request) if len(script.requests) <= 8 else bb.llm.AttemptFailed("HTTP 503", retry=False)
+
+    script = bb.llm.Scripted(until_eight)
+    method = bb.llm.EvoLLM(provider=bb.llm.Client(script), popsize=4)
+    calls: list[Any] = []
+
+    def counted(x: np.ndarray) -> Any:
+        calls.extend(x if "vectorized" in mode else [x])
+        return [sphere(one) for one in x] if "vectorized" in mode else sphere(x)
+
+    with pytest.warns(RuntimeWarning, match="the run ends early: .*HTTP 503"):
+        result = bb.minimize(counted, bb.Box([0.0] * 2, [1.0] * 2), method=method, budget=1000, seed=0, **mode)
+    assert list(result.stopped) == ["method"]
+    assert "HTTP 503" in result.stopped["method"]
+    assert result.evaluations == len(calls)
+    assert result.value == min(map(sphere, calls))
+    with pytest.raises(ProviderError, match="HTTP 503"):
+        go_on(result.optimizer, [])
+
+
 def go_on(optimizer: Any, values: list[float]) -> None:
     """Each value told is lower than the one before."""
     for number in range(100):
