@@ -64,7 +64,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 def joined(pieces: Any, n: int, deadline: float) -> dict[str, Any]:
     """The pieces of a stream as the body that would have come without streaming."""
-    texts, finish, usage, model = [""] * n, [""] * n, None, None
+    texts, refusals, finish, usage, model = [""] * n, [""] * n, [""] * n, None, None
     for piece in pieces:
         if time.monotonic() > deadline:
             raise AttemptFailed("no whole reply in time", retry=True)  # nobody waits for it any more
@@ -73,10 +73,12 @@ def joined(pieces: Any, n: int, deadline: float) -> dict[str, Any]:
             usage = {"prompt_tokens": piece.usage.prompt_tokens, "completion_tokens": piece.usage.completion_tokens}
         for choice in piece.choices or ():
             texts[choice.index] += (choice.delta and choice.delta.content) or ""
+            refusals[choice.index] += getattr(choice.delta, "refusal", None) or ""
             finish[choice.index] = choice.finish_reason or finish[choice.index]
     if not all(finish):
         raise AttemptFailed("the stream ended before the answer did", retry=True)
-    choices = [{"index": i, "finish_reason": finish[i], "message": {"content": texts[i]}} for i in range(n)]
+    messages = [{"content": text, "refusal": refusal} for text, refusal in zip(texts, refusals, strict=True)]
+    choices = [{"index": i, "finish_reason": finish[i], "message": messages[i]} for i in range(n)]
     return {"model": model, "choices": choices, "usage": usage}
 
 
@@ -89,10 +91,12 @@ def as_reply(body: Mapping[str, Any], request: Request, model: str) -> Reply:
     """
     choices = sorted(body["choices"], key=lambda choice: choice.get("index") or 0)
     for choice in choices:
+        refusal, finish = choice["message"].get("refusal"), choice.get("finish_reason")
+        said = f"the answer holds no text: {str(refusal or finish)[:300]}"
+        if refusal or finish == "content_filter":
+            raise Refused(said)
         if not isinstance(choice["message"].get("content"), str):
-            refusal, finish = choice["message"].get("refusal"), choice.get("finish_reason")
-            said = f"the answer holds no text: {str(refusal or finish)[:300]}"
-            raise Refused(said) if refusal or finish == "content_filter" else AttemptFailed(said, retry=False)
+            raise AttemptFailed(said, retry=False)
     usage = body.get("usage") or {}
     counts: Any = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
     estimated = not all(type(count) is int and count >= 0 for count in counts)

@@ -297,16 +297,24 @@ def require_provider(provider: object) -> None:
         raise SettingError(f"provider must be a Client, or a provider such as OpenAI(...); got {provider!r}")
 
 
+def recalled(client: Client, requests: Sequence[Request]) -> list[Reply | ProviderError]:
+    """What became of requests, of which only those are asked that nobody has asked yet."""
+    known = client.stored(requests)
+    asked = iter(client.complete_all([r for r, outcome in zip(requests, known, strict=True) if outcome is None]))
+    return [next(asked) if outcome is None else outcome for outcome in known]
+
+
 def without_client(strategy: object) -> dict[str, Any]:
-    """What is pickled and copied of a strategy: all but the client that it made itself, which holds locks."""
-    return {name: value for name, value in vars(strategy).items() if name != "client"}
+    """What is pickled and copied of a strategy: all but the clients that it made itself, which hold locks."""
+    return {name: value for name, value in vars(strategy).items() if name not in ("client", "clients")}
 
 
-def require_an_answer(outcomes: Sequence[Reply | ProviderError]) -> None:
-    """Raise the first error of :meth:`Client.complete_all` where there is no answer beside it."""
+def require_an_answer(outcomes: Sequence[Reply | ProviderError | None]) -> None:
+    """Raise the first error of :meth:`Client.complete_all` where there is no answer; to refuse is to answer."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, ProviderError)]
-    if errors and len(errors) == len(outcomes):
-        raise errors[0]
+    down = [error for error in errors if not isinstance(error, Refused)]
+    if down and len(errors) == len(outcomes):
+        raise down[0]
 
 
 def _complaint(request: Request, reply: Reply) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -30,8 +30,8 @@ from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
 from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import uniform
-from blackbox.llm.client import Client, client_of, require_provider, without_client
-from blackbox.llm.provider import Reply, Request, prompt
+from blackbox.llm.client import Client, client_of, recalled, require_an_answer, require_provider, without_client
+from blackbox.llm.provider import Refused, Reply, Request, prompt
 from blackbox.llm.scored_list import written
 from blackbox.llm.scored_pairs import Pairs, no_pairs, with_results
 from blackbox.strategy import algorithm, require_box, require_integer, require_number
@@ -50,6 +50,10 @@ class LLAMBOState(NamedTuple):
     best: Best
     fallbacks: Int[Array, ""]
     """Members of told generations that are uniform because no answer was a new configuration."""
+
+
+Complete = Callable[[Sequence[Request]], Sequence[Reply | ProviderError | None]]
+"""What becomes of requests."""
 
 
 @algorithm
@@ -127,13 +131,11 @@ class LLAMBO:
         """
         members = self._uniform(state, first)
         if self._asks(state):
-            taken: list[Float[ndarray, "d"]] = []
-            for member in range(first + self.popsize):
-                chosen = self._chosen(state, member, taken)
-                if chosen is not None:
-                    taken.append(chosen)
-                    if member >= first:
-                        members[member - first] = chosen
+            earlier, these = functools.partial(recalled, self.client), self.client.complete_all
+            chosen = self._chosen(state, [earlier] * first + [these] * self.popsize)[first:]
+            for place, point in enumerate(chosen):
+                if point is not None:
+                    members[place] = point
         elif state.generation == 0 and first == 0:
             members[0] = state.best.x
         return members.astype(state.best.x.dtype)
@@ -143,7 +145,9 @@ class LLAMBO:
         missed = 0
         if self._asks(state):
             outcomes = self.client.stored([self._sampling(state, member) for member in range(self.popsize)])
-            missed = sum(outcome is not None and not self._candidates(state, outcome) for outcome in outcomes)
+            if all(isinstance(outcome, Reply | Refused) for outcome in outcomes):  # else they were not asked for here
+                chosen = self._chosen(state, [self.client.stored] * self.popsize)
+                missed = sum(point is None for point in chosen)
         return LLAMBOState(
             key=state.key,
             generation=state.generation + 1,
@@ -161,21 +165,33 @@ class LLAMBO:
     def _asks(self, state: LLAMBOState) -> bool:
         return int(state.generation) * self.popsize >= self.start and state.pairs.used >= 2
 
-    def _chosen(self, state: LLAMBOState, member: int, taken: list[Float[ndarray, "d"]]) -> Float[ndarray, "d"] | None:
-        (outcome,) = self.client.complete_all([self._sampling(state, member)])
-        if isinstance(outcome, ProviderError):
-            raise outcome
+    def _chosen(self, state: LLAMBOState, completes: Sequence[Complete]) -> list[Float[ndarray, "d"] | None]:
+        """The first members, one after the other, each by its own way to have requests completed."""
+        chosen: list[Float[ndarray, "d"] | None] = []
+        for member, complete in enumerate(completes):
+            chosen.append(self._best(state, member, [point for point in chosen if point is not None], complete))
+        return chosen
+
+    def _best(
+        self,
+        state: LLAMBOState,
+        member: int,
+        taken: Sequence[Float[ndarray, "d"]],
+        complete: Complete,
+    ) -> Float[ndarray, "d"] | None:
+        (outcome,) = complete([self._sampling(state, member)])
+        require_an_answer([outcome])
         candidates = self._candidates(state, outcome, taken)
         if not candidates:
             return None
         questions = [self._predicting(state, member, number, point) for number, point in enumerate(candidates)]
         least = state.pairs.values[0]
-        replies = self.client.complete_all(questions)
+        replies = complete(questions)
         gains = np.array([expected_improvement(_losses(reply), float(least)) for reply in replies])
         return candidates[int(np.argmax(np.where(np.isfinite(gains), gains, -np.inf)))]
 
     def _candidates(
-        self, state: LLAMBOState, outcome: Reply | ProviderError, taken: Sequence[Float[ndarray, "d"]] = ()
+        self, state: LLAMBOState, outcome: Reply | ProviderError | None, taken: Sequence[Float[ndarray, "d"]] = ()
     ) -> list[Float[ndarray, "d"]]:
         """The configurations among the sampler's answers that are new, and none of those ``taken``."""
         texts = outcome.texts if isinstance(outcome, Reply) else ()

@@ -25,7 +25,7 @@ from blackbox.arrays import Array, Key
 from blackbox.best import Best, better_of, none_yet
 from blackbox.errors import ProviderError, SettingError
 from blackbox.kernels.noise import uniform
-from blackbox.llm.client import Client, client_of, require_an_answer, require_provider, without_client
+from blackbox.llm.client import Client, client_of, recalled, require_an_answer, require_provider, without_client
 from blackbox.llm.provider import Reply, Request, prompt
 from blackbox.llm.scored_list import written
 from blackbox.llm.scored_pairs import Pairs, no_pairs, with_results
@@ -107,15 +107,16 @@ class OPRO:
         if not state.generation and not first:
             members[0] = state.best.x
         if state.pairs.used:
-            for slot, integers in self._solutions(state, first, self._bought).items():
-                members[slot] = self._points(integers)
+            for member, integers in self._solutions(state, first + self.popsize, self._bought).items():
+                if member >= first:
+                    members[member - first] = self._points(integers)
         return members.astype(state.best.x.dtype)
 
     def tell(self, state: OPROState, population: Float[Array, "n d"], fitness: Float[Array, "n"]) -> OPROState:
         """Never asks the model."""
         missed = 0
         if state.pairs.used and None not in self.client.stored(self._requests(state, range(self.popsize), 0)):
-            missed = self.popsize - len(self._solutions(state, 0, self.client.stored))
+            missed = self.popsize - len(self._solutions(state, self.popsize, self.client.stored))
         return OPROState(
             key=state.key,
             generation=state.generation + 1,
@@ -152,21 +153,22 @@ class OPRO:
             require_an_answer(outcomes)
         return outcomes
 
-    def _solutions(self, state: OPROState, first: int, complete: Any) -> dict[int, tuple[int, ...]]:
-        """By the member's place, counted from ``first``, the new solutions among the answers."""
+    def _solutions(self, state: OPROState, end: int, complete: Any) -> dict[int, tuple[int, ...]]:
+        """By member, of those before ``end``, the new solutions among the answers."""
         known = {tuple(row) for row in self._integers(state.pairs.points[: state.pairs.used]).tolist()}
         found: dict[int, tuple[int, ...]] = {}
-        for page in range(first % self.popsize, first + 1, self.popsize):  # the earlier ones cost nothing once asked
-            found.clear()
-            open_ = list(range(self.popsize))
+        for page in range(0, end, self.popsize):
+            open_ = list(range(page, min(end, page + self.popsize)))
             for again in (0, 1):
-                replies = complete(self._requests(state, [page + slot for slot in open_], again))
-                for slot, reply in zip(list(open_), replies, strict=True):
+                requests = self._requests(state, open_, again)
+                is_earlier = page + self.popsize <= end - self.popsize
+                replies = recalled(self.client, requests) if is_earlier else complete(requests)
+                for member, reply in zip(list(open_), replies, strict=True):
                     solution = self._parsed(reply, state.pairs.points.shape[1])
                     if solution is not None and solution not in known:
                         known.add(solution)
-                        found[slot] = solution
-                        open_.remove(slot)
+                        found[member] = solution
+                        open_.remove(member)
                 if not open_:
                     break
         return found

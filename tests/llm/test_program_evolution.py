@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -335,9 +336,18 @@ def test_a_provider_that_gives_garbage_falls_back_and_is_counted() -> None:
     alone = ProgramEvolution(providers=(client,), primitives=None, popsize=4)
     first = alone.ask(alone.init(bb.key(0), START))
     assert [program.source for program in first] == [START]  # nothing else can be made
-    assert len(first[0].rejected) == 9
-    ended = run(alone, 1000)  # and not paid for without end
+    assert len(first.rejected) == 9
+    with pytest.warns(RuntimeWarning, match="the search ends early, without new programs; provider: .*down"):
+        ended = run(alone, 1000)  # and not paid for without end
+    assert ended.counts["edit"] + ended.counts["provider"] == (3 + 20 * 4) * 3  # all of it is counted
+    assert ended.tokens > 10 * sum(one.tokens for one in first.rejected)
     assert (ended.evaluations, ended.generation) == (1, 21)
+
+
+def test_a_strategy_is_pickled_without_the_clients_that_it_made() -> None:
+    strategy = ProgramEvolution(providers=(Scripted(improving),), popsize=3)
+    state = strategy.init(bb.key(0), START)
+    assert pickle.loads(pickle.dumps(strategy)).ask(state) == strategy.ask(state)  # noqa: S301
 
 
 def test_answers_that_make_no_program_are_repaired_once() -> None:

@@ -314,3 +314,4 @@ def test_names_of_inner_scopes_are_not_those_around() -> None:
     assert not same("return [LOW for LOW in x] + [LOW]", "return [HIGH for HIGH in x] + [HIGH]")
     assert not same("g = lambda LOW: x; return LOW", "g = lambda HIGH: x; return HIGH")
     assert not same("return [a for a in x]", "return [LOW for a in x]")
+    assert not same("import math as a; a = a or x; return a.pi", "import math as a; b = a or x; return b.pi")

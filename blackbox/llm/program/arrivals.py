@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from blackbox.draws import Draws
@@ -13,7 +14,7 @@ from blackbox.llm.program.elites import cell, features, insert
 from blackbox.llm.program.identity import digest
 from blackbox.llm.program.proposals import OFFLINE
 from blackbox.llm.program.sites import size
-from blackbox.llm.program.state import EvolutionState, Member, Program
+from blackbox.llm.program.state import EvolutionState, Member, Program, Rejected
 
 if TYPE_CHECKING:
     from blackbox.llm.program.evolution import ProgramEvolution
@@ -35,6 +36,7 @@ class Arrivals:
         self.counts = Counter(state.counts)
         self.pulls: list[tuple[str, float, float]] = []
         self.programs: list[Program] = []
+        self.tokens, self.costs = 0, list[float]()
 
     def add(self, program: Program, scores: tuple[float, ...], feedback: str) -> None:
         """One more; it has failed if it has no score, or one that is not finite.
@@ -53,16 +55,24 @@ class Arrivals:
         self.counts["programs"] += 1
         if program.operator == "repair":
             self.counts["repaired" if valid else "not repaired"] += 1
-        for one in program.rejected:
-            reason = one.reason.partition(":")[0]
-            self.counts[reason] += 1
-            if one.tokens or reason in ("provider", "idle"):
-                self.pulls.append((one.arm, 0.0, one.cost))
+        self.reject(program.rejected)
         if program.arm:
             base = self.scores.get(program.parents[0]) if program.parents else None
             gain = max(0.0, base - member.score) / self.unit if base is not None and valid else 0.0
             self.pulls.append((program.arm, gain / (1 + gain), program.cost))
+        self.tokens += program.tokens
+        self.costs.append(program.cost)
         self.programs.append(program)
+
+    def reject(self, rejected: Iterable[Rejected]) -> None:
+        """Count proposals that were no programs, and what they cost."""
+        for one in rejected:
+            reason = one.reason.partition(":")[0]
+            self.counts[reason] += 1
+            self.tokens += one.tokens
+            self.costs.append(one.cost)
+            if one.tokens or reason in ("provider", "idle"):
+                self.pulls.append((one.arm, 0.0, one.cost))
 
     def state(self, evaluations: int) -> EvolutionState:
         """The state of the next generation, after so many evaluations more."""
@@ -84,8 +94,8 @@ class Arrivals:
             arms=strategy.bandit.update(before.arms, self.pulls) if self.pulls else before.arms,
             counts=dict(sorted(self.counts.items())),
             improvements=self.improvements,
-            tokens=before.tokens + sum(p.tokens + sum(one.tokens for one in p.rejected) for p in told),
-            cost=before.cost + math.fsum(p.cost + math.fsum(one.cost for one in p.rejected) for p in told),
+            tokens=before.tokens + self.tokens,
+            cost=before.cost + math.fsum(self.costs),
         )
 
     def _settle(self, member: Member) -> None:

@@ -62,7 +62,7 @@ def evaluate_batch(harness, programs, entry, instances, seconds):
 """A program has its own harness and is made anew for each instance, and what it returned is copied at once: arrays that
 it changes or keeps are no other program's, and no other instance's. Its garbage is gone before the next one begins, and
 what is left, NumPy above all, is frozen: to go through all of that each time would take longer than many a program.
-Warnings are not printed, which would end the process of all if they are many, and are feedback only of who is alone."""
+Warnings are not printed: many would end the process of all, and only who is alone would have them as feedback."""
 
 
 class Evaluation(NamedTuple):

@@ -23,7 +23,7 @@ import numpy as np
 
 from blackbox.arrays import Key
 from blackbox.errors import SettingError, TellError
-from blackbox.llm.client import Client, client_of, require_provider
+from blackbox.llm.client import Client, client_of, require_provider, without_client
 from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.arrivals import Arrivals
 from blackbox.llm.program.bandit import Bandit
@@ -32,7 +32,7 @@ from blackbox.llm.program.primitives import Primitives
 from blackbox.llm.program.prompts import OPERATORS as ONLINE
 from blackbox.llm.program.proposals import OFFLINE, Proposals, arms_of
 from blackbox.llm.program.sites import size
-from blackbox.llm.program.state import EvolutionState, Member, Program
+from blackbox.llm.program.state import EvolutionState, Generation, Member, Program
 from blackbox.llm.program.variation import OPERATORS
 from blackbox.strategy import require_integer, require_key, require_number
 
@@ -134,6 +134,9 @@ class ProgramEvolution:
         """Whom the questions go to."""
         return tuple(map(client_of, self.providers))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return without_client(self)
+
     def arms(self) -> dict[str, float]:
         """The bandit's arms with their prior weights."""
         share = 0.0 if self.primitives is None else self.share if self.clients else 1.0
@@ -155,11 +158,11 @@ class ProgramEvolution:
             raise SettingError(f"source must be Python: {error}") from None
         return EvolutionState(key=key, start=source, islands=((),) * self.islands, arrivals=(0,) * self.islands)
 
-    def ask(self, state: EvolutionState, first: int = 0, n: int | None = None) -> list[Program]:
+    def ask(self, state: EvolutionState, first: int = 0, n: int | None = None) -> Generation:
         """New programs number ``first`` to ``first + n - 1`` of this generation, by default ``popsize``.
 
-        None of them is one that was told, whatever its variables are called, nor nearly one of the members. There may
-        be fewer, where nothing new was found.
+        None of them is one that was told, whatever the variables of its functions are called, nor nearly one of the
+        members. There may be fewer, where nothing new was found.
 
         Raises:
             BudgetExhausted: a client's budget has no room for another request; answers so far are stored.
@@ -179,7 +182,7 @@ class ProgramEvolution:
 
         Args:
             state: any; it need not be the one that the programs were asked of.
-            programs: asked ones, or others.
+            programs: asked ones, with what was rejected in their generation, or others.
             scores: (n,) or (n, instances), lower is better; a program with a score that is not finite has failed.
                 Programs with equal scores on all instances are one cluster.
             feedback: what the evaluation of each said, for the models; none, or one for each.
@@ -202,6 +205,7 @@ class ProgramEvolution:
         arrivals = Arrivals(self, state)
         for i, program in enumerate(programs):
             arrivals.add(program, tuple(rows[i].tolist()), feedback[i] if feedback else "")
+        arrivals.reject(getattr(programs, "rejected", ()))
         return arrivals.state(len(programs) if evaluations is None else evaluations)
 
     def recommend(self, state: EvolutionState) -> Program:

@@ -122,6 +122,7 @@ def _rename(tree: ast.Module) -> None:
         nodes = list(ast.walk(function))
         shared = {name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
         shared |= {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg}  # names of parameters
+        shared |= {name for node in nodes for name in _otherwise_bound(node)}
         names: dict[str, str] = {}
         for node in _own(function):
             if isinstance(node, ast.arg):
@@ -135,6 +136,15 @@ def _rename(tree: ast.Module) -> None:
                 node.arg = names.get(node.arg, node.arg)
             elif isinstance(node, ast.Name):
                 node.id = names.get(node.id, node.id)
+
+
+def _otherwise_bound(node: ast.AST) -> list[str]:
+    """Names that a node binds without being one: of imports, exceptions and patterns."""
+    if isinstance(node, ast.alias):
+        return [(node.asname or node.name).partition(".")[0]]
+    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+        return [node.name] if node.name else []
+    return [node.rest] if isinstance(node, ast.MatchMapping) and node.rest else []
 
 
 def _own(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:

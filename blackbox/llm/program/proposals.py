@@ -20,7 +20,7 @@ from blackbox.llm.program.bandit import pull
 from blackbox.llm.program.parents import draw_parent, inspirations
 from blackbox.llm.program.prompts import Shown, child, messages
 from blackbox.llm.program.refusals import Refusals
-from blackbox.llm.program.state import EvolutionState, Member, Program, Rejected
+from blackbox.llm.program.state import EvolutionState, Generation, Member, Program, Rejected
 from blackbox.llm.program.variation import vary
 from blackbox.llm.provider import Request
 
@@ -74,7 +74,7 @@ class Proposals:
         self.refusals = Refusals(state, strategy.novelty, strategy.longest)
         self.priced = all(client.budget.prices is not None for client in strategy.clients)
 
-    def make(self, first: int, n: int) -> list[Program]:
+    def make(self, first: int, n: int) -> Generation:
         """Programs of the places from ``first`` on; fewer than ``n`` if nothing new was found for some."""
         strategy, state = self.strategy, self.state
         count = max(1, len(state.islands))
@@ -218,10 +218,9 @@ def arms_of(
     return weights
 
 
-def _carried(places: Sequence[Place]) -> list[Program]:
-    """The programs with what was rejected before them; what led to no program is noted with the last one."""
-    programs = [place.program._replace(rejected=tuple(place.rejected)) for place in places if place.program is not None]
-    lost = tuple(one for place in places if place.program is None for one in place.rejected)
-    if programs and lost:
-        programs[-1] = programs[-1]._replace(rejected=programs[-1].rejected + lost)
-    return programs
+def _carried(places: Sequence[Place]) -> Generation:
+    """The programs, each with what was rejected before it in its place."""
+    return Generation(
+        [place.program._replace(rejected=tuple(place.rejected)) for place in places if place.program is not None],
+        [one for place in places if place.program is None for one in place.rejected],
+    )

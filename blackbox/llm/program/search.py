@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def search_programs(
     """
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
-        begun, state = state, from_json(path.read_text())
+        begun, state = state, from_json(path.read_bytes())
         if state.start != begun.start or not np.array_equal(state.key, begun.key):
             raise CheckpointError(f"{path} must be of the same start and key as state; it is of another search")
         if len(state.islands) != strategy.islands:
@@ -104,6 +105,9 @@ def search_programs(
             callback(state)
         idle = 0 if programs else idle + 1
         if idle == _IDLE:
+            down = [one.reason for one in programs.rejected if one.reason.startswith("provider: ")]
+            if down:
+                warnings.warn(f"the search ends early, without new programs; {down[-1]}", RuntimeWarning, stacklevel=2)
             break
     return state
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,19 @@ class Program(NamedTuple):
         return f"{self.model}/{self.operator}" if self.model else ""
 
 
+class Generation(list[Program]):
+    """The programs of a generation.
+
+    Args:
+        programs: they.
+        rejected: proposals of places that have no program in the end.
+    """
+
+    def __init__(self, programs: Iterable[Program] = (), rejected: Iterable[Rejected] = ()) -> None:
+        super().__init__(programs)
+        self.rejected = tuple(rejected)
+
+
 class Member(NamedTuple):
     """A program with its scores."""
 
@@ -90,7 +103,7 @@ class EvolutionState(NamedTuple):
     best: int = -1
     """Number of the best member ever told; -1 before."""
     seen: frozenset[str] = frozenset()
-    """Digests of all programs told, failed ones included."""
+    """Digests of all programs told, failed ones included, and of those that tuning tried."""
     tuned: frozenset[str] = frozenset()
     """Digests, without constants, of those whose constants were tuned."""
     broken: tuple[Member, ...] = ()
@@ -121,8 +134,8 @@ def to_json(state: EvolutionState) -> str:
     return json.dumps({"format": _FORMAT, "sha256": _sha256(fields), "state": fields}, sort_keys=True)
 
 
-def from_json(text: str) -> EvolutionState:
-    """The state that :func:`to_json` was given; it goes on with the same bits.
+def from_json(text: str | bytes) -> EvolutionState:
+    """The state that :func:`to_json` was given, in UTF-8 if as bytes; it goes on with the same bits.
 
     Raises:
         CheckpointError: the text is none of its kind, or damaged.
