@@ -231,3 +231,38 @@ def test_they_run_behind_minimize(kind: Any) -> None:
 def test_settings_are_checked(build: Any, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         build()
+
+
+@pytest.mark.parametrize("kind", [bb.llm.OPRO, bb.llm.LLAMBO])
+def test_members_differ_from_all_before_them_wherever_a_page_begins_and_uniform_ones_are_counted(kind: Any) -> None:
+    def same(request: bb.llm.Request) -> Any:
+        text = request.messages[-1].content
+        return "[5, 5]" if "A solution is" in text else [("x1 = 0.05, x2 = 0.05", "1")["Say" in text]] * request.n
+
+    client = bb.llm.Client(bb.llm.Scripted(same))
+    strategy = kind(provider=client, popsize=4)
+    state, rows = strategy.init(bb.key(0), np.full(2, 0.5)), np.random.default_rng(0).uniform(size=(8, 2))
+    state = strategy.tell(state, rows, np.arange(8.0))._replace(generation=np.asarray(5)[()])
+    whole = strategy.ask(state)
+    once = np.abs(whole - whole[0]).max(axis=1) < 1e-9
+    assert once.tolist() == [True, False, False, False]
+    for first in (1, 2, 4, 5):
+        page = strategy.ask(state, first)
+        assert np.abs(page - whole[0]).max(axis=1).min() > 1e-9
+    assert int(strategy.tell(state, whole, np.arange(4.0)).fallbacks - state.fallbacks) == 3
+    assert client.spent.reused < 40  # what is known already is not bought again for each page
+
+
+@pytest.mark.parametrize("kind", [bb.llm.EvoLLM, bb.llm.OPRO, bb.llm.LLAMBO])
+def test_a_model_that_refuses_is_not_down(kind: Any) -> None:
+    refusing = bb.llm.Scripted(lambda request: bb.llm.Refused("content_filter"))
+    result = bb.minimize(
+        sphere_of_one, bb.Box([0.0] * 2, [1.0] * 2), method=kind(provider=refusing, popsize=4), budget=40, seed=0
+    )
+    assert list(result.stopped) == ["budget"]
+    assert result.evaluations == 40
+    assert refusing.requests
+
+
+def sphere_of_one(x: np.ndarray) -> float:
+    return float(((x - 0.3) ** 2).sum())
