@@ -97,7 +97,8 @@ class OpenAI:
         return answer
 
     def __reduce__(self) -> tuple[type[OpenAI], tuple[Any, ...]]:
-        return OpenAI, (self.model, self.base_url, self.key, self.stream)  # connections and locks are of this process
+        # Without connections and locks, which are of this process.
+        return type(self), (self.model, self.base_url, self.key, self.stream)
 
     def close(self) -> None:
         """Close idle connections; the next request opens new ones."""

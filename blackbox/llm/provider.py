@@ -158,6 +158,10 @@ class AttemptFailed(ProviderError):
         super().__init__(reason)
         self.retry, self.after, self.unpaid = retry, after, unpaid
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made again from its args alone, which lack the keywords; so one of another process was lost.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class Refused(AttemptFailed):
     """The model is there and does not answer this request, as a content filter has it.

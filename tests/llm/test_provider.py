@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
+import pickle
 import re
 import sqlite3
 import sys
@@ -20,7 +22,7 @@ import pytest
 from chat_server import Answer, ChatServer, chat, error, event, serving
 
 from blackbox.errors import MissingExtra, ProviderError, SettingError
-from blackbox.llm import AttemptFailed, Client, OpenAI, Reply, Request, prompt
+from blackbox.llm import AttemptFailed, Client, OpenAI, Refused, Reply, Request, prompt
 
 pytest.importorskip("openai")
 KEY = "sk-live-1234567890-abcdef"
@@ -41,6 +43,10 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+
+
+class Mine(OpenAI):
+    """One that a user made."""
 
 
 @pytest.fixture(autouse=True)
@@ -440,6 +446,22 @@ def test_an_attempt_of_the_endpoint_fails_with_its_reason() -> None:
         OpenAI("small", base_url=server.url).complete(ASK, 5.0)
     assert (raised.value.retry, raised.value.after, raised.value.unpaid) == (True, 2.0, True)
     assert KEY not in _everything(raised.value)
+
+
+@pytest.mark.parametrize("protocol", [0, pickle.DEFAULT_PROTOCOL])
+@pytest.mark.parametrize(
+    "failed", [AttemptFailed("slow", retry=True, after=2.0, unpaid=True), Refused("filter", unpaid=True)]
+)
+def test_a_failure_in_a_worker_process_arrives(failed: AttemptFailed, protocol: int) -> None:
+    again = pickle.loads(pickle.dumps(failed, protocol))  # noqa: S301
+    assert (type(again), str(again), vars(again)) == (type(failed), str(failed), vars(failed))
+
+
+def test_a_copy_of_an_endpoint_is_of_the_same_class() -> None:
+    mine = Mine("small", base_url="http://localhost/v1", key=None, stream=True)
+    for again in (copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):  # noqa: S301
+        assert type(again) is Mine
+        assert again == mine
 
 
 def test_an_answer_without_text_is_final_and_shows_no_key(clock: Clock) -> None:
