@@ -11,7 +11,7 @@ import os
 import threading
 from pathlib import Path
 
-from blackbox.errors import ProviderError
+from blackbox.errors import JournalError, ProviderError
 from blackbox.llm.provider import Provider, Reply, Request
 
 _FORMAT = "blackbox-llm-recording-1"
@@ -40,6 +40,7 @@ class Recorded:
         self._mutex = threading.Lock()
         self._replies: dict[str, Reply] = {}
         self._end = 0  # bytes of whole lines: what a killed process left of a line is written over
+        self._size = 0  # bytes in all, as this left the file
         self.model = "" if provider is None else provider.model
         if self.path.exists():
             self._load()
@@ -51,6 +52,7 @@ class Recorded:
 
         Raises:
             ProviderError: nothing is recorded for the request, and there is no provider.
+            JournalError: something else wrote the file.
         """
         key = request.key(self.model)
         with self._mutex:
@@ -70,13 +72,16 @@ class Recorded:
                 self._replies[key] = reply
             return self._replies[key]
 
+    def __deepcopy__(self, memo: object) -> Recorded:
+        return self  # a file has one writer
+
     def __reduce__(self) -> tuple[type[Recorded], tuple[Path, Provider | None]]:
-        return Recorded, (self.path, self.provider)
+        return type(self), (self.path, self.provider)
 
     def _load(self) -> None:
         content = self.path.read_bytes()
         lines = content.split(b"\n")[:-1]  # without what follows the last line's end
-        self._end = sum(len(line) + 1 for line in lines)
+        self._end, self._size = sum(len(line) + 1 for line in lines), len(content)
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
@@ -99,9 +104,13 @@ class Recorded:
         fields = {"key": key, "request": json.loads(request.text()), "reply": json.loads(reply.to_json())}
         lines.append(json.dumps(fields, sort_keys=True))
         content = "".join(f"{line}\n" for line in lines).encode()
+        is_there = self.path.exists()
+        if (self.path.stat().st_size if is_there else 0) != self._size:  # not to cut off what another one recorded
+            raise JournalError(f"{self.path} is not as it was left: something else writes it, or a write failed")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "r+b" if self.path.exists() else "wb") as file:
+        with open(self.path, "r+b" if is_there else "wb") as file:
             file.truncate(self._end)
             file.seek(self._end)
             file.write(content)
         self._end += len(content)
+        self._size = self._end

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
-from blackbox.errors import ProviderError, SettingError
+from blackbox.errors import JournalError, ProviderError, SettingError
 from blackbox.llm import Client, Recorded, Reply, Request, Scripted, prompt
 
 REQUESTS = [Request(prompt(f"say {i}"), temperature=i / 10, n=1 + i % 2, sample=i) for i in range(6)]
+
+
+class Mine(Recorded):
+    """One that a user made."""
 
 
 def answer(request: Request) -> list[str]:
@@ -63,6 +69,31 @@ def test_a_line_that_a_killed_process_left_is_written_over(tmp_path: Path) -> No
     assert [Recorded(path, script).complete(request, 1.0) for request in REQUESTS[:3]] == first
     assert script.requests == [REQUESTS[2]]
     assert [Recorded(path).complete(request, 1.0) for request in REQUESTS[:3]] == first
+
+
+def test_nothing_is_cut_off_that_another_one_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "tape.jsonl"
+    late = Recorded(path, Scripted(answer))  # there was no file yet
+    first = Recorded(path, Scripted(answer))
+    first.complete(REQUESTS[0], 1.0)
+    copy.deepcopy(first).complete(REQUESTS[1], 1.0)
+    first.complete(REQUESTS[2], 1.0)
+    content = path.read_bytes()
+    assert content.count(b"\n") == 4
+    with pytest.raises(JournalError, match=r"tape\.jsonl is not as it was left"):
+        late.complete(REQUESTS[3], 1.0)
+    assert path.read_bytes() == content
+    path.unlink()
+    with pytest.raises(JournalError, match=r"tape\.jsonl is not as it was left"):
+        first.complete(REQUESTS[3], 1.0)
+
+
+def test_a_copy_is_of_the_same_class(tmp_path: Path) -> None:
+    recorded = Mine(tmp_path / "tape.jsonl", Scripted(["a"]))
+    recorded.complete(REQUESTS[0], 1.0)
+    again = pickle.loads(pickle.dumps(Mine(recorded.path)))  # noqa: S301
+    assert type(again) is Mine
+    assert again.complete(REQUESTS[0], 1.0).texts == ("a",)
 
 
 def test_other_files_and_models_are_refused(tmp_path: Path) -> None:

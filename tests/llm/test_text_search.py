@@ -144,6 +144,11 @@ def test_a_checkpoint_is_of_one_search(tmp_path: Path) -> None:
         head, *lines = path.read_text().splitlines(keepends=True)
         made, told = lines[:2]
         damaged = [head + made[:-9] + "\n" + told, head + told + made, head + "{}\n", head + made + told * 2]
+        first = json.dumps({"format": "blackbox text search checkpoint 1", "state": ""})  # it had no line's end
+        path.write_text(first)
+        with pytest.raises(CheckpointError, match="is of the format 'blackbox text search checkpoint 1'"):
+            searched("ga", client, checkpoint=path)
+        damaged += [head + made + re.sub('"idle": [0-9]+', '"idle": 1e999', told)]
         for text in ("", "[]", "{}\n", json.dumps({"format": "x"}) + "\n", "7\n", head[:-1], *damaged):
             path.write_text(text)
             with pytest.raises(CheckpointError, match=r"search\.json"):
@@ -166,10 +171,43 @@ def test_a_checkpoint_grows_and_may_be_cut_anywhere(name: str, tmp_path: Path) -
     assert all(later.startswith(former) for former, later in itertools.pairwise(contents))
     content = path.read_bytes()
     head = content.index(b"\n") + 1
-    for size in {head, head + 1, *np.linspace(head, len(content), 12).astype(int).tolist(), len(content) - 1}:
+    for size in {head, head + 1, *np.linspace(head, len(content), 10).astype(int).tolist(), len(content) - 1}:
         path.write_bytes(content[:size])
         assert run(path) == whole
         assert path.read_bytes().count(b"\n") >= content.count(b"\n")
+    path.write_bytes(content[:head] + b"x" * 2 * len(content))  # a line so long that what follows ends within it
+    for _ in range(2):
+        assert run(path) == whole
+    assert b"x" * 99 not in path.read_bytes()
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_checkpoint_that_another_search_writes_is_left_as_it_is(has_begun: bool, tmp_path: Path) -> None:
+    path, client, contents = tmp_path / "search", Client(Scripted(date_rewriting.simulated)), []
+
+    def another() -> None:
+        if not contents:
+            path.unlink(missing_ok=True)
+            searched("de", client, date_rewriting.by_simulation, checkpoint=path, evaluations=45)
+            contents.append(path.read_bytes())
+
+    def evaluate(genome: Any, instance: int) -> Rollout:
+        if not has_begun:
+            another()
+        return date_rewriting.by_simulation(genome, instance)
+
+    with pytest.raises(CheckpointError, match="search is not as this search left it: another search writes it"):
+        searched("ga", client, evaluate, checkpoint=path, callback=lambda *_: another())
+    assert path.read_bytes() == contents[0]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    client, path = Client(Scripted(date_rewriting.simulated)), tmp_path / "search"
+    with pytest.raises(CheckpointError, match=r"search cannot be written: .*No such file"):
+        searched("ga", client, checkpoint=path, callback=lambda *_: path.unlink())
+    path.write_text("a file, and no folder")
+    with pytest.raises(CheckpointError, match="below cannot be written"):
+        searched("ga", client, checkpoint=path / "below")
 
 
 def test_evaluations_that_were_made_elsewhere_are_kept_with_those_of_the_search(tmp_path: Path) -> None:
@@ -185,8 +223,28 @@ def test_evaluations_that_were_made_elsewhere_are_kept_with_those_of_the_search(
     assert 80 < found.evaluations <= 90
     lines = [json.loads(line) for line in (tmp_path / "search").read_text().splitlines()]
     kept = {(name, instance) for line in lines for name, instance, *_ in line.get("rollouts", ())}
-    assert len(kept) == found.evaluations
+    assert len(kept) == found.evaluations == sum(len(line.get("rollouts", ())) for line in lines)
     assert ('"one more"', 0) in kept
+
+
+def test_no_number_of_an_instance_is_infinite() -> None:
+    with pytest.raises(CheckpointError, match="stored evaluations are none"):
+        Rollouts(date_rewriting.by_simulation).restore([["a", math.inf, 0.5, "", ""]])
+
+
+def test_what_is_restored_takes_the_same_for_an_outage() -> None:
+    """A genome that only ever failed had no answer, whether it is evaluated in this process or was in a former one."""
+
+    def evaluate(genome: str, instance: int) -> float:
+        raise ValueError("bad") if instance == 0 else Refused("no") if instance == 1 else bb.ProviderError("503")
+
+    made: Rollouts[str] = Rollouts(evaluate)
+    made(["a"], range(2))
+    resumed: Rollouts[str] = Rollouts(evaluate)
+    resumed.restore(made.stored())
+    for rollouts in (made, resumed):
+        assert np.isnan(rollouts(["a"], range(2, 30)).losses).all()
+        assert len(rollouts) == 30
 
 
 GARBAGE = [

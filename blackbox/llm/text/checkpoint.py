@@ -53,9 +53,11 @@ class Checkpoint:
         self._path = None if path is None else Path(path)
         self._head = {"format": _FORMAT, "search": description}
         self._rollouts = rollouts
+        self._restored: set[tuple[str, int]] = set()  # evaluations that were in the file
         self._written = 0  # evaluations, the first of them
         self._generations = 0  # that are in the file
         self._end = 0  # bytes of whole lines
+        self._size = 0  # bytes in all, as this search left the file
 
     def restored(self, strategy: Any, begin: Any) -> Progress:
         """Where the search is that began with the state ``begin``: after the last generation in the file.
@@ -66,15 +68,17 @@ class Checkpoint:
         progress = Progress(begin, 0, len(self._rollouts))
         if self._path is None or not self._path.exists():
             return progress
-        lines = self._path.read_bytes().split(b"\n")[:-1]
-        kept: set[tuple[str, int]] = set()
+        content = self._path.read_bytes()
+        lines = content.split(b"\n")[:-1]
         try:
-            entries = [json.loads(line) for line in lines]
-            self._require_same(entries[0] if entries else None)
+            entries = [json.loads(line) for line in lines or [content]]
+            self._require_same(entries[0])
+            if not lines:  # the first format had none, and is named above
+                raise CheckpointError(f"{self._path} is without a whole line, and no checkpoint of a text search")
             for entry in entries[1:]:
                 if "rollouts" in entry:
                     self._rollouts.restore(entry["rollouts"])
-                    kept |= {(name, instance) for name, instance, *_ in entry["rollouts"]}
+                    self._restored |= {(name, instance) for name, instance, *_ in entry["rollouts"]}
                 elif entry["generation"] != self._generations:
                     raise CheckpointError(f"{self._path} was written by several searches at a time")
                 else:
@@ -82,42 +86,55 @@ class Checkpoint:
                     genomes = Proposals(built(entry["told"]), ReplyCounts(*entry["counts"]))
                     state = self._told(strategy, progress.state, genomes)
                     progress = Progress(state, int(entry["idle"]), int(entry["made"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, TellError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, TellError) as error:
             raise CheckpointError(f"{self._path} is no checkpoint of a text search: {error}") from error
-        self._end = sum(len(line) + 1 for line in lines)
-        if len(kept) == len(self._rollouts):  # else some were made elsewhere: all are written
-            self._written = len(kept)
+        self._end, self._size = sum(len(line) + 1 for line in lines), len(content)
         return progress
 
     def append(self, told: Sequence[Told]) -> None:
-        """Write the evaluations that are new and have answers, and generations; on the disk when this returns."""
+        """Write the evaluations that are new and have answers, and generations; on the disk when this returns.
+
+        Raises:
+            CheckpointError: the file cannot be written, or another search writes it.
+        """
         if self._path is None:
             return
-        new = self._rollouts.stored(self._written)
+        stored = self._rollouts.stored(self._written)
+        new = [run for run in stored if (run[0], run[1]) not in self._restored]
         entries: list[dict[str, Any]] = [] if self._end else [self._head]
         entries += [{"rollouts": new}] * bool(new)
         for number, (genomes, idle, made) in enumerate(told, self._generations):
             outcome = {"counts": counts_of(genomes), "idle": idle, "made": made}
             entries.append({"generation": number, "told": plain(tuple(genomes)), **outcome})
         content = "".join(f"{json.dumps(entry, allow_nan=False)}\n" for entry in entries).encode()
+        if content:
+            try:
+                self._write(self._path, content)
+            except OSError as error:
+                raise CheckpointError(f"{self._path} cannot be written: {error}") from error
+        self._written += len(stored)
+        self._generations += len(told)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        if (path.stat().st_size if self._end or path.exists() else 0) != self._size:  # not to cut off another's lines
+            raise CheckpointError(f"{path} is not as this search left it: another search writes it")
         if not self._end:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, [content])
-        elif content:
-            with open(self._path, "r+b") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, [content])
+        else:
+            with open(path, "r+b") as file:
                 file.truncate(self._end)
                 file.seek(self._end)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         self._end += len(content)
-        self._written += len(new)
-        self._generations += len(told)
+        self._size = self._end
 
     def _require_same(self, head: Any) -> None:
-        if head is None or head["format"] != _FORMAT:
-            kind = "without a whole line" if head is None else f"of the format {head['format']!r}"
-            raise CheckpointError(f"{self._path} is {kind}, and no checkpoint that this version reads")
+        if head["format"] != _FORMAT:
+            said = f"of the format {head['format']!r}, and no checkpoint that this version reads"
+            raise CheckpointError(f"{self._path} is {said}")
         if head["search"] != self._head["search"]:
             said = "another method, model, key, seeds or settings"
             raise CheckpointError(f"{self._path} is of a search with {said}; it has {head['search']}")

@@ -70,7 +70,7 @@ class Rollouts(Generic[G]):
         self._evaluate, self._workers = evaluate, workers
         self._kept: dict[Key, Rollout] = {}
         self._unanswered: list[Key] = []
-        self._answered: set[str] = set()  # genomes
+        self._answered: set[str] = set()  # genomes with a finite loss
 
     def __len__(self) -> int:
         """How many were made."""
@@ -128,7 +128,7 @@ class Rollouts(Generic[G]):
                 self._kept[str(name), int(instance)] = kept
                 if loss is not None:
                     self._answered.add(str(name))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"text search: stored evaluations are none: {error}") from error
 
     def _make(self, due: dict[Key, G]) -> None:
@@ -155,7 +155,8 @@ class Rollouts(Generic[G]):
         self._kept[key] = run
         if not is_unanswered:
             self._unanswered = []
-            self._answered.add(key[0])
+            if math.isfinite(run.loss):  # as restore() has it, so that what is resumed takes the same for an outage
+                self._answered.add(key[0])
             return
         self._unanswered.append(key)
         if len(self._unanswered) < OUTAGE:
