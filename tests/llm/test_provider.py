@@ -104,6 +104,22 @@ def test_a_stream_is_put_together(clock: Clock) -> None:
     assert server.bodies[0]["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("message", [{"content": "", "refusal": "I would rather not"}, {"content": "Well"}])
+def test_what_is_refused_or_filtered_is_no_answer(message: dict[str, str], stream: bool, clock: Clock) -> None:
+    finish = "stop" if "refusal" in message else "content_filter"
+    answer = chat("x", finish=finish)
+    answer.body["choices"][0]["message"] = message
+    if stream:
+        piece = event("x", finish).replace(b'{"content": "x"}', json.dumps(message).encode())
+        answer = Answer(headers={"Content-Type": "text/event-stream"}, pieces=(piece,))
+    with serving([answer]) as server, client(server, clock, stream=stream) as asking:
+        with pytest.raises(Refused, match="rather not" if finish == "stop" else "content_filter"):
+            asking.complete(ASK)
+        assert asking.stored([ASK]) != [None]
+        assert not isinstance(asking.stored([ASK])[0], Reply)
+
+
 def test_absent_usage_counts_as_the_upper_bound(clock: Clock) -> None:
     with serving([chat("seven", usage=None)]) as server:
         reply = client(server, clock).complete(ASK)

@@ -86,7 +86,8 @@ def search_text(
 
     Raises:
         SettingError: an argument outside its range.
-        CheckpointError: the file is of another search or of another model that proposes, or damaged.
+        CheckpointError: the file is of another search or of another model that proposes, damaged, written by another
+            one at the same time, or cannot be written.
         JournalError: a client's file could not be read or written.
     """
     for name, value in (("evaluations", evaluations), ("stalled", stalled), ("finalists", finalists)):
