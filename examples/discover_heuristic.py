@@ -17,7 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 import blackbox as bb
-from blackbox.llm.program import ProgramEvaluator, ProgramEvolution, Tuning, search_programs
+from blackbox.llm.program import EvolutionState, ProgramEvaluator, ProgramEvolution, Tuning, search_programs
 from blackbox.problems.bin_packing import BEST_FIT, HARNESS, excess, uniform, weibull
 
 TASK = """\
@@ -70,17 +70,15 @@ def main(
     state = strategy.init(bb.key(seed), BEST_FIT)
     best = None
 
-    def progress(told: object) -> None:
-        nonlocal best, state
-        state = told
-        if state.best != best and state.best >= 0:
-            best, member = state.best, state.members[state.best]
-            console.print(f"{state.evaluations:5} programs: {member.score:.2f} % excess, by {member.program.operator}")
+    def progress(told: EvolutionState) -> None:
+        nonlocal best
+        if told.best != best and told.best >= 0:
+            best, member = told.best, told.members[told.best]
+            console.print(f"{told.evaluations:5} programs: {member.score:.2f} % excess, by {member.program.operator}")
 
-    try:
-        search_programs(strategy, state, evaluator(train), evaluations=evaluations, tuning=Tuning(), callback=progress)
-    except bb.errors.BudgetExhausted as error:
-        console.print(f"{error}; what was found until then:")
+    state = search_programs(
+        strategy, state, evaluator(train), evaluations=evaluations, tuning=Tuning(), callback=progress
+    )
     finalists = [member.program.source for member in strategy.finalists(state, 6)] or [BEST_FIT]
     choice = evaluator([make(sizes[1], 100 + number) for number in range(2)])(finalists)
     found = finalists[min(range(len(choice)), key=lambda i: statistics.fmean(choice[i].scores))]

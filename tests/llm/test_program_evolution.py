@@ -344,6 +344,16 @@ def test_a_provider_that_gives_garbage_falls_back_and_is_counted() -> None:
     assert (ended.evaluations, ended.generation) == (1, 21)
 
 
+def test_a_search_whose_budget_is_spent_ends_with_what_was_found() -> None:
+    client = Client(Scripted(improving), budget=Budget(calls=9))
+    strategy = ProgramEvolution(providers=(client,), popsize=3, share=0.0)
+    with pytest.warns(RuntimeWarning, match="the search ends early: the budget of calls has no room"):
+        state = run(strategy, 500)
+    assert client.spent.calls == 9
+    assert 1 < state.evaluations < 20
+    assert state.best >= 0
+
+
 def test_a_strategy_is_pickled_without_the_clients_that_it_made() -> None:
     strategy = ProgramEvolution(providers=(Scripted(improving),), popsize=3)
     state = strategy.init(bb.key(0), START)

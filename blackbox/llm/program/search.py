@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blackbox.errors import CheckpointError
+from blackbox.errors import BudgetExhausted, CheckpointError
 from blackbox.kernels import noise
 from blackbox.llm.program import islands as of_islands
 from blackbox.llm.program.constants import constants, tune_constants
@@ -65,7 +65,8 @@ def search_programs(
 ) -> EvolutionState:
     """The state after so many programs were evaluated, those before included; the last generation is not cut off.
 
-    It ends before that when twenty generations in turn had no new program.
+    It ends before that when twenty generations in turn had no new program and, with a warning, when a client's budget
+    is spent.
 
     Args:
         strategy: the search.
@@ -78,7 +79,6 @@ def search_programs(
         callback: is given each state.
 
     Raises:
-        BudgetExhausted: a client's budget is spent; the state so far is in ``checkpoint``.
         CheckpointError: ``checkpoint`` is no state of a search, is damaged, or has another start, key or number of
             islands.
     """
@@ -92,7 +92,11 @@ def search_programs(
     idle = 0
     while state.evaluations < evaluations:
         before = state
-        programs = strategy.ask(state)
+        try:
+            programs = strategy.ask(state)
+        except BudgetExhausted as error:
+            warnings.warn(f"the search ends early: {error}", RuntimeWarning, stacklevel=2)
+            break
         outcomes = evaluate([program.source for program in programs])
         rows = [outcome.scores for outcome in outcomes]
         state = strategy.tell(state, programs, rows, [outcome.feedback for outcome in outcomes])
