@@ -279,7 +279,7 @@ def check_endless_runs(strategy: Any, x0: Float[np.ndarray, "d"]) -> None:
         "on a flat function": lambda population: np.zeros(len(population), population.dtype),
         "down a slope": lambda population: population.sum(axis=1),
     }
-    generations = 1500 if getattr(strategy, "pure", True) else 300  # of milliseconds each
+    generations = 1000 if getattr(strategy, "pure", True) else 300  # of milliseconds each
     for name, function in functions.items():
         state = strategy.init(key(14), x0)
         with np.errstate(over="ignore", under="ignore"):
