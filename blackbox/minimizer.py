@@ -362,13 +362,11 @@ class _Run:
             if count == 0 or self._is_over():
                 self._stopped |= self._ending or {"budget": f"all {optimizer.budget} evaluations are done"}
                 break
-            if self._exhausted:
-                self._end_exhausted()
-                continue
             try:
                 candidates = optimizer.ask(count)
             except (BudgetExhausted, ProviderError) as error:
                 self._exhausted = self._why(error)
+                self._end_exhausted()
                 continue
             points = [candidate.x for candidate in candidates]
             begin = time.perf_counter()

@@ -191,7 +191,7 @@ class LLAMBO:
         return candidates[int(np.argmax(np.where(np.isfinite(gains), gains, -np.inf)))]
 
     def _candidates(
-        self, state: LLAMBOState, outcome: Reply | ProviderError | None, taken: Sequence[Float[ndarray, "d"]] = ()
+        self, state: LLAMBOState, outcome: Reply | ProviderError | None, taken: Sequence[Float[ndarray, "d"]]
     ) -> list[Float[ndarray, "d"]]:
         """The configurations among the sampler's answers that are new, and none of those ``taken``."""
         texts = outcome.texts if isinstance(outcome, Reply) else ()
